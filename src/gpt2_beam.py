@@ -1,0 +1,110 @@
+"""Decode encoded examples by beam search, with a base, adapters, or a fully fine-tuned model."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from lora_nlg import cli
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the recipe's flags and this project's own."""
+    p = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    cli.add_platform_flags(p)
+    cli.add_model_flags(p, card="gpt2.sm", alpha=None)
+    p.add_argument("--data", required=True, help="encoded examples (JSON lines); their contexts are decoded")
+    p.add_argument(
+        "--batch_size", type=int, default=10, help="distinct contexts decoded together; no effect on the result"
+    )
+    p.add_argument("--seq_len", type=int, default=512, help="a context keeps its last seq_len - eval_len ids")
+    p.add_argument("--work_dir", default="trained_models/run", help="default: %(default)s")
+    p.add_argument("--output_file", help="default: beam_prediction.jsonl; a relative path is in the work dir")
+
+    rules = p.add_argument_group("search")
+    rules.add_argument("--beam", type=int, default=1)
+    rules.add_argument("--eval_len", type=int, default=256, help="most tokens generated")
+    rules.add_argument("--min_length", type=int, default=0, help="tokens before an end token may be chosen")
+    rules.add_argument(
+        "--length_penalty", type=float, default=1.0, help="a finished score is divided by length to this power"
+    )
+    rules.add_argument("--no_repeat_ngram_size", type=int, default=4, help="0: off")
+    rules.add_argument("--repetition_penalty", type=float, default=1.0, help="1: off")
+    rules.add_argument(
+        "--eos_token_id", type=int, action="append", default=[], help="one more end token beside 50256; may be repeated"
+    )
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Decode as the flags say."""
+    args = parser().parse_args(argv)
+
+    if not args.lora_checkpoint and (args.lora_dim or args.lora_alpha is not None):
+        raise cli.UserError(
+            "--lora_dim and --lora_alpha need the adapters they describe; pass them as --lora_checkpoint"
+        )
+
+    import torch
+
+    from lora_nlg import checkpoints, config, decode, dist, examples, files, lora, record
+
+    precision = cli.precision(args)
+    model_config = config.model_config(args.model_card)
+    eos = [config.END_OF_TEXT] if config.END_OF_TEXT < model_config.vocab_size else []
+    rules = config.BeamConfig(
+        args.beam, args.eval_len, args.min_length, args.length_penalty, args.no_repeat_ngram_size, args.repetition_penalty,
+        tuple(dict.fromkeys(eos + args.eos_token_id)),
+    )  # fmt: skip
+    check_lengths(args, model_config)
+    lines = examples.read_examples(args.data, model_config.vocab_size)
+    contexts = [line.context[-(args.seq_len - args.eval_len) :] for line in lines]
+
+    ranks = dist.start(args.device, args.rank, args.world_size, args.local_rank)
+    model = checkpoints.base_model(
+        model_config, args.init_checkpoint, torch.Generator().manual_seed(args.random_seed), precision
+    )
+    if args.lora_checkpoint:
+        adapters = checkpoints.read(args.lora_checkpoint)
+        lora_config = adapters.lora_config(args.lora_dim, args.lora_alpha)
+        lora.add_adapters(model, lora_config)
+        checkpoints.load_adapters(model, adapters)
+        lora.merge_adapters(model)
+    model.to(ranks.device)
+
+    output = Path(args.work_dir) / (args.output_file or "beam_prediction.jsonl")
+    run = record.Record(output.with_suffix(".run.json"), argv or sys.argv[1:], model=model_config, search=rules)
+    if ranks.is_main:
+        n_distinct = len({tuple(context) for context in contexts})
+        print(
+            f"{len(lines):,} lines, {n_distinct:,} distinct inputs, beam {args.beam}, {ranks.world_size} × {ranks.device}",
+            flush=True,
+        )
+    predictions = decode.decode(model, contexts, rules, args.batch_size, ranks, precision)
+    if ranks.is_main:
+        with files.atomic_writer(output) as file:
+            for number, ids in enumerate(predictions):
+                file.write(json.dumps({"id": number, "predict": ids}) + "\n")
+        run.write()
+        print(f"saved {output}")
+    dist.stop()
+    return 0
+
+
+def check_lengths(args: argparse.Namespace, model_config) -> None:
+    """Raise UserError when context and output together do not fit the model."""
+    if args.batch_size < 1:
+        raise cli.UserError(f"--batch_size must be at least 1, but is {args.batch_size}")
+    if args.seq_len > model_config.n_positions:
+        raise cli.UserError(
+            f"--seq_len {args.seq_len} is longer than the {model_config.n_positions} positions of {args.model_card}"
+        )
+    if args.eval_len >= args.seq_len:
+        raise cli.UserError(f"--eval_len {args.eval_len} leaves no room for the context in --seq_len {args.seq_len}")
+    bad = next((token for token in args.eos_token_id if not 0 <= token < model_config.vocab_size), None)
+    if bad is not None:
+        raise cli.UserError(f"--eos_token_id must be from 0 to {model_config.vocab_size - 1}, but is {bad}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

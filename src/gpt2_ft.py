@@ -1,0 +1,159 @@
+"""Fine-tune GPT-2 on encoded examples, with LoRA adapters (--lora_dim R) or whole (--lora_dim 0)."""
+
+import argparse
+import math
+import sys
+from pathlib import Path
+
+from lora_nlg import cli
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the recipe's flags, misspellings included, and this project's own."""
+    p = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    cli.add_platform_flags(p)
+    cli.add_model_flags(p, card="gpt2.md", alpha=128.0)
+    p.add_argument("--lora_dropout", type=float, default=0.0, help="on the adapters' input")
+
+    data = p.add_argument_group("data")
+    data.add_argument("--train_data", required=True, help="encoded training examples (JSON lines)")
+    data.add_argument("--valid_data", required=True, help="encoded validation examples (JSON lines)")
+    data.add_argument("--train_batch_size", type=int, default=8, help="examples a micro-batch and process")
+    data.add_argument("--valid_batch_size", type=int, default=4)
+    data.add_argument(
+        "--seq_len", type=int, default=512, help="longer examples are cut; shorter ones cost only their length"
+    )
+    data.add_argument(
+        "--obj", default="clm", choices=("clm", "jlm"), help="learn the completion only, or the context too"
+    )
+    data.add_argument("--label_smooth", type=float, default=0.0)
+
+    optim = p.add_argument_group("optimiser and schedule (every count is in micro-batches)")
+    optim.add_argument("--lr", type=float, default=1e-5)
+    optim.add_argument("--weight_decay", type=float, default=0.01)
+    optim.add_argument("--correct_bias", action="store_true", help="Adam's bias correction")
+    optim.add_argument("--no_decay_bias", action="store_true", help="no weight decay on biases and layer norms")
+    optim.add_argument("--adam_epislon", "--adam_epsilon", type=float, default=1e-6)
+    optim.add_argument("--adam_beta1", type=float, default=0.9)
+    optim.add_argument("--adam_beta2", type=float, default=0.98)
+    optim.add_argument(
+        "--scheduler", default="linear", choices=("linear", "cosine", "constant", "cycle", "inv_sqrt", "dev_perf")
+    )
+    optim.add_argument("--max_step", type=int, help="default: enough for --max_epoch")
+    optim.add_argument("--max_epoch", type=int)
+    optim.add_argument("--warmup_step", type=int, default=0)
+    optim.add_argument("--i_steps", default="0", help="cycle: comma-separated corners, e.g. 0,500,5000")
+    optim.add_argument("--i_lrs", default="0.00025", help="cycle: the rate at each corner")
+    optim.add_argument("--grad_acc", type=int, default=1, help="micro-batches an update")
+    optim.add_argument("--clip", type=float, default=0.0, help="largest gradient norm; 0: no clipping")
+
+    output = p.add_argument_group("output")
+    output.add_argument("--work_dir", default="trained_models/run", help="default: %(default)s")
+    output.add_argument("--log_interval", type=int, default=100)
+    output.add_argument("--eval_interval", type=int, default=2000)
+    output.add_argument("--save_interval", type=int, default=500)
+
+    for flag, kind, default in (
+        ("roll_interval", int, -1),
+        ("roll_lr", float, 1e-5),
+        ("roll_step", int, 100),
+        ("eval_epoch", int, 1),
+    ):
+        p.add_argument(f"--{flag}", type=kind, default=default, action=cli.NoEffect, help=argparse.SUPPRESS)
+    return p
+
+
+def numbers(text: str, kind: type, flag: str) -> tuple:
+    """Return the comma-separated numbers of `--FLAG`."""
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        raise cli.UserError(f"--{flag} must be numbers with commas between them, but is {text!r}") from None
+
+
+def max_step(args: argparse.Namespace, n_batches: int, world_size: int) -> int:
+    """Return the length of the run in micro-batches: --max_step, or what --max_epoch comes to, the smaller if both are given."""
+    if args.scheduler == "cycle":
+        return max(1, numbers(args.i_steps, int, "i_steps")[-1])  # 0, the default, is refused with the other corners
+    limits = [args.max_step] if args.max_step is not None else []
+    if args.max_epoch is not None:
+        if args.max_epoch < 1:
+            raise cli.UserError(f"--max_epoch must be at least 1, but is {args.max_epoch}")
+        limits.append(math.ceil(args.max_epoch * n_batches / world_size))
+    if not limits:
+        raise cli.UserError("give --max_epoch or --max_step; without either, training would never end")
+    return min(limits)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train as the flags say."""
+    args = parser().parse_args(argv)
+    if args.scheduler in ("inv_sqrt", "dev_perf"):
+        raise cli.UserError(
+            f"--scheduler {args.scheduler} would have no effect: in the recipe it is a constant rate; say constant"
+        )
+    if args.lora_dim == 0 and (args.lora_dropout or args.lora_checkpoint):
+        raise cli.UserError("--lora_dropout and --lora_checkpoint need adapters; give their rank with --lora_dim")
+
+    import torch
+
+    from lora_nlg import checkpoints, config, dist, examples, lora, record, train
+
+    precision = cli.precision(args)
+    model_config = config.model_config(args.model_card)
+    if args.seq_len > model_config.n_positions:
+        raise cli.UserError(
+            f"--seq_len {args.seq_len} is longer than the {model_config.n_positions} positions of {args.model_card}"
+        )
+    train_config = config.TrainConfig(
+        args.train_batch_size, args.valid_batch_size, args.seq_len, args.obj, args.label_smooth,
+        args.random_seed, precision, args.log_interval, args.eval_interval, args.save_interval,
+    )  # fmt: skip
+    lora_config = config.LoraConfig(args.lora_dim, args.lora_alpha, args.lora_dropout)
+    train_examples = examples.read_examples(args.train_data, model_config.vocab_size)
+    valid_examples = examples.read_examples(args.valid_data, model_config.vocab_size)
+
+    ranks = dist.start(args.device, args.rank, args.world_size, args.local_rank)
+    train_split = train.Split(train_examples, train_config, ranks)
+    valid_split = train.Split(valid_examples, train_config, ranks, validation=True)
+    optim_config = config.OptimConfig(
+        args.lr, max_step(args, train_split.order.n_batches, ranks.world_size), args.weight_decay, args.correct_bias,
+        args.no_decay_bias, args.adam_beta1, args.adam_beta2, args.adam_epislon, args.scheduler, args.warmup_step,
+        numbers(args.i_steps, int, "i_steps"), numbers(args.i_lrs, float, "i_lrs"), args.grad_acc, args.clip,
+    )  # fmt: skip
+
+    generator = torch.Generator().manual_seed(args.random_seed)
+    model = checkpoints.base_model(model_config, args.init_checkpoint, generator, precision)
+    if args.lora_dim:
+        lora.add_adapters(model, lora_config, generator)
+    if args.lora_checkpoint:
+        checkpoints.load_adapters(model, checkpoints.read(args.lora_checkpoint))
+    model.to(ranks.device)
+    torch.manual_seed(args.random_seed + ranks.rank)  # dropout differs between ranks
+
+    work_dir = Path(args.work_dir)
+    run = record.Record(
+        work_dir / "run.json", argv or sys.argv[1:], model=model_config, lora=lora_config, optim=optim_config, train=train_config,
+        device=str(ranks.device), world_size=ranks.world_size,
+    )  # fmt: skip
+    if ranks.is_main:
+        run.write()
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        total = sum(p.numel() for p in model.parameters())
+        print(
+            f"{args.model_card} from {args.init_checkpoint}: {total:,} parameters, {trained:,} trained ({100 * trained / total:.2f} %)"
+        )
+        print(
+            f"{len(train_examples):,} examples, {optim_config.max_step:,} steps on {ranks.world_size} × {ranks.device}, {precision}",
+            flush=True,
+        )
+    valid_loss = train.train(model, train_split, valid_split, optim_config, work_dir, ranks)
+    if ranks.is_main:
+        run.write(valid_loss=valid_loss, trained_parameters=trained, checkpoint=str(work_dir / "model.final.pt"))
+        print(f"saved {work_dir / 'model.final.pt'}")
+    dist.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

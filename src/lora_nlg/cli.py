@@ -1,0 +1,74 @@
+"""What every program shares at its edge: one-sentence errors, exit codes, and flags that refuse to be ignored."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports after Ctrl-C
+PRECISIONS = ("fp32", "bf16", "fp16", "fp64")
+
+
+class UserError(Exception):
+    """A mistake a person can mend. The text is one sentence: what, where (path, line), what was expected, what to do."""
+
+
+def run(main: Callable[[list[str] | None], int]) -> int:
+    """Call `main(None)` and turn a person's mistakes into one line on stderr and an exit code."""
+    program = os.path.basename(sys.argv[0])
+    try:
+        return main(None)
+    except UserError as error:
+        print(f"{program}: error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print(f"\n{program}: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader went away (… | head): not an error, but stdout must not be flushed again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+class NoEffect(argparse.Action):
+    """A flag the recipe accepts and ignores. Giving it is an error, so that nobody believes it did something."""
+
+    def __init__(self, option_strings, dest, reason="the recipe accepts it and does nothing with it", **kwargs):
+        self.reason = reason
+        super().__init__(option_strings, dest, **kwargs)
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        parser.error(f"{option_string} would have no effect: {self.reason}; leave it out")
+
+
+def add_platform_flags(parser: argparse.ArgumentParser) -> None:
+    """Where to run. A launcher's environment variables come before these flags."""
+    group = parser.add_argument_group("where to run")
+    group.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:N")
+    group.add_argument("--platform", default="k8s", choices=("k8s", "local"), help="both read torchrun's variables")
+    group.add_argument("--local_rank", "--local-rank", type=int, default=0, help="set by torch.distributed.launch")
+    group.add_argument("--rank", type=int, default=0, help="without a launcher: this process among --world_size")
+    group.add_argument("--world_size", type=int, default=0, help="without a launcher: number of processes")
+    group.add_argument("--random_seed", type=int, default=10, help="order of the examples, adapters' start, dropout")
+
+
+def add_model_flags(parser: argparse.ArgumentParser, card: str, alpha: float | None) -> None:
+    """Which model, and how it computes."""
+    group = parser.add_argument_group("model")
+    group.add_argument("--model_card", default=card, help="gpt2.mini, .sm, .md, .lg, .xl or the path of a config.json")
+    group.add_argument(
+        "--init_checkpoint",
+        help="the base: a .safetensors, .bin or .pt file, a folder from the Hub, or the word random",
+    )
+    group.add_argument("--lora_checkpoint", help="adapters, as training leaves them in model.final.pt")
+    group.add_argument("--lora_dim", type=int, default=0, help="rank of the adapters; 0: none")
+    group.add_argument("--lora_alpha", type=float, default=alpha, help="the adapters are scaled by alpha / rank")
+    group.add_argument("--precision", choices=PRECISIONS, help="default: fp32")
+    group.add_argument("--fp16", action="store_true", help="the same as --precision fp16")
+
+
+def precision(args: argparse.Namespace) -> str:
+    """Return the precision that --precision and --fp16 together ask for."""
+    if args.fp16 and args.precision not in (None, "fp16"):
+        raise UserError(f"--fp16 contradicts --precision {args.precision}; give one of the two")
+    return "fp16" if args.fp16 else args.precision or "fp32"

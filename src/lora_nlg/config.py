@@ -1,0 +1,184 @@
+"""Every setting that changes a number, as frozen dataclasses, with the checks that name the flag."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from lora_nlg.cli import UserError
+
+GPT2_VOCAB_SIZE = 50257
+END_OF_TEXT = 50256
+
+SCHEDULERS = ("linear", "cosine", "constant", "cycle")
+OBJECTIVES = ("clm", "jlm")
+
+
+def _require(condition: bool, flag: str, rule: str, value) -> None:
+    if not condition:
+        raise UserError(f"--{flag} must be {rule}, but is {value}")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape of a GPT-2."""
+
+    n_embd: int  # C, width
+    n_layer: int  # transformer blocks
+    n_head: int  # H, attention heads; D = C / H
+    n_positions: int = 1024  # longest sequence, in tokens
+    vocab_size: int = GPT2_VOCAB_SIZE  # V
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"the model's {name} must be a whole number of at least 1, but is {value!r}")
+        if self.n_embd % self.n_head:
+            raise UserError(f"the model's n_embd {self.n_embd} must be a multiple of its n_head {self.n_head}")
+
+
+CARDS = {
+    "gpt2.mini": ModelConfig(n_embd=256, n_layer=4, n_head=4, n_positions=256),
+    "gpt2.sm": ModelConfig(n_embd=768, n_layer=12, n_head=12),
+    "gpt2.md": ModelConfig(n_embd=1024, n_layer=24, n_head=16),
+    "gpt2.lg": ModelConfig(n_embd=1280, n_layer=36, n_head=20),
+    "gpt2.xl": ModelConfig(n_embd=1600, n_layer=48, n_head=25),
+}
+
+
+def model_config(card: str) -> ModelConfig:
+    """Return the shape behind `--model_card`: a name in CARDS or the path of a Hugging Face style config.json."""
+    if card in CARDS:
+        return CARDS[card]
+    path = Path(card)
+    if not path.is_file():
+        raise UserError(f"--model_card must be one of {', '.join(CARDS)} or the path of a config.json, but is {card!r}")
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        return ModelConfig(**{name: fields[name] for name in ModelConfig.__dataclass_fields__})
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is not a JSON object of model sizes: {error}") from error
+    except KeyError as error:
+        raise UserError(
+            f"{path} does not say {error.args[0]}; expected {', '.join(ModelConfig.__dataclass_fields__)}"
+        ) from error
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Adapters on the query and value thirds of c_attn (paper, section 4.2)."""
+
+    rank: int  # R; 0 = no adapters, every parameter is trained
+    alpha: float = 128.0  # ΔW is scaled by alpha / R
+    dropout: float = 0.0  # on the adapters' input, while training
+
+    def __post_init__(self):
+        _require(self.rank >= 0, "lora_dim", "0 (full fine-tuning) or more", self.rank)
+        _require(self.alpha > 0, "lora_alpha", "greater than 0", self.alpha)
+        _require(0 <= self.dropout < 1, "lora_dropout", "at least 0 and less than 1", self.dropout)
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / self.rank
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW as the recipe has it, and the schedule of its learning rate."""
+
+    lr: float
+    max_step: int  # micro-batches, as are all counts below
+    weight_decay: float = 0.01
+    correct_bias: bool = False
+    no_decay_bias: bool = False  # biases and layer norms are not decayed
+    beta1: float = 0.9
+    beta2: float = 0.98
+    epsilon: float = 1e-6
+    scheduler: str = "linear"
+    warmup_step: int = 0
+    i_steps: tuple[int, ...] = (0,)  # cycle: corners of the piecewise linear rate
+    i_lrs: tuple[float, ...] = (0.00025,)
+    grad_acc: int = 1  # micro-batches an update
+    clip: float = 0.0  # largest gradient norm; 0 = no clipping
+
+    def __post_init__(self):
+        _require(self.lr >= 0 and math.isfinite(self.lr), "lr", "0 or more", self.lr)
+        _require(self.max_step >= 1, "max_step", "at least 1", self.max_step)
+        _require(self.weight_decay >= 0, "weight_decay", "0 or more", self.weight_decay)
+        _require(0 <= self.beta1 < 1, "adam_beta1", "at least 0 and less than 1", self.beta1)
+        _require(0 <= self.beta2 < 1, "adam_beta2", "at least 0 and less than 1", self.beta2)
+        _require(self.epsilon > 0, "adam_epislon", "greater than 0", self.epsilon)
+        _require(self.scheduler in SCHEDULERS, "scheduler", f"one of {', '.join(SCHEDULERS)}", self.scheduler)
+        _require(self.warmup_step >= 0, "warmup_step", "0 or more", self.warmup_step)
+        _require(self.grad_acc >= 1, "grad_acc", "at least 1", self.grad_acc)
+        _require(self.clip >= 0, "clip", "0 (no clipping) or more", self.clip)
+        if self.scheduler in ("linear", "cosine"):
+            _require(
+                self.warmup_step < self.max_step,
+                "warmup_step",
+                f"less than the {self.max_step} steps of the run",
+                self.warmup_step,
+            )
+        if self.scheduler == "cycle":
+            _require(
+                len(self.i_steps) == len(self.i_lrs),
+                "i_lrs",
+                f"as many values as --i_steps ({len(self.i_steps)})",
+                self.i_lrs,
+            )
+            rising = all(a < b for a, b in zip(self.i_steps, self.i_steps[1:], strict=False))
+            _require(
+                self.i_steps[0] == 0 and len(self.i_steps) > 1 and rising,
+                "i_steps",
+                "two or more rising steps from 0",
+                self.i_steps,
+            )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What a training run does besides its model and its optimiser."""
+
+    train_batch_size: int = 8  # examples a micro-batch and rank
+    valid_batch_size: int = 4
+    seq_len: int = 512  # tokens; longer examples are cut on the right
+    objective: str = "clm"  # clm: loss on the completion; jlm: on the context as well
+    label_smooth: float = 0.0
+    random_seed: int = 10
+    precision: str = "fp32"
+    log_interval: int = 100  # micro-batches, as are the two below
+    eval_interval: int = 2000
+    save_interval: int = 500
+
+    def __post_init__(self):
+        for name in ("train_batch_size", "valid_batch_size", "log_interval", "eval_interval", "save_interval"):
+            _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        _require(self.seq_len >= 2, "seq_len", "at least 2 tokens", self.seq_len)
+        _require(self.objective in OBJECTIVES, "obj", f"one of {', '.join(OBJECTIVES)}", self.objective)
+        _require(0 <= self.label_smooth < 1, "label_smooth", "at least 0 and less than 1", self.label_smooth)
+
+
+@dataclass(frozen=True)
+class BeamConfig:
+    """The rules of beam search."""
+
+    beam: int = 1  # K
+    eval_len: int = 256  # most tokens generated
+    min_length: int = 0  # tokens before an end token may be chosen
+    length_penalty: float = 1.0  # a finished score is divided by length ** this
+    no_repeat_ngram_size: int = 4  # 0 = off
+    repetition_penalty: float = 1.0  # 1 = off
+    eos_token_ids: tuple[int, ...] = (END_OF_TEXT,)
+
+    def __post_init__(self):
+        _require(self.beam >= 1, "beam", "at least 1", self.beam)
+        _require(self.eval_len >= 1, "eval_len", "at least 1 token", self.eval_len)
+        _require(
+            0 <= self.min_length <= self.eval_len,
+            "min_length",
+            f"from 0 to --eval_len ({self.eval_len})",
+            self.min_length,
+        )
+        _require(math.isfinite(self.length_penalty), "length_penalty", "a finite number", self.length_penalty)
+        _require(self.no_repeat_ngram_size >= 0, "no_repeat_ngram_size", "0 (off) or more", self.no_repeat_ngram_size)
+        _require(self.repetition_penalty > 0, "repetition_penalty", "greater than 0", self.repetition_penalty)

@@ -1,0 +1,108 @@
+"""Ranks and devices: the only place that reads what a launcher says."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed
+
+from lora_nlg.cli import UserError
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of the run."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """True for the one process that writes files and prints."""
+        return self.rank == 0
+
+
+def start(device: str, rank: int, world_size: int, local_rank: int) -> Ranks:
+    """Join the run. torchrun's variables decide; without a launcher the flags `--rank` and `--world_size` do.
+
+    `device` is auto, cpu, cuda, cuda:N or N. With several ranks on a node, rank N of the node takes cuda:N.
+    """
+    launched = "RANK" in os.environ and "WORLD_SIZE" in os.environ
+    if launched:
+        rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        local_rank = int(os.environ.get("LOCAL_RANK", local_rank))
+    world_size = max(world_size, 1)
+    if not 0 <= rank < world_size:
+        raise UserError(f"--rank must be from 0 to --world_size - 1 ({world_size - 1}), but is {rank}")
+    if world_size > 1 and not launched and "MASTER_ADDR" not in os.environ:
+        raise UserError("--world_size above 1 needs MASTER_ADDR and MASTER_PORT in the environment; torchrun sets them")
+    if world_size > 1 and device[-1:].isdecimal():
+        raise UserError(
+            f"--device {device} would put {world_size} processes on one GPU; say --device cuda and each takes its own"
+        )
+    chosen = _device(device, local_rank if world_size > 1 else 0)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    if world_size > 1:
+        backend = "nccl" if chosen.type == "cuda" else "gloo"
+        distributed.init_process_group(backend, rank=rank, world_size=world_size)
+    return Ranks(rank, world_size, chosen)
+
+
+def _device(name: str, local_rank: int) -> torch.device:
+    if name.isdecimal():  # the recipe's --device 0
+        name = f"cuda:{name}"
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device must be auto, cpu, cuda or cuda:N, but is {name!r}")
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        index = local_rank if device.index is None else device.index
+        if index >= count:
+            raise UserError(
+                f"--device {name} wants GPU {index}, but this machine has {count}; use --device cpu or fewer processes"
+            )
+        device = torch.device("cuda", index)
+    return device
+
+
+def stop() -> None:
+    """Leave the run."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def average_gradients(parameters: Iterable[torch.nn.Parameter], world_size: int) -> None:
+    """Replace each gradient by its mean over the ranks, in one message."""
+    if world_size == 1:
+        return
+    grads = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([g.reshape(-1) for g in grads])
+    distributed.all_reduce(flat)
+    flat /= world_size
+    for grad, mean in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+        grad.copy_(mean.view_as(grad))
+
+
+def mean_over_ranks(value: Tensor, world_size: int) -> Tensor:
+    """Return the mean over the ranks of a scalar."""
+    if world_size > 1:
+        distributed.all_reduce(value)
+        value = value / world_size
+    return value
+
+
+def gather_to_main(value, ranks: Ranks) -> list | None:
+    """Return every rank's `value`, in rank order, on the main rank and None on the others."""
+    if ranks.world_size == 1:
+        return [value]
+    gathered = [None] * ranks.world_size if ranks.is_main else None
+    distributed.gather_object(value, gathered)
+    return gathered

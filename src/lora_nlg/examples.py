@@ -1,0 +1,118 @@
+"""From encoded JSON lines to batches: the recipe's examples, in the recipe's order, without its padding.
+
+Alphabet: B batch, T time, M learnt positions. Token ids are int64.
+"""
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DistributedSampler
+
+from lora_nlg.cli import UserError
+
+FILLER_SEED = 911  # Kept for parity: the recipe draws the items that fill the last batch from random.Random(911)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One line of an encoded file: token ids of the meaning representation and of its reference."""
+
+    context: list[int]
+    completion: list[int]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples as tensors, padded on the right with 0 to the longest of them only."""
+
+    ids: Tensor  # (B, T), inputs; T = longest example - 1, since nothing is predicted from the last token
+    positions: Tensor  # (M,), indices into the flattened (B · T) of the positions whose next token is learnt
+    targets: Tensor  # (M,), those next tokens
+    n_tokens: int  # inputs without the padding
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on `device`; the copy to a GPU overlaps with computing."""
+        if device.type == "cpu":
+            return self
+        on_device = (t.pin_memory().to(device, non_blocking=True) for t in (self.ids, self.positions, self.targets))
+        return Batch(*on_device, self.n_tokens)
+
+
+def read_examples(path: str | Path, vocab_size: int) -> list[Example]:
+    """Read an encoded file, one {"context": ids, "completion": ids} a line. Raises UserError naming path and line."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; expected the encoded data that gpt2_encode.py writes")
+    examples = []
+    with open(path, encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            examples.append(_parse_example(line, f"{path}:{number}", vocab_size))
+    if not examples:
+        raise UserError(f"{path} is empty; expected encoded examples, one JSON object a line")
+    return examples
+
+
+def _parse_example(line: str, where: str, vocab_size: int) -> Example:
+    try:
+        fields = json.loads(line)
+        example = Example(fields["context"], fields["completion"])
+        ids = example.context + example.completion
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f'{where}: expected {{"context": [ids], "completion": [ids]}}, found {line.strip()[:60]!r}'
+        ) from error
+    bad = next((i for i in ids if type(i) is not int or not 0 <= i < vocab_size), None)
+    if bad is not None:
+        raise UserError(f"{where}: expected token ids from 0 to {vocab_size - 1}, found {bad!r}")
+    if not example.context:
+        raise UserError(f"{where}: the context is empty; expected at least one token id")
+    return example
+
+
+def collate(examples: Sequence[Example], seq_len: int, objective: str) -> Batch:
+    """Make a batch. `clm` learns the completion, `jlm` every token but the first; what exceeds `seq_len` is cut on the right."""
+    sequences = [(e.context + e.completion)[:seq_len] for e in examples]
+    T = max(len(s) for s in sequences) - 1
+    ids = torch.zeros(len(sequences), max(T, 1), dtype=torch.int64)
+    positions, targets = [], []
+    for row, (example, sequence) in enumerate(zip(examples, sequences, strict=True)):
+        ids[row, : len(sequence) - 1] = torch.tensor(sequence[:-1], dtype=torch.int64)
+        first = 0 if objective == "jlm" else len(example.context) - 1
+        positions.extend(range(row * T + first, row * T + len(sequence) - 1))
+        targets.extend(sequence[first + 1 :])
+    n_tokens = sum(len(s) - 1 for s in sequences)
+    return Batch(ids, torch.tensor(positions, dtype=torch.int64), torch.tensor(targets, dtype=torch.int64), n_tokens)
+
+
+class ItemOrder:
+    """Which items make up each micro-batch of a rank: torch's DistributedSampler over the recipe's filled-up data set.
+
+    The number of items is rounded up to a multiple of the batch size; each filler is drawn anew whenever it comes up,
+    from a generator that lives as long as this object.
+    """
+
+    def __init__(
+        self, n_items: int, batch_size: int, seed: int, world_size: int = 1, rank: int = 0, drop_last: bool = True
+    ):
+        self.n_items, self.batch_size, self.drop_last = n_items, batch_size, drop_last
+        self.n_batches = -(-n_items // batch_size)  # over all ranks
+        padded = range(self.n_batches * batch_size)
+        self.sampler = DistributedSampler(padded, num_replicas=world_size, rank=rank, seed=seed)
+        self.fillers = random.Random(FILLER_SEED)
+
+    def epoch(self, number: int) -> Iterator[list[int]]:
+        """Yield the item ids of each micro-batch of epoch `number`, which the recipe counts from 1 (validation: 0)."""
+        self.sampler.set_epoch(number)
+        batch = []
+        for item in self.sampler:
+            batch.append(item if item < self.n_items else self.fillers.randint(0, self.n_items - 1))
+            if len(batch) == self.batch_size:
+                yield batch
+                batch = []
+        if batch and not self.drop_last:
+            yield batch

@@ -1,0 +1,100 @@
+"""Documents that show facts about venues in many layouts, but never in the recipe's `name : X | food : Y`.
+
+A base model that reads them learns the words, how to copy a value and how to restate a record, and leaves the recipe's
+layout for the adapter to learn.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from random import Random
+
+Items = list[tuple[str, str]]  # (key, value), in the order in which they are shown
+
+# Of the documents that begin with a record, how many go on with prose; the others repeat the record in another layout.
+PROSE_AFTER_RECORD = 0.75
+# Of the documents that begin with prose, how many stop there; the others go on with a record.
+PROSE_ALONE = 0.5
+# The recipe puts a space before a completion, so " The" is the token to learn for a beginning; "The" occurs as well.
+SPACE_BEFORE_PROSE = 0.8
+SEPARATORS = ("\n", "\n", "\n\n")
+
+
+def _json(items: Items) -> str:
+    return json.dumps(dict(items), ensure_ascii=False)
+
+
+def _assignments(items: Items) -> str:
+    return "; ".join(f"{key} = {value}" for key, value in items)
+
+
+def _tight_assignments(items: Items) -> str:
+    return ";".join(f"{key}={value}" for key, value in items)
+
+
+def _lines(items: Items) -> str:
+    return "\n".join(f"{key}: {value}" for key, value in items)
+
+
+def _tab_table(items: Items) -> str:
+    return "\t".join(key for key, _ in items) + "\n" + "\t".join(value for _, value in items)
+
+
+def _comma_table(items: Items) -> str:
+    return ", ".join(key for key, _ in items) + "\n" + ", ".join(value for _, value in items)
+
+
+def _brackets(items: Items) -> str:
+    return ", ".join(f"{key}[{value}]" for key, value in items)
+
+
+def _tags(items: Items) -> str:
+    """Tags in XML's manner; "&" stays as it is, so that a value is the same characters in every layout."""
+    return "".join(f"<{key}> {value} </{key}>" for key, value in items)
+
+
+LAYOUTS: tuple[Callable[[Items], str], ...] = (
+    _json,
+    _assignments,
+    _tight_assignments,
+    _lines,
+    _tab_table,
+    _comma_table,
+    _brackets,
+    _tags,
+)
+KEY_STYLES: tuple[Callable[[str], str], ...] = (
+    str,  # as in the MR: "Type", "customer rating"
+    str.lower,
+    str.title,
+    lambda key: key.lower().replace(" ", "_"),
+)
+
+
+def documents(pairs: Iterable[tuple[dict[str, str], str]], rng: Random, share_prose: float = 0.1) -> Iterator[str]:
+    """Yield one document for each (MR, reference) of `pairs`, which may be endless.
+
+    A document is one or two parts, a record or prose each. `share_prose` is the share of documents that begin with
+    prose, 0 to 1; it is small because a base that begins with prose would look as if it knew the task.
+    """
+    for mr, reference in pairs:
+        first, second = rng.sample(LAYOUTS, 2)
+        record = _render(mr, first, rng)
+        if rng.random() < share_prose:
+            parts = [_prose(reference, rng)] + ([] if rng.random() < PROSE_ALONE else [record])
+        elif rng.random() < PROSE_AFTER_RECORD:
+            parts = [record, _prose(reference, rng)]
+        else:
+            parts = [record, _render(mr, second, rng)]
+        yield rng.choice(SEPARATORS).join(parts)
+
+
+def _render(mr: dict[str, str], layout: Callable[[Items], str], rng: Random) -> str:
+    """Return `mr` in `layout`, its slots shuffled and its keys in one random style."""
+    style = rng.choice(KEY_STYLES)
+    items = [(style(key), value) for key, value in mr.items()]
+    rng.shuffle(items)
+    return layout(items)
+
+
+def _prose(reference: str, rng: Random) -> str:
+    return " " + reference if rng.random() < SPACE_BEFORE_PROSE else reference

@@ -1,0 +1,203 @@
+"""Training against the golden numbers, in process and through the command line."""
+
+import json
+import math
+
+import gpt2_ft
+import pytest
+import torch
+import toy
+from safetensors.torch import save_file
+
+from lora_nlg import cli, train
+from lora_nlg.config import OptimConfig, TrainConfig
+from lora_nlg.dist import Ranks
+from lora_nlg.examples import Batch
+
+GOLDEN_RTOL = 1e-9  # the golden numbers' own promise for float64
+ONE_CPU = Ranks(0, 1, torch.device("cpu"))
+RUNS = {run["name"]: run for run in toy.golden("train.json")}
+
+
+def close(a: float, b: float) -> bool:
+    return math.isclose(a, b, rel_tol=GOLDEN_RTOL)
+
+
+def configs(flags: dict) -> tuple[TrainConfig, OptimConfig]:
+    training = TrainConfig(
+        flags["train_batch_size"], flags["valid_batch_size"], flags["seq_len"], flags["obj"], flags["label_smooth"],
+        flags["random_seed"], "fp64", log_interval=1, eval_interval=1000, save_interval=1000,
+    )  # fmt: skip
+    optim = OptimConfig(
+        flags["lr"], flags["max_step"], flags["weight_decay"], flags["correct_bias"], False, flags["adam_beta1"],
+        flags["adam_beta2"], flags["adam_epsilon"], flags["scheduler"], flags["warmup_step"],
+        grad_acc=flags["grad_acc"], clip=flags["clip"],
+    )  # fmt: skip
+    return training, optim
+
+
+def read_log(work_dir) -> tuple[list[dict], list[dict]]:
+    lines = [json.loads(line) for line in (work_dir / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if "loss" in line], [line["eval"] for line in lines if "eval" in line]
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_golden_run(name, tmp_path, capsys):
+    """Every loss, rate, validation loss and final tensor. Fails with torch's AdamW, β's swapped, a schedule that moves once an
+    update, masks shifted by one, validation on the jlm mask, or fillers drawn from another generator."""
+    golden = RUNS[name]
+    training, optim = configs(golden["flags"])
+    model = toy.model(golden["flags"]["lora_dim"], golden["flags"]["lora_B_starts_at_zero"])
+    train_split = train.Split(toy.examples(golden["n_train"]), training, ONE_CPU)
+    valid = train.Split(toy.examples(golden["n_valid"]), training, ONE_CPU, validation=True)
+    assert close(train.validation_loss(model, valid, ONE_CPU), golden["valid_loss_before"])
+    assert close(train.train(model, train_split, valid, optim, tmp_path, ONE_CPU), golden["valid_loss_after"])
+    steps, evals = read_log(tmp_path)
+    assert [s["step"] for s in steps] == list(range(1, optim.max_step + 1))
+    for logged, loss, lr in zip(steps, golden["loss_per_micro_batch"], golden["lr_per_micro_batch"], strict=True):
+        assert close(logged["loss"], loss)
+        assert close(logged["lr"], lr)
+    assert len(evals) == 1
+    parameters = dict(model.named_parameters())
+    for key, (total, absolute) in golden["final_sum_and_abs_sum"].items():
+        assert close(parameters[key].sum().item(), total)
+        assert close(parameters[key].abs().sum().item(), absolute)
+
+
+def test_golden_item_order(monkeypatch, tmp_path, capsys):
+    golden = RUNS["recipe"]
+    training, _ = configs(golden["flags"])
+    split = train.Split(toy.examples(golden["n_train"]), training, ONE_CPU)
+    epochs = [items for epoch in (1, 2, 3) for items in split.order.epoch(epoch)]
+    assert epochs[: golden["flags"]["max_step"]] == golden["item_ids_per_micro_batch"]
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A toy base, adapters and data on disk, and the flags that train on them."""
+    (tmp_path / "config.json").write_text(json.dumps(vars(toy.CONFIG)))
+    save_file(toy.tensors(0), tmp_path / "base.safetensors")
+    start = {name: t for name, t in toy.tensors(4, b_is_zero=True).items() if "lora_" in name}
+    save_file(start, tmp_path / "start.safetensors")
+    for name, n in (("train", 22), ("valid", 12)):
+        lines = [json.dumps(vars(example)) for example in toy.examples(n)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    flags = (
+        f"--train_data {tmp_path}/train.jsonl --valid_data {tmp_path}/valid.jsonl --model_card {tmp_path}/config.json "
+    )
+    flags += f"--init_checkpoint {tmp_path}/base.safetensors --work_dir {tmp_path}/work --device cpu"
+    return tmp_path, flags.split()
+
+
+RECIPE = (
+    "--precision fp64 --log_interval 1 --train_batch_size 4 --label_smooth 0.1 --correct_bias --adam_beta2 0.999 "
+    "--warmup_step 3 --max_step 14 --lora_dim 4 --lora_alpha 32 --lr 0.002 --random_seed 110"
+).split()
+
+
+def test_golden_run_through_the_command_line(files, capsys):
+    folder, flags = files
+    assert (
+        gpt2_ft.main([*flags, *RECIPE, "--lora_checkpoint", str(folder / "start.safetensors"), "--save_interval", "5"])
+        == 0
+    )
+    steps, evals = read_log(folder / "work")
+    assert all(close(s["loss"], g) for s, g in zip(steps, RUNS["recipe"]["loss_per_micro_batch"], strict=True))
+    assert close(evals[-1]["valid_loss"], RUNS["recipe"]["valid_loss_after"])
+    assert sorted(p.name for p in (folder / "work").glob("*.pt")) == ["model.10.pt", "model.5.pt", "model.final.pt"]
+    saved = torch.load(folder / "work/model.final.pt", weights_only=True)["model_state_dict"]
+    golden = RUNS["recipe"]["final_sum_and_abs_sum"]
+    assert set(saved) == {f"module.transformer.{name}" for name in golden}
+    assert all(close(saved[f"module.transformer.{name}"].sum().item(), total) for name, (total, _) in golden.items())
+    record = json.loads((folder / "work/run.json").read_text())
+    assert record["trained_parameters"] == 1024  # 4 R C a layer
+    assert record["settings"]["optim"]["max_step"] == 14
+
+
+def test_printed_line_has_the_recipes_columns(files, capsys):
+    folder, flags = files
+    gpt2_ft.main([*flags, *RECIPE])
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch"))
+    columns = [column.split() for column in line.split("|")]
+    assert [" ".join(column[:-1]) for column in columns] == [
+        "epoch", "step", "batches", "lr", "ms/batch", "loss", "avg loss", "ppl",
+    ]  # fmt: skip
+    assert float(columns[3][-1]) == pytest.approx(0.002 / 3, rel=1e-2)  # after the first of three warm-up steps
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_is_close_to_fp32(files, precision, capsys):
+    folder, flags = files
+    losses = {}
+    for name in ("fp32", precision):
+        gpt2_ft.main([*flags, *RECIPE, "--precision", name])
+        losses[name] = [s["loss"] for s in read_log(folder / "work")[0]]
+    assert losses[precision] == pytest.approx(losses["fp32"], rel=0.02)  # 8 bits of mantissa
+    assert losses[precision] != losses["fp32"]
+
+
+def test_dropout_changes_training_but_not_validation(files, capsys):
+    folder, flags = files
+    runs = []
+    for extra in ([], ["--lora_dropout", "0.5"]):
+        gpt2_ft.main([*flags, *RECIPE, "--lora_checkpoint", str(folder / "start.safetensors"), *extra])
+        runs.append(read_log(folder / "work")[0])
+    assert runs[0][0]["loss"] == runs[1][0]["loss"]  # B is zero: dropout has nothing to act on yet
+    assert runs[0][5]["loss"] != runs[1][5]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--max_step 5 --roll_interval 3", "no effect"),
+        ("--max_step 5 --scheduler inv_sqrt", "constant"),
+        ("", "--max_epoch or --max_step"),
+        ("--max_epoch 0", "--max_epoch must be at least 1"),
+        ("--max_step 0", "--max_step must be at least 1"),
+        ("--max_step 5 --warmup_step 5", "--warmup_step must be less than"),
+        ("--max_step 5 --lora_dropout 0.1", "--lora_dim"),
+        ("--max_step 5 --lora_dim -1", "--lora_dim must be 0"),
+        ("--max_step 5 --lr nan", "--lr must be"),
+        ("--max_step 5 --fp16 --precision bf16", "contradicts"),
+        ("--max_step 5 --seq_len 2000", "1024 positions"),
+        ("--max_step 5 --model_card gpt3", "--model_card must be one of"),
+        ("--max_step 5 --device tpu", "--device must be"),
+        ("--max_step 5 --train_batch_size 0", "--train_batch_size must be at least 1"),
+        ("--max_step 5 --init_checkpoint /nowhere.bin", "/nowhere.bin does not exist"),
+        ("--scheduler cycle", "--i_steps must be two or more"),
+        ("--scheduler cycle --i_steps 0,a", "--i_steps must be numbers"),
+        ("--max_step 5 --no_such_flag", "unrecognized"),
+    ],
+)
+def test_mistakes_get_one_sentence(files, flags, words, monkeypatch, capsys):
+    folder, given = files
+    monkeypatch.setattr("sys.argv", ["gpt2_ft.py", *given, *flags.split()])
+    try:
+        code = cli.run(gpt2_ft.main)
+    except SystemExit as stopped:  # argparse's own
+        code = stopped.code
+    assert code == 2
+    assert words in capsys.readouterr().err
+    assert not (folder / "work").exists()
+
+
+def test_validation_averages_batches_not_positions():
+    """The recipe averages the batches' means, so a batch with few positions weighs as much as one with many."""
+    model = toy.model()
+    training = TrainConfig(valid_batch_size=2, precision="fp64")
+    examples = toy.examples(3)
+    valid = train.Split(examples, training, ONE_CPU, validation=True)
+    losses = [train.masked_loss(model, batch) for batch in valid.batches(0)]
+    expected = torch.stack(losses).mean().item()
+    assert train.validation_loss(model, train.Split(examples, training, ONE_CPU, validation=True), ONE_CPU) == expected
+
+
+def test_interval_average_starts_anew(tmp_path, capsys):
+    log = train.Log(tmp_path, max_step=4, is_main=True)
+    batch = Batch(*(torch.zeros(1, dtype=torch.int64),) * 3, n_tokens=7)
+    for step, loss in enumerate((1.0, 2.0, 3.0, 5.0), 1):
+        log.add(torch.tensor(loss), batch)
+        if step % 2 == 0:
+            log.interval(1, step, step, 0.1, 0.1)
+    log.close()
+    assert [line["avg_loss"] for line in read_log(tmp_path)[0]] == [1.5, 4.0]

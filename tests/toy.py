@@ -1,0 +1,44 @@
+"""The golden numbers' toy model and inputs, for every test that needs a model."""
+
+import json
+from pathlib import Path
+
+import torch
+from golden import formula
+
+from lora_nlg.config import LoraConfig, ModelConfig
+from lora_nlg.examples import Example
+from lora_nlg.gpt2 import GPT2, empty_model
+from lora_nlg.lora import add_adapters
+
+GOLDEN = Path(__file__).parent / "golden"
+CONFIG = ModelConfig(**formula.TOY)
+
+
+def golden(name: str):
+    """Return the content of a golden JSON file."""
+    return json.loads((GOLDEN / name).read_text(encoding="utf-8"))
+
+
+def tensors(rank: int, b_is_zero: bool = False) -> dict[str, torch.Tensor]:
+    """Return the toy's float64 weights, with adapters if `rank` is above 0."""
+    arrays = {**formula.base_weights(), **(formula.lora_weights(rank=rank, b_is_zero=b_is_zero) if rank else {})}
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def model(rank: int = 0, b_is_zero: bool = False, alpha: float = 32) -> GPT2:
+    """Return the toy in float64, ready to train."""
+    toy = empty_model(CONFIG).double()
+    if rank:
+        add_adapters(toy, LoraConfig(rank, alpha))
+    weights = tensors(rank, b_is_zero)
+    with torch.no_grad():
+        for name, parameter in toy.named_parameters():
+            parameter.copy_(weights.pop(name))
+    assert not weights
+    return toy
+
+
+def examples(n: int) -> list[Example]:
+    """Return the first `n` examples of the formula."""
+    return [Example(**example) for example in formula.examples(n)]
