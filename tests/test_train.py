@@ -3,12 +3,12 @@
 import json
 import math
 
-import gpt2_ft
 import pytest
 import torch
 import toy
 from safetensors.torch import save_file
 
+import gpt2_ft
 from lora_nlg import cli, train
 from lora_nlg.config import OptimConfig, TrainConfig
 from lora_nlg.dist import Ranks
@@ -115,7 +115,7 @@ def test_golden_run_through_the_command_line(files, capsys):
 
 
 def test_printed_line_has_the_recipes_columns(files, capsys):
-    folder, flags = files
+    _, flags = files
     gpt2_ft.main([*flags, *RECIPE])
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch"))
     columns = [column.split() for column in line.split("|")]

@@ -1,0 +1,3 @@
+"""The five scores of E2E NLG: BLEU, NIST, METEOR, ROUGE-L and CIDEr. Start at `scores.score`."""
+
+__version__ = "0.1.0"  # the project's; part of every result's signature

@@ -1,0 +1,129 @@
+"""METEOR 1.5 (Denkowski and Lavie 2014): its jar aligns and counts, segment by segment; the score of the counts is computed here."""
+
+import queue
+import subprocess
+import tempfile
+import threading
+
+import numpy as np
+
+from e2e_metrics import java as java_runtime
+from e2e_metrics.errors import UserError
+from e2e_metrics.waiting import spin_until
+
+LOAD_TIMEOUT = 300  # seconds; loading the paraphrase table takes about ten
+LINE_TIMEOUT = 120  # seconds; a segment takes milliseconds
+SEPARATOR = " ||| "  # cannot occur in PTB tokens, which take ||| apart
+
+MATCHERS = 4  # exact, stem, synonym, paraphrase
+# The columns of a segment's counts; where there are two, the first is the output's, the second the reference's. Between
+# function words and chunks each matcher has four: matched content words (two) and matched function words (two).
+LENGTHS, FUNCTION_WORDS = slice(0, 2), slice(2, 4)
+CHUNKS = 4 + 4 * MATCHERS
+MATCHED = slice(CHUNKS + 1, CHUNKS + 3)
+COLUMNS = CHUNKS + 3
+# METEOR's parameters for English
+MATCHER_WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
+ALPHA, BETA, GAMMA, DELTA = 0.85, 0.20, 0.60, 0.75  # recall's share, fragmentation's power and weight, content's share
+
+
+class Meteor:
+    """METEOR in a JVM of its own, used as a context manager. It loads for seconds: enter early, send, do other things, receive."""
+
+    def __init__(self, java: java_runtime.Java, *flags: str):
+        jar = java_runtime.data_file(java_runtime.METEOR_JAR)
+        self._command = java.command("-Xmx2G", "-jar", jar, "-", "-", "-stdio", "-l", "en", "-norm", *flags)
+
+    def __enter__(self) -> "Meteor":
+        self._stderr = tempfile.TemporaryFile()  # a pipe nobody reads would block the JVM
+        try:
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr
+            )
+        except OSError as error:
+            self._stderr.close()
+            raise UserError(f"cannot start METEOR with {self._command[0]}: {error.strerror}") from error
+        self._questions, self._answers = queue.SimpleQueue(), queue.SimpleQueue()
+        threading.Thread(target=self._write, daemon=True).start()
+        threading.Thread(target=self._read, daemon=True).start()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._questions.put(b"")
+        self._process.kill()
+        self._process.wait()
+        self._stderr.close()
+
+    def _write(self) -> None:
+        try:
+            while questions := self._questions.get():
+                self._process.stdin.write(questions)
+                self._process.stdin.flush()
+        except OSError:
+            pass  # METEOR died; the one who waits for an answer says so
+
+    def _read(self) -> None:
+        for line in self._process.stdout:
+            self._answers.put(line)
+        self._answers.put(b"")  # the end, which is an error unless nobody waits any more
+
+    def send(self, outputs: list[str], references: list[list[str]]) -> None:
+        """Ask for the counts of these segments (PTB tokens with spaces) without waiting for the answers."""
+        questions = [
+            SEPARATOR.join(("SCORE", *group, output)) + "\n" for output, group in zip(outputs, references, strict=True)
+        ]
+        self._questions.put("".join(questions).encode("utf-8"))
+
+    def receive(self, segments: int) -> np.ndarray:
+        """Return the counts of the next `segments` segments that were sent, shape (segments, COLUMNS).
+
+        Raises UserError, with what METEOR printed, when it dies or says nothing for too long.
+        """
+        from tqdm import tqdm
+
+        if not spin_until(lambda: not self._answers.empty(), "METEOR is loading", LOAD_TIMEOUT):
+            raise self._failure(f"gave no answer in {LOAD_TIMEOUT} s")
+        bar = tqdm(range(segments), desc="METEOR", unit="segment", disable=None, leave=False)
+        statistics = np.array([self._counts() for _ in bar]).reshape(segments, COLUMNS)
+        # A text matched whole and in one piece is not broken: METEOR adds no chunk for it.
+        whole = (statistics[:, CHUNKS] == 1) & (statistics[:, MATCHED] == statistics[:, LENGTHS]).all(axis=-1)
+        statistics[whole, CHUNKS] = 0
+        return statistics
+
+    def _counts(self) -> list[float]:
+        try:
+            line = self._answers.get(timeout=LINE_TIMEOUT)
+        except queue.Empty:
+            raise self._failure(f"gave no answer in {LINE_TIMEOUT} s") from None
+        try:
+            counts = [float(word) for word in line.split()]
+        except ValueError:
+            counts = []
+        if len(counts) != COLUMNS:
+            raise self._failure(f"answered {line.decode('utf-8', 'replace').strip()!r}" if line else "ended early")
+        return counts
+
+    def _failure(self, what: str) -> UserError:
+        self._process.kill()
+        self._process.wait()
+        self._stderr.seek(0)
+        said = self._stderr.read().decode("utf-8", "replace").strip().splitlines()[-5:]
+        return UserError(f"METEOR {what} (Java: {self._command[0]}); it said: {' / '.join(said) or 'nothing'}")
+
+
+def score(statistics: np.ndarray) -> np.ndarray:
+    """Return METEOR, 0 to 1, of counts (..., COLUMNS), shape (...): of segments as they are, of a corpus if summed."""
+    lengths, function_words = statistics[..., LENGTHS], statistics[..., FUNCTION_WORDS]  # (..., 2): output, reference
+    by_matcher = statistics[..., 4:CHUNKS].reshape(*statistics.shape[:-1], MATCHERS, 2, 2)  # content or function, text
+    shares = np.array([DELTA, 1 - DELTA])  # of content and function words
+    weighted = np.einsum("...mkt,m,k->...t", by_matcher, MATCHER_WEIGHTS, shares)  # (..., 2)
+    possible = shares[0] * (lengths - function_words) + shares[1] * function_words
+    precision, recall = np.moveaxis(_ratio(weighted, possible), -1, 0)
+    mean = _ratio(precision * recall, ALPHA * precision + (1 - ALPHA) * recall)
+
+    fragmentation = _ratio(statistics[..., CHUNKS], statistics[..., MATCHED].mean(axis=-1))
+    return mean * (1 - GAMMA * fragmentation**BETA)
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)

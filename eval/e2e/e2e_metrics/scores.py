@@ -1,0 +1,112 @@
+"""All five scores of one or several systems: the entry for programs that build on them."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from e2e_metrics import bleu, coco, meteor, nist, ptb
+from e2e_metrics.errors import UserError
+from e2e_metrics.java import Java, find_java
+from e2e_metrics.ngrams import References
+from e2e_metrics.tokenise import tokenise
+from e2e_metrics.waiting import spin_until
+
+METRICS = ("BLEU", "NIST", "METEOR", "ROUGE_L", "CIDEr")
+SEGMENT_METRICS = ("BLEU", "sentBLEU", "NIST", "METEOR", "ROUGE_L", "CIDEr")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One system's scores, and what another mean over the segments (a bootstrap, a subset) can be computed from.
+
+    ROUGE_L and CIDEr of a set of segments are the means of theirs. The other three are `bleu.score`, `nist.score` and
+    `meteor.score` of the sum of their statistics, (segments, COLUMNS of the module).
+    """
+
+    corpus: dict[str, float]  # by METRICS
+    segments: dict[str, np.ndarray]  # by SEGMENT_METRICS, each (segments,)
+    bleu_statistics: np.ndarray
+    nist_statistics: np.ndarray
+    meteor_statistics: np.ndarray
+
+
+def score(
+    references: Sequence[Sequence[str]],
+    systems: Sequence[Sequence[str]],
+    nist_definition: str = nist.MTEVAL,
+    java: Java | None = None,
+) -> list[Scores]:
+    """Score every system's outputs, one text for each group of references; all share one METEOR and one tokeniser.
+
+    `nist_definition` is nist.MTEVAL or nist.SEGMENT_MEANS. Raises UserError if the numbers of texts differ, a group is
+    empty, no Java runs, or a Java program fails.
+    """
+    _check(references, systems)
+    java = java or find_java()
+    with meteor.Meteor(java) as aligner, ThreadPoolExecutor(1) as pool:
+        every_reference = [reference for group in references for reference in group]
+        ptb_job = pool.submit(ptb.tokenise, java, [every_reference, *map(list, systems)])
+        counted = _count(references, systems)  # BLEU and NIST, while the two JVMs load
+        spin_until(ptb_job.done, "PTB tokens", ptb.TIMEOUT)
+        reference_tokens, *output_tokens = ptb_job.result()
+        remaining = iter(reference_tokens)
+        groups = [[next(remaining) for _ in group] for group in references]
+        for outputs in output_tokens:
+            aligner.send(outputs, groups)
+        captions = [(coco.rouge_l(outputs, groups), coco.cider(outputs, groups)) for outputs in output_tokens]
+        aligned = [aligner.receive(len(groups)) for _ in systems]
+    return [
+        _combine(*of_counts, *of_captions, of_meteor, nist_definition)
+        for of_counts, of_captions, of_meteor in zip(counted, captions, aligned, strict=True)
+    ]
+
+
+def _check(references: Sequence[Sequence[str]], systems: Sequence[Sequence[str]]) -> None:
+    if not references:
+        raise UserError("there are no references to score against")
+    for number, group in enumerate(references, 1):
+        if not group:
+            raise UserError(f"input {number} has no reference")
+    for outputs in systems:
+        if len(outputs) != len(references):
+            raise UserError(f"{len(outputs)} outputs cannot be scored against references of {len(references)} inputs")
+
+
+def _count(references, systems) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Return each system's statistics for BLEU, NIST, and NIST of every segment by itself, (segments, COLUMNS) each."""
+    groups = [References.of(map(tokenise, group)) for group in references]
+    bits = nist.information(groups)
+    own_bits = [nist.information([group]) for group in groups]
+    counted = []
+    for outputs in systems:
+        tokens = [tokenise(output) for output in outputs]
+        pairs = list(zip(tokens, groups, strict=True))
+        counted.append(
+            (
+                np.stack([bleu.statistics(output, group) for output, group in pairs]),
+                np.stack([nist.statistics(output, group, bits) for output, group in pairs]),
+                np.stack([nist.statistics(*pair, own) for pair, own in zip(pairs, own_bits, strict=True)]),
+            )
+        )
+    return counted
+
+
+def _combine(of_bleu, of_nist, of_own_nist, rouge_l, cider, of_meteor, nist_definition: str) -> Scores:
+    segments = {
+        "BLEU": bleu.score(of_bleu),
+        "sentBLEU": bleu.score(of_bleu, smoothing=1),
+        "NIST": nist.score(of_own_nist, nist_definition),
+        "METEOR": meteor.score(of_meteor),
+        "ROUGE_L": rouge_l,
+        "CIDEr": cider,
+    }
+    corpus = {
+        "BLEU": bleu.score(of_bleu.sum(axis=0)),
+        "NIST": nist.score(of_nist.sum(axis=0), nist_definition),
+        "METEOR": meteor.score(of_meteor.sum(axis=0)),
+        "ROUGE_L": rouge_l.mean(),
+        "CIDEr": cider.mean(),
+    }
+    return Scores({name: float(value) for name, value in corpus.items()}, segments, of_bleu, of_nist, of_meteor)

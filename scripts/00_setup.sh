@@ -1,0 +1,117 @@
+#!/usr/bin/env bash
+# Usage: bash scripts/00_setup.sh [--dev]
+#
+# Creates .venv with everything in requirements.txt (--dev: requirements-dev.txt), puts GPT-2's vocabulary into vocab/
+# and tries the Java runtime that the scores need. Takes a few minutes (most of it for torch), no time when nothing has
+# changed. Interrupted? Run it again.
+#
+# PYTHON=/path/to/python chooses the Python (3.10 to 3.13) that .venv is made from.
+# On Linux without an NVIDIA driver torch comes from its CPU index, 0.2 GB instead of 3.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+help_if_asked "$@"
+
+requirements="requirements.txt"
+case "${1:-}" in
+  "") ;;
+  --dev) requirements="requirements-dev.txt" ;;
+  *) fail "unknown argument $1; expected nothing or --dev" ;;
+esac
+[[ $# -le 1 ]] || fail "unknown argument $2; expected nothing or --dev"
+
+torch_cpu_index=https://download.pytorch.org/whl/cpu
+stamp=.venv/installed-    # + requirements file: what the last complete set-up installed
+unfinished=.venv/unfinished # there while packages are being installed
+
+# What a complete set-up has installed for the file $1: this Python and these requirements.
+wanted() { "$python" --version && cat requirements.txt "$1"; }
+
+is_complete() {
+  [[ -f $stamp$requirements && ! -e $unfinished && -s vocab/encoder.json && -s vocab/vocab.bpe ]] &&
+    [[ $(wanted "$requirements" 2>/dev/null) == "$(cat "$stamp$requirements")" ]]
+}
+
+# Whether $1 runs, has a supported version and can make virtual environments.
+is_usable_python() {
+  "$1" -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null
+}
+
+find_python() {
+  local candidate
+  for candidate in ${PYTHON:+"$PYTHON"} python3 python3.13 python3.12 python3.11 python3.10 /usr/bin/python3; do
+    if is_usable_python "$candidate"; then
+      echo "$candidate"
+      return
+    fi
+    [[ -z ${PYTHON:-} ]] || fail "PYTHON=$PYTHON does not run, is not 3.10 to 3.13, or lacks the modules venv and ensurepip"
+  done
+  fail "found no Python 3.10 to 3.13 with the modules venv and ensurepip; install one (Debian: apt install python3-venv)" \
+    "or name it with PYTHON=/path/to/python"
+}
+
+make_environment() {
+  local base
+  if [[ -e $unfinished ]] || ! is_usable_python "$python" || ! "$python" -m pip --version >/dev/null 2>&1; then
+    base=$(find_python)
+    say "Creating .venv with $("$base" --version)"
+    "$base" -m venv --clear .venv
+  fi
+}
+
+# Whether torch's builds without CUDA are what this machine needs and can be had.
+wants_cpu_torch() {
+  [[ $(uname -s) == Linux ]] && ! nvidia-smi >/dev/null 2>&1 &&
+    "$python" -c 'import sys, urllib.request as u; u.urlopen(sys.argv[1], timeout=5)' "$torch_cpu_index/torch/" 2>/dev/null
+}
+
+# Turn pip's output into one line that is rewritten on a terminal, and one line a downloaded package elsewhere.
+show_pip() {
+  local first second third fourth rest name="" clear=""
+  if [[ -t 1 ]]; then clear=$'\r\033[K'; fi
+  while read -r first second third fourth rest; do
+    case $first in
+      Collecting) name=$second ;;
+      Downloading) [[ -n $clear ]] || echo "  $second $third $fourth" ;; # a wheel's name, its size and unit
+      Progress) # 1234 of 5678, in bytes
+        [[ -z $clear || $fourth -eq 0 ]] ||
+          printf '%s  %s %d %% of %d MB' "$clear" "$name" $((100 * second / fourth)) $((fourth / 1000000))
+        ;;
+      Installing) printf '%s  unpacking %d packages (a minute or two)\n' "$clear" "$(wc -w <<<"$fourth $rest")" ;;
+    esac
+  done
+}
+
+install_packages() {
+  local index=()
+  say "Installing $requirements"
+  touch "$unfinished"
+  # Before 24.1 pip cannot report its progress to a program.
+  "$python" -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=24.1' || give_up_installing
+  if wants_cpu_torch; then
+    index=(--extra-index-url "$torch_cpu_index")
+  fi
+  "$python" -m pip install --disable-pip-version-check --progress-bar raw ${index[@]+"${index[@]}"} -r "$requirements" |
+    show_pip || give_up_installing
+  rm "$unfinished"
+}
+
+# pip ended by itself and left the environment as it was, so the next run need not start from nothing.
+give_up_installing() {
+  rm -f "$unfinished"
+  fail "pip could not install $requirements (its message is above); check the network and the free disk space, then run this again"
+}
+
+if is_complete; then
+  exit 0
+fi
+make_environment
+rm -f "$stamp"*
+install_packages
+say "GPT-2's vocabulary"
+"$python" src/download.py vocab
+say "Java, for METEOR and the tokenizer of the scores"
+"$python" eval/e2e/measure_scores.py --check_java
+for file in requirements.txt "$requirements"; do # the developers' set-up is a user's as well
+  wanted "$file" >"$stamp$file"
+done
+say "Set-up is complete"

@@ -1,0 +1,63 @@
+# shellcheck shell=bash
+# Sourced by the numbered scripts: go to the repository's root, say things, have the environment ready.
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
+# shellcheck disable=SC2034  # used by the scripts that source this file
+python=.venv/bin/python
+
+say() { printf '\n== %s\n' "$*"; }
+
+fail() {
+  printf '%s: error: %s\n' "${0##*/}" "$*" >&2
+  exit 2
+}
+
+# Print the leading comment of the script that runs, and stop, if one of its arguments is -h or --help.
+help_if_asked() {
+  local argument
+  for argument in "$@"; do
+    if [[ $argument == -h || $argument == --help ]]; then
+      sed -n '2,/^[^#]/ { s/^# \{0,1\}//p; }' "$0"
+      exit 0
+    fi
+  done
+}
+
+# Instant when the environment is complete.
+ensure_setup() { bash scripts/00_setup.sh; }
+
+# Read --preset NAME (default: mini) and --work_dir DIR out of "$@"; the other arguments are left in `rest`.
+take_preset() {
+  preset=mini work_dir="" rest=()
+  while [[ $# -gt 0 ]]; do
+    case $1 in
+      --preset | --work_dir)
+        [[ $# -ge 2 ]] || fail "$1 needs a value"
+        if [[ $1 == --preset ]]; then preset=$2; else work_dir=$2; fi
+        shift 2
+        ;;
+      *) rest+=("$1") && shift ;;
+    esac
+  done
+  [[ $preset =~ ^[a-z0-9_]+$ && -f scripts/presets/$preset.sh ]] ||
+    fail "unknown preset $preset; expected one of: $(basename -s .sh scripts/presets/*.sh | tr '\n' ' ')"
+  PRETRAIN=() COMPARE_WITH_BASE="" ROWS="" # what a preset may leave out
+  # shellcheck source=scripts/presets/mini.sh
+  source "scripts/presets/$preset.sh"
+  work_dir=${work_dir:-trained_models/$preset}
+  data=data/$DATA
+}
+
+# Run one of the programs on NPROC processes of each of NNODES nodes; the other nodes find the first by MASTER_ADDR.
+launch() {
+  if [[ ${NPROC:-1} == 1 && ${NNODES:-1} == 1 ]]; then
+    "$python" "$@"
+  elif [[ ${NNODES:-1} == 1 ]]; then
+    "$python" -m torch.distributed.run --standalone --nproc_per_node="$NPROC" "$@"
+  else
+    [[ -n ${MASTER_ADDR:-} && -n ${NODE_RANK:-} ]] ||
+      fail "NNODES=$NNODES needs MASTER_ADDR (the first node) and NODE_RANK (0 to $((NNODES - 1))) in the environment"
+    "$python" -m torch.distributed.run --nproc_per_node="${NPROC:-1}" --nnodes="$NNODES" --node_rank="$NODE_RANK" \
+      --master_addr="$MASTER_ADDR" --master_port="${MASTER_PORT:-29500}" "$@"
+  fi
+}

@@ -1,0 +1,6 @@
+# shellcheck shell=bash disable=SC2034
+# The other side of e2e_small_lora: the same base and the same steps, but every parameter is trained.
+source scripts/presets/e2e_small_lora.sh
+LORA=()
+TRAIN+=(--lr 1e-3)
+COMPARE_WITH_BASE=""

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Usage: bash scripts/run_all.sh [--preset NAME] [--work_dir DIR] [flags of gpt2_ft.py]
+#
+# The whole pipeline: set-up, base, data, training, decoding, text, scores, and a summary of them. Presets:
+#   mini            the bundled base and data, no download; about five minutes on 2 CPU cores (the default)
+#   e2e_gpt2_md     the paper's run: GPT-2 Medium on E2E; a GPU node (also e2e_gpt2_sm, e2e_gpt2_lg)
+#   e2e_scratch     the real data without a pretrained base, on a CPU
+#   e2e_small_lora  a small base pretrained on the real texts, adapted with LoRA (e2e_small_full: whole), on a CPU
+# NPROC, NNODES, NODE_RANK and MASTER_ADDR as in 03_train.sh.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+help_if_asked "$@"
+take_preset "$@"
+where=(--preset "$preset" --work_dir "$work_dir")
+
+bash scripts/00_setup.sh
+if [[ $BASE == pretrained_checkpoints/gpt2* && $BASE != pretrained_checkpoints/gpt2.mini ]]; then
+  bash scripts/01_download_pretrained_checkpoints.sh "$CARD"
+fi
+bash scripts/02_create_datasets.sh "$DATA"
+bash scripts/03_train.sh "${where[@]}" ${rest[@]+"${rest[@]}"}
+bash scripts/04_beam.sh "${where[@]}"
+if [[ ${NODE_RANK:-0} != 0 ]]; then
+  exit 0 # the first node has the results
+fi
+bash scripts/05_decode.sh "${where[@]}"
+bash scripts/06_evaluate.sh "${where[@]}"

@@ -1,0 +1,50 @@
+"""Get what the project does not carry: GPT-2's vocabulary, the E2E data, pretrained checkpoints."""
+
+import argparse
+import sys
+
+from lora_nlg import cli, downloads
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return one command each."""
+    p = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    commands = p.add_subparsers(dest="command", required=True)
+
+    vocab = commands.add_parser("vocab", help="GPT-2's vocabulary (VOCAB_URL: another address)")
+    vocab.add_argument("--folder", default="vocab", help="default: %(default)s")
+
+    e2e = commands.add_parser(
+        "e2e", help="E2E's three files (E2E_DATA_DIR: a folder that has them; E2E_URL: another address)"
+    )
+    e2e.add_argument("--folder", default="data/e2e", help="default: %(default)s")
+
+    checkpoint = commands.add_parser("checkpoint", help="GPT-2 from the Hugging Face Hub (HF_ENDPOINT: a mirror)")
+    checkpoint.add_argument("card", nargs="+", choices=(downloads.BUNDLED_CARD, *downloads.HUB_NAMES, "all"))
+    checkpoint.add_argument("--folder", default="pretrained_checkpoints", help="default: %(default)s")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Fetch what the command names."""
+    args = parser().parse_args(argv)
+    if args.command == "checkpoint":
+        for card in downloads.HUB_NAMES if "all" in args.card else args.card:
+            if card == downloads.BUNDLED_CARD:
+                print(f"{card} is part of the project: nothing to download")
+            else:
+                fetched = downloads.checkpoint(card, args.folder)
+                report(f"{args.folder}/{downloads.HUB_NAMES[card]}", fetched)
+    else:
+        fetch = {"vocab": downloads.vocabulary, "e2e": downloads.e2e}[args.command]
+        report(args.folder, fetch(args.folder))
+    return 0
+
+
+def report(folder: str, fetched: bool) -> None:
+    """Say what happened."""
+    print(f"{folder}: {'fetched and verified' if fetched else 'already there'}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

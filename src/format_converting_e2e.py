@@ -1,0 +1,33 @@
+"""Turn raw E2E lines (MR||reference) into JSON lines: {"context": MR, "completion": reference}."""
+
+import argparse
+import json
+import sys
+
+from lora_nlg import cli
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the two arguments."""
+    p = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    p.add_argument("input", metavar="IN", help="raw file")
+    p.add_argument("output", metavar="OUT", help="formatted file (JSON lines)")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Format one file."""
+    args = parser().parse_args(argv)
+
+    from lora_nlg import e2e_text, files
+
+    pairs = e2e_text.read_raw(args.input)
+    with files.atomic_writer(args.output) as file:
+        for mr, reference in pairs:
+            file.write(json.dumps({"context": mr, "completion": reference}) + "\n")
+    print(f"formatted {len(pairs):,} lines into {args.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

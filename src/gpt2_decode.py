@@ -1,0 +1,141 @@
+"""Turn predicted token ids into text, and write it with the references in the form that a scorer reads.
+
+Input lines with the same context are one input with several references; its prediction is the last one for any of its lines.
+
+--ref_type e2e: --output_ref_file is one file, the references of an input on consecutive lines and a blank line after each
+input. --ref_type webnlg and dart: it is a folder with reference0 … reference(N-1) for --ref_num N; line i of each belongs
+to input i and is empty where that input has fewer references. In both, line i of --output_pred_file is input i.
+"""
+
+import argparse
+import contextlib
+import sys
+from pathlib import Path
+
+from lora_nlg import cli
+
+DEFAULT_REF_NUM = 4
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the recipe's flags and --only_predicted."""
+    p = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument("--vocab", default="vocab", help="folder with encoder.json and vocab.bpe; default: %(default)s")
+    p.add_argument("--sample_file", required=True, help='predictions, {"id": input line, "predict": ids} a line')
+    p.add_argument("--input_file", required=True, help="the formatted file whose encoded form was decoded")
+    p.add_argument("--output_ref_file", required=True, help="references: a file, or a folder for webnlg and dart")
+    p.add_argument("--output_pred_file", required=True, help="predicted texts, one line an input")
+    p.add_argument(
+        "--ref_unique_file", help="one line an input line; lines of equal text are one input, whatever their contexts"
+    )
+    p.add_argument("--ref_type", default="e2e", choices=("e2e", "webnlg", "dart"))
+    p.add_argument("--ref_num", type=int, help=f"webnlg, dart: number of reference files; default: {DEFAULT_REF_NUM}")
+    p.add_argument("--tokenize", action="store_true", help="put spaces around punctuation")
+    p.add_argument("--lower", action="store_true", help="lower-case")
+    p.add_argument(
+        "--filter",
+        default="all",
+        choices=("all", "seen", "unseen"),
+        help='only inputs whose "cate" is true (seen in training) or false; default: %(default)s',
+    )
+    p.add_argument("--only_predicted", action="store_true", help="leave out inputs without a prediction")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Decode one file."""
+    args = parser().parse_args(argv)
+    if args.ref_type == "e2e" and args.ref_num is not None:
+        raise cli.UserError("--ref_num would have no effect: --ref_type e2e writes all references; leave it out")
+    ref_num = DEFAULT_REF_NUM if args.ref_num is None else args.ref_num
+    if ref_num < 1:
+        raise cli.UserError(f"--ref_num must be at least 1, but is {ref_num}")
+
+    from lora_nlg import bpe, e2e_text
+
+    inputs = e2e_text.read_formatted(args.input_file)
+    predictions = e2e_text.read_predictions(args.sample_file, bpe.load_encoding(args.vocab), len(inputs))
+    groups = e2e_text.group_lines(inputs, group_keys(args, inputs), predictions, kept_lines(args, inputs))
+    groups = predicted(groups, args)
+    for group in groups:
+        group.references = [e2e_text.standardise(text, args.tokenize, args.lower) for text in group.references]
+        group.prediction = e2e_text.standardise(group.prediction, args.tokenize, args.lower)
+
+    write(groups, args.output_pred_file, args.output_ref_file, None if args.ref_type == "e2e" else ref_num)
+    print(f"decoded {len(groups):,} inputs into {args.output_pred_file}, references in {args.output_ref_file}")
+    return 0
+
+
+def group_keys(args: argparse.Namespace, inputs: list[dict]) -> list[str]:
+    """Return what input lines must have in common to be one input."""
+    from lora_nlg import e2e_text
+
+    if args.ref_unique_file is None:
+        return [fields["context"] for fields in inputs]
+    keys = [text for _, text in e2e_text.read_lines(args.ref_unique_file)]
+    if len(keys) != len(inputs):
+        raise cli.UserError(
+            f"{args.ref_unique_file} has {len(keys)} lines but {args.input_file} has {len(inputs)}; they must match line by line"
+        )
+    return keys
+
+
+def kept_lines(args: argparse.Namespace, inputs: list[dict]) -> list[bool]:
+    """Return for each input line whether --filter keeps it."""
+    from lora_nlg import e2e_text
+
+    if args.filter == "all":
+        return [True] * len(inputs)
+    kept = [seen == (args.filter == "seen") for seen in e2e_text.is_seen(inputs, args.input_file)]
+    if not any(kept):
+        raise cli.UserError(f"--filter {args.filter} leaves no line of {args.input_file}; nothing would be written")
+    return kept
+
+
+def predicted(groups: list, args: argparse.Namespace) -> list:
+    """Return the groups that have a prediction; raise UserError if others are left and --only_predicted does not say so."""
+    covered = [group for group in groups if group.prediction is not None]
+    missing = len(groups) - len(covered)
+    if missing and not args.only_predicted:
+        raise cli.UserError(
+            f"{args.sample_file} has no prediction for {missing:,} of {len(groups):,} inputs of {args.input_file}; "
+            "decode them all, or score only the others with --only_predicted"
+        )
+    if not covered:
+        raise cli.UserError(
+            f"{args.sample_file} has a prediction for no input of {args.input_file}; nothing would be written"
+        )
+    if missing:
+        print(f"left out {missing:,} of {len(groups):,} inputs, which have no prediction", file=sys.stderr)
+    return covered
+
+
+def write(groups: list, pred_file: str, ref_file: str, ref_num: int | None) -> None:
+    """Write predictions and references: all of them in one file (`ref_num` None), or the first `ref_num` in a folder."""
+    from lora_nlg import files
+
+    with contextlib.ExitStack() as stack:
+        pred = stack.enter_context(files.atomic_writer(pred_file))
+        if ref_num is None:
+            refs = stack.enter_context(files.atomic_writer(ref_file))
+        else:
+            paths = [Path(ref_file) / f"reference{i}" for i in range(ref_num)]
+            ref_files = [stack.enter_context(files.atomic_writer(path)) for path in paths]
+        for group in groups:
+            pred.write(group.prediction + "\n")
+            if ref_num is None:
+                refs.writelines(reference + "\n" for reference in group.references)
+                refs.write("\n")
+            else:
+                padded = group.references + [""] * ref_num
+                for file, reference in zip(ref_files, padded, strict=False):
+                    file.write(reference + "\n")
+    dropped = 0 if ref_num is None else sum(max(0, len(group.references) - ref_num) for group in groups)
+    if dropped:
+        print(f"--ref_num {ref_num} left out {dropped:,} references of inputs that have more", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,44 @@
+"""Turn formatted JSON lines into GPT-2 token ids, one {"context": ids, "completion": ids} a line."""
+
+import argparse
+import json
+import sys
+
+from lora_nlg import cli
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the recipe's flags."""
+    p = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    p.add_argument("--input", required=True, help="formatted file, as format_converting_e2e.py writes it")
+    p.add_argument("--vocab", default="vocab", help="folder with encoder.json and vocab.bpe; default: %(default)s")
+    p.add_argument("--output", required=True, help="encoded file (JSON lines)")
+    p.add_argument("--add_bos", action="store_true", help="end every context with 50256, where the completion begins")
+    p.add_argument("--add_eos", action="store_true", help="end every completion with 50256")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Encode one file."""
+    args = parser().parse_args(argv)
+
+    from tqdm import tqdm
+
+    from lora_nlg import bpe, e2e_text, files
+
+    encoding = bpe.load_encoding(args.vocab)
+    lines = e2e_text.read_formatted(args.input)
+    bos = [bpe.END_OF_TEXT_ID] if args.add_bos else []
+    eos = [bpe.END_OF_TEXT_ID] if args.add_eos else []
+    with files.atomic_writer(args.output) as file:
+        for line in tqdm(lines, "encoding", unit="line", disable=None):
+            context = encoding.encode_ordinary(line["context"]) + bos
+            # A word inside a text begins with its space, and a completion follows the context like one.
+            completion = encoding.encode_ordinary(" " + line["completion"]) + eos
+            file.write(json.dumps({"context": context, "completion": completion}) + "\n")
+    print(f"encoded {len(lines):,} lines into {args.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,63 @@
+"""GPT-2's byte-pair encoding: the local vocabulary files in tiktoken's engine."""
+
+import json
+from pathlib import Path
+
+from lora_nlg.cli import UserError
+from lora_nlg.files import sha256
+
+END_OF_TEXT = "<|endoftext|>"
+END_OF_TEXT_ID = 50256
+
+# sha256 of the files that OpenAI published with GPT-2. The ids of every token follow from them.
+VOCAB_FILES = {
+    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+}
+
+# How GPT-2 cuts text before merging: contractions, words, numbers, other signs, spaces; "++" only saves backtracking.
+PATTERN = r"'(?:ll|ve|re|[stmd])| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s+(?!\S)|\s+"
+
+
+def load_encoding(folder: str | Path = "vocab"):
+    """Return GPT-2's `tiktoken.Encoding` from `folder`, which holds encoder.json and vocab.bpe.
+
+    Encode with `encode_ordinary`, which takes END_OF_TEXT inside a text as plain characters, as the recipe does.
+    Raises UserError when a file is missing or is not GPT-2's own.
+    """
+    import tiktoken
+
+    folder = Path(folder)
+    for name, expected in VOCAB_FILES.items():
+        path = folder / name
+        if not path.is_file():
+            raise UserError(f"{path} does not exist; put GPT-2's vocabulary there with: bash scripts/00_setup.sh")
+        if sha256(path) != expected:
+            raise UserError(
+                f"{path} is not GPT-2's file (its sha256 differs); replace it with: bash scripts/00_setup.sh"
+            )
+    return tiktoken.Encoding(
+        "gpt2",
+        pat_str=PATTERN,
+        mergeable_ranks=token_ranks(folder),
+        special_tokens={END_OF_TEXT: END_OF_TEXT_ID},
+        explicit_n_vocab=END_OF_TEXT_ID + 1,
+    )
+
+
+def token_ranks(folder: Path) -> dict[bytes, int]:
+    """Return each token's bytes and its rank, from 0.
+
+    GPT-2 numbers the 256 bytes first and then its merges in their order, so an id is a rank and encoder.json says all.
+    (tiktoken's own reader would read both files through a cache in the temporary folder.)
+    """
+    byte_of = {char: byte for byte, char in enumerate(byte_characters())}
+    ids = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
+    return {bytes(byte_of[char] for char in token): id for token, id in ids.items() if id != END_OF_TEXT_ID}
+
+
+def byte_characters() -> list[str]:
+    """Return the character that stands for each byte in the files: itself if it shows, else one from U+0100 on."""
+    shows = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    stand_in = iter(range(0x100, 0x200))
+    return [chr(byte if byte in shows else next(stand_in)) for byte in range(256)]

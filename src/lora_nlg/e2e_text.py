@@ -1,0 +1,165 @@
+"""E2E's text at every stage: raw lines, formatted JSON lines, predictions, and what the scorer reads.
+
+An MR (meaning representation) is the input, "name : Blue Spice | Type : coffee shop | near : Burger King".
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lora_nlg.bpe import END_OF_TEXT
+from lora_nlg.cli import UserError
+
+SEPARATOR = "||"  # between the MR and the reference of a raw line
+JSON_NAMES = {str: "a string", int: "a whole number", list: "a list"}
+SLOT = r"(?P<slot>[^|:]+) : (?P<value>[^|]+)"
+
+
+@dataclass
+class Group:
+    """One distinct input: all its references, and what was generated for it."""
+
+    references: list[str] = field(default_factory=list)
+    prediction: str | None = None
+
+
+def read_lines(path: str | Path) -> Iterator[tuple[str, str]]:
+    """Yield ("path:line", text without the white space around it) of a UTF-8 file.
+
+    A byte order mark and Windows line ends are accepted. Raises UserError for no file, an empty one, a blank line or
+    bytes that are not UTF-8.
+    """
+    where = str(path)
+    try:
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                where = f"{path}:{number}"
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+                if not text:
+                    raise UserError(f"{where}: the line is blank; every line must hold one example, so remove it")
+                yield where, text
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    if where == str(path):
+        raise UserError(f"{path} is empty; expected one example a line")
+
+
+def read_raw(path: str | Path) -> list[tuple[str, str]]:
+    """Return (MR, reference) of every `MR||reference` line."""
+    pairs = []
+    for where, text in read_lines(path):
+        mr, *references = text.split(SEPARATOR)
+        if len(references) != 1:
+            raise UserError(
+                f"{where}: expected MR||reference with || once, found it {len(references)} times in {text[:60]!r}"
+            )
+        if not mr.strip() or not references[0].strip():
+            empty = "reference after" if mr.strip() else "MR before"
+            raise UserError(
+                f"{where}: there is no {empty} ||; expected both, as in: name : Blue Spice||A coffee shop ."
+            )
+        pairs.append((mr, references[0]))
+    return pairs
+
+
+def read_pairs(path: str | Path) -> list[tuple[dict[str, str], str]]:
+    """Return ({slot: value}, reference) of every raw line, slots in the line's order."""
+    return [(parse_mr(mr, f"{path}:{number}"), reference) for number, (mr, reference) in enumerate(read_raw(path), 1)]
+
+
+def parse_mr(mr: str, where: str) -> dict[str, str]:
+    """Return {slot: value} of "slot : value | slot : value"; `where` is its "path:line" for the error."""
+    import regex  # unlike re, it keeps every repetition of a group
+
+    match = regex.fullmatch(rf"{SLOT}(?: \| {SLOT})*", mr)
+    if match is None:
+        raise UserError(f"{where}: expected slot : value, with | between slots, found {mr[:60]!r}")
+    return dict(zip(match.captures("slot"), match.captures("value"), strict=True))
+
+
+def read_json_lines(path: str | Path, **types: type) -> list[dict]:
+    """Return the JSON object of every line, after checking that it has the keys of `types` with values of those types."""
+    objects = []
+    for where, text in read_lines(path):
+        try:
+            fields = json.loads(text)
+        except ValueError as error:
+            raise UserError(f"{where}: not JSON ({error}); expected one JSON object a line") from error
+        for key, kind in types.items():
+            if not isinstance(fields, dict) or type(fields.get(key)) is not kind:
+                raise UserError(
+                    f'{where}: expected a JSON object with {JSON_NAMES[kind]} under "{key}", found {text[:60]!r}'
+                )
+        objects.append(fields)
+    return objects
+
+
+def read_formatted(path: str | Path) -> list[dict]:
+    """Return the {"context": MR, "completion": reference} objects of a formatted file; other keys stay."""
+    lines = read_json_lines(path, context=str, completion=str)
+    empty = next((number for number, line in enumerate(lines, 1) if not line["context"].strip()), None)
+    if empty is not None:
+        raise UserError(f"{path}:{empty}: the context is empty; expected a meaning representation")
+    return lines
+
+
+def clean(text: str) -> str:
+    """Cut `text` at the end-of-text mark, then at a blank line; what is left becomes one stripped line."""
+    text = text.split(END_OF_TEXT)[0].split("\n\n")[0]
+    return " ".join(text.splitlines()).strip()
+
+
+def standardise(text: str, tokenize: bool, lower: bool) -> str:
+    """Put spaces around every sign that is no letter, digit or underscore (`tokenize`), and fold case (`lower`)."""
+    if tokenize:
+        text = " ".join(" ".join(re.split(r"(\W)", text)).split())
+    return text.lower() if lower else text
+
+
+def read_predictions(path: str | Path, encoding, n_inputs: int) -> list[tuple[int, str]]:
+    """Return (input line counted from 0, text) of every {"id": line, "predict": token ids} in `path`, in the file's order."""
+    predictions = []
+    for number, fields in enumerate(read_json_lines(path, id=int, predict=list), 1):
+        line, ids = fields["id"], fields["predict"]
+        if not 0 <= line < n_inputs:
+            raise UserError(f"{path}:{number}: id {line} is no line of the input file, which has 0 to {n_inputs - 1}")
+        bad = next((i for i in ids if type(i) is not int or not 0 <= i < encoding.n_vocab), None)
+        if bad is not None:
+            raise UserError(f"{path}:{number}: expected token ids from 0 to {encoding.n_vocab - 1}, found {bad!r}")
+        predictions.append((line, clean(encoding.decode(ids))))
+    return predictions
+
+
+def is_seen(inputs: Sequence[dict], path: str | Path) -> list[bool]:
+    """Return for each input whether its category occurs in training: "cate" is true or "seen", else false or "unseen"."""
+    known = {True: True, False: False, "seen": True, "unseen": False}
+    seen = []
+    for number, fields in enumerate(inputs, 1):
+        category = fields.get("cate")
+        if not isinstance(category, bool | str) or category not in known:
+            raise UserError(
+                f'{path}:{number}: --filter needs "cate" in every line, true (seen) or false, found {category!r}'
+            )
+        seen.append(known[category])
+    return seen
+
+
+def group_lines(
+    inputs: Sequence[dict], keys: Sequence[str], predictions: Sequence[tuple[int, str]], keep: Sequence[bool]
+) -> list[Group]:
+    """Group the input lines that `keep` keeps by their key, in first-seen order, with the last prediction for any of its lines.
+
+    `keys` is one string an input line: its MR, or what --ref_unique_file says.
+    """
+    groups: dict[str, Group] = {}
+    for fields, key, kept in zip(inputs, keys, keep, strict=True):
+        if kept:
+            groups.setdefault(key, Group()).references.append(clean(fields["completion"]))
+    for line, text in predictions:
+        if keep[line]:
+            groups[keys[line]].prediction = text
+    return list(groups.values())

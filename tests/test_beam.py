@@ -1,0 +1,268 @@
+"""Beam search: hand-written tables, a brute-force search, the golden ids, and independence of the batch."""
+
+import itertools
+import json
+import math
+
+import pytest
+import torch
+import toy
+from safetensors.torch import save_file
+
+import gpt2_beam
+from lora_nlg import cli
+from lora_nlg.beam import (
+    IMPOSSIBLE,
+    Beams,
+    advance,
+    ban_early_end,
+    ban_repeated_ngrams,
+    beam_search,
+    best_candidates,
+    is_decided,
+    next_logits,
+    penalise_repetition,
+    start_beams,
+)
+from lora_nlg.config import BeamConfig
+from lora_nlg.lora import merge_adapters
+
+GOLDEN = {case["name"]: case for case in toy.golden("beam.json")}
+SEARCH_FLAGS = ("beam", "eval_len", "min_length", "length_penalty", "no_repeat_ngram_size", "repetition_penalty")
+END = 5  # the end token of the 6-token vocabulary
+
+
+def rules(**changes) -> BeamConfig:
+    defaults = dict(beam=2, eval_len=4, length_penalty=1.0, no_repeat_ngram_size=0, eos_token_ids=(END,))
+    return BeamConfig(**{**defaults, **changes})
+
+
+def beams(tokens: list[list[list[int]]], scores: list[list[float]], eval_len: int = 4) -> Beams:
+    B = len(tokens)
+    best = torch.zeros(B, eval_len, dtype=torch.int64)
+    return Beams(torch.tensor(tokens), torch.tensor(scores), best, torch.full((B,), IMPOSSIBLE))
+
+
+def test_repetition_penalty_divides_above_zero_and_multiplies_below():
+    logits = torch.tensor([[[2.0, -2.0, 3.0, 0.0]]])
+    out = penalise_repetition(logits, torch.tensor([[[0, 1, 0]]]), 2.0)  # token 0 twice: penalised once
+    assert out.tolist() == [[[1.0, -4.0, 3.0, 0.0]]]
+
+
+def test_no_end_before_min_length():
+    logits = torch.zeros(1, 1, 6)
+    assert ban_early_end(logits, 1, rules(min_length=2))[0, 0].tolist() == [0, 0, 0, 0, 0, IMPOSSIBLE]
+    assert ban_early_end(logits, 2, rules(min_length=2))[0, 0].tolist() == [0] * 6
+
+
+@pytest.mark.parametrize(
+    ("generated", "n", "banned"),
+    [
+        ([0, 1, 2, 0, 1], 3, {2}),
+        ([0, 1, 2, 0, 1], 4, set()),
+        ([3, 3], 2, {3}),
+        ([3], 2, set()),
+        ([0, 1, 0, 2, 0], 2, {1, 2}),
+        ([4, 2], 1, {4, 2}),  # a 1-gram may not occur twice
+        ([4, 2], 0, set()),
+        ([1, 2, 3, 4, 1, 2, 3], 4, {4}),
+    ],
+)
+def test_ngram_ban(generated, n, banned):
+    out = ban_repeated_ngrams(torch.zeros(1, 1, 6), torch.tensor([[generated]]), n)[0, 0]
+    assert {token for token, logit in enumerate(out.tolist()) if logit == IMPOSSIBLE} == banned
+
+
+def test_ngram_ban_looks_at_each_beam_alone():
+    generated = torch.tensor([[[0, 1, 0], [1, 1, 2]], [[2, 2, 2], [3, 4, 3]]])
+    out = ban_repeated_ngrams(torch.zeros(2, 2, 6), generated, 2)
+    banned = [[set((row == IMPOSSIBLE).nonzero().flatten().tolist()) for row in sentence] for sentence in out]
+    assert banned == [[{1}, set()], [{2}, {4}]]
+
+
+def test_rules_apply_before_the_softmax():
+    """What is banned gives its probability to the rest: after banning token 1, tokens 0 and 2 share all of it."""
+    logits = torch.log(torch.tensor([[[0.2, 0.6, 0.2]]]))
+    state = beams([[[0, 1, 0]]], [[0.0]])
+    scores, _, tokens = best_candidates(next_logits(logits, state, rules(no_repeat_ngram_size=2)), state.scores, 2)
+    assert scores.exp().tolist()[0] == pytest.approx([0.5, 0.5])
+    assert set(tokens[0].tolist()) == {0, 2}
+
+
+def test_candidates_from_a_table():
+    """Two beams at log .5 and log .3; the best three of six continuations are .5·.6, .3·.9, .5·.3."""
+    logits = torch.log(torch.tensor([[[0.6, 0.3, 0.1], [0.05, 0.05, 0.9]]]))
+    scores, parents, tokens = best_candidates(logits, torch.log(torch.tensor([[0.5, 0.3]])), 3)
+    assert scores.exp().tolist()[0] == pytest.approx([0.30, 0.27, 0.15])
+    assert parents.tolist() == [[0, 1, 0]]
+    assert tokens.tolist() == [[0, 2, 1]]
+
+
+def test_fewer_candidates_than_beams():
+    scores, parents, _ = best_candidates(torch.zeros(1, 1, 3), torch.zeros(1, 1), 5)
+    assert (scores > IMPOSSIBLE).sum() == 3
+    assert parents.max() == 0
+
+
+def test_a_beam_with_every_token_banned_is_impossible_not_nan():
+    scores, *_ = best_candidates(torch.full((1, 1, 4), IMPOSSIBLE), torch.zeros(1, 1), 2)
+    assert scores.tolist() == [[IMPOSSIBLE, IMPOSSIBLE]]
+
+
+def test_an_ended_beam_is_kept_as_best_and_goes_no_further():
+    logits = torch.log(torch.tensor([[[0.1, 0.2, 0.1, 0.05, 0.05, 0.5]]]))
+    state, parents = advance(logits, start_beams(1, rules(), logits), rules(length_penalty=0.8))
+    assert state.tokens.tolist() == [[[END], [1]]]
+    assert parents.tolist() == [[0, 0]]
+    assert state.scores[0, 0] == IMPOSSIBLE
+    assert state.scores[0, 1].exp() == pytest.approx(0.2)
+    assert state.best_tokens.tolist() == [[END, 0, 0, 0]]
+    assert state.best_scores.item() == pytest.approx(math.log(0.5))  # length 1 counts the end token
+
+
+def test_a_later_end_replaces_the_best_only_if_strictly_better():
+    state = beams([[[0], [1]]], [[math.log(0.5), math.log(0.25)]])
+    state.best_scores = torch.tensor([math.log(0.25) / 2])
+    logits = torch.full((1, 2, 6), IMPOSSIBLE)
+    logits[0, 0, [END, 2]] = torch.log(torch.tensor([0.5, 0.5]))  # 0.5 · 0.5, over length 2: the same score
+    logits[0, 1, 3] = 0.0
+    after, _ = advance(logits, state, rules())
+    assert after.best_tokens.tolist() == [[0, 0, 0, 0]]
+    logits[0, 0, [END, 2]] = torch.log(torch.tensor([0.6, 0.4]))
+    after, _ = advance(logits, state, rules())
+    assert after.best_tokens.tolist() == [[0, END, 0, 0]]
+
+
+def test_after_the_last_step_unfinished_beams_count():
+    state = beams([[[0, 1, 2]]], [[-1.0]])
+    after, _ = advance(torch.log(torch.tensor([[[0.7, 0.1, 0.05, 0.05, 0.05, 0.05]]])), state, rules())
+    assert after.best_tokens.tolist() == [[0, 1, 2, 0]]
+    assert after.best_scores.item() == pytest.approx((-1 + math.log(0.7)) / 4)
+
+
+def brute_force(table: torch.Tensor, config: BeamConfig) -> list[int]:
+    """Return the best sequence of all, for log p (V, V) that depend on the last token only; row 0 also starts."""
+    best, best_score = [], IMPOSSIBLE
+    V = len(table)
+    for length in range(1, config.eval_len + 1):
+        for sequence in itertools.product(range(V), repeat=length):
+            ended = sequence[-1] in config.eos_token_ids
+            if any(t in config.eos_token_ids for t in sequence[:-1]) or (not ended and length < config.eval_len):
+                continue
+            score = sum(table[a, b].item() for a, b in zip((0, *sequence), sequence, strict=False))
+            if score / length**config.length_penalty > best_score:
+                best, best_score = list(sequence), score / length**config.length_penalty
+    return best + [0] * (config.eval_len - len(best))
+
+
+@pytest.mark.parametrize("length_penalty", [0.0, 0.8, 2.0, -1.0])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_beam_wide_enough_for_everything_finds_the_best_of_all(seed, length_penalty):
+    """With K ≥ V^(eval_len - 1) nothing is pruned, so the search must agree with trying every sequence; stopping early, too.
+
+    Fails if the early stop's bound is wrong (say, s / G ** p at the current length), or the running score counts twice.
+    """
+    table = torch.log_softmax(
+        2 * torch.randn(6, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), -1
+    )
+    config = rules(beam=6**3, length_penalty=length_penalty)
+    state = start_beams(1, config, table)
+    logits = table[0][None, None]
+    for _ in range(config.eval_len):
+        state, _ = advance(logits, state, config)
+        if is_decided(state, config).all():
+            break
+        logits = table[state.tokens[..., -1]]
+    assert state.best_tokens[0].tolist() == brute_force(table, config)
+
+
+def search_config(flags: dict) -> BeamConfig:
+    return BeamConfig(*(flags[name] for name in SEARCH_FLAGS), eos_token_ids=tuple(flags["eos_token_id"]))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8, 64])
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_ids(name, batch_size):
+    """Fails when prompts see each other's padding, beams are reordered wrongly, or the first step reads another row."""
+    flags = GOLDEN[name]["flags"]
+    model = toy.model(4)
+    merge_adapters(model)
+    lines = toy.examples(200)[slice(*GOLDEN[name]["examples"])]
+    prompts = [line.context[-(flags["seq_len"] - flags["eval_len"]) :] for line in lines]
+    assert len({len(p) for p in prompts}) > 1  # ragged
+    found = []
+    for start in range(0, len(prompts), batch_size):
+        found += beam_search(model, prompts[start : start + batch_size], search_config(flags))
+    assert found == GOLDEN[name]["predict"]
+
+
+def test_stopping_early_changes_nothing(monkeypatch):
+    model = toy.model(4)
+    config = search_config(GOLDEN["recipe"]["flags"])
+    prompts = [line.context for line in toy.examples(40)]
+    early = beam_search(model, prompts, config)
+    monkeypatch.setattr(
+        "lora_nlg.beam.is_decided", lambda state, config: torch.zeros(len(state.scores), dtype=torch.bool)
+    )
+    assert beam_search(model, prompts, config) == early
+
+
+@pytest.fixture
+def files(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(vars(toy.CONFIG)))
+    save_file(toy.tensors(0), tmp_path / "base.safetensors")
+    adapters = {f"module.transformer.{name}": t for name, t in toy.tensors(4).items() if "lora_" in name}
+    torch.save({"model_state_dict": adapters}, tmp_path / "recipe.pt")
+    lines = toy.examples(24) + toy.examples(24)[5:8]  # three inputs come twice
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(vars(line)) + "\n" for line in lines))
+    flags = f"--data {tmp_path}/data.jsonl --model_card {tmp_path}/config.json --init_checkpoint {tmp_path}/base.safetensors "
+    return tmp_path, f"{flags} --work_dir {tmp_path}/work --device cpu --precision fp64 --seq_len 64".split()
+
+
+def test_golden_ids_through_the_command_line(files, capsys):
+    folder, flags = files
+    adapters = ["--lora_checkpoint", str(folder / "recipe.pt"), "--lora_dim", "4", "--lora_alpha", "32"]
+    search = "--beam 10 --length_penalty 0.8 --eval_len 20 --eos_token_id 162 --eos_token_id 46 --batch_size 5".split()
+    assert gpt2_beam.main([*flags, *adapters, *search]) == 0
+    predictions = [json.loads(line) for line in (folder / "work/beam_prediction.jsonl").read_text().splitlines()]
+    golden = GOLDEN["recipe"]["predict"]
+    assert predictions == [{"id": i, "predict": ids} for i, ids in enumerate(golden + golden[5:8])]
+    assert "27 lines, 24 distinct inputs" in capsys.readouterr().out
+
+
+def test_a_long_context_keeps_its_last_ids(files, capsys):
+    folder, flags = files
+    search = "--eval_len 8 --eos_token_id 46".split()
+    context = list(range(100, 180))
+    outputs = []
+    for cut in (context, context[-56:], context[-55:]):
+        (folder / "data.jsonl").write_text(json.dumps({"context": cut, "completion": []}) + "\n")
+        gpt2_beam.main([*flags, *search])
+        outputs.append((folder / "work/beam_prediction.jsonl").read_text())
+    assert outputs[0] == outputs[1] != outputs[2]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--lora_dim 4", "--lora_checkpoint"),
+        ("--lora_checkpoint recipe.pt", "does not say its alpha"),
+        ("--lora_checkpoint recipe.pt --lora_dim 8", "rank 4, not 8"),
+        ("--lora_checkpoint base.safetensors", "holds no LoRA adapters"),
+        ("--init_checkpoint recipe.pt", "holds only LoRA adapters"),
+        ("--beam 0", "--beam must be at least 1"),
+        ("--eval_len 64", "--eval_len 64 leaves no room"),
+        ("--min_length 300", "--min_length must be from 0"),
+        ("--eos_token_id 211", "--eos_token_id must be from 0 to 210"),
+        ("--repetition_penalty 0", "--repetition_penalty must be greater"),
+        ("--batch_size 0", "--batch_size must be at least 1"),
+        ("--data nothing.jsonl", "nothing.jsonl does not exist"),
+    ],
+)
+def test_mistakes_get_one_sentence(files, flags, words, monkeypatch, capsys):
+    folder, given = files
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("sys.argv", ["gpt2_beam.py", *given, "--eval_len", "20", *flags.split()])
+    assert cli.run(gpt2_beam.main) == 2
+    assert words in capsys.readouterr().err
+    assert not (folder / "work").exists()

@@ -1,0 +1,172 @@
+"""Every file form that is read, and the refusal to fill a model silently."""
+
+import pickle
+
+import pytest
+import torch
+import toy
+from safetensors.torch import save_file
+
+from lora_nlg import checkpoints
+from lora_nlg.cli import UserError
+from lora_nlg.config import GPT2_VOCAB_SIZE, ModelConfig
+from lora_nlg.gpt2 import empty_model, init_weights
+
+GENERATOR = torch.Generator()
+
+
+def load(path, config=toy.CONFIG):
+    return checkpoints.base_model(config, str(path), GENERATOR, "fp64")
+
+
+def assert_is_the_toy(model):
+    expected = toy.tensors(0)
+    assert all(torch.equal(parameter, expected[name]) for name, parameter in model.named_parameters())
+
+
+def hub_extras() -> dict[str, torch.Tensor]:
+    """What Hugging Face's own files hold besides the weights."""
+    extras = {f"h.{i}.attn.bias": torch.ones(1, 1, 8, 8).tril() for i in range(2)}
+    return {**extras, "h.0.attn.masked_bias": torch.tensor(-1e4)}
+
+
+@pytest.mark.parametrize("prefix", ["", "transformer.", "module.transformer."])
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "folder"])
+def test_base_files(tmp_path, prefix, name):
+    tensors = {prefix + key: t for key, t in {**toy.tensors(0), **hub_extras()}.items()}
+    tensors["lm_head.weight"] = tensors[f"{prefix}wte.weight"].clone()
+    if name == "pytorch_model.bin":
+        torch.save(tensors, tmp_path / name)
+    else:
+        save_file(tensors, tmp_path / "model.safetensors")
+    assert_is_the_toy(load(tmp_path if name == "folder" else tmp_path / name))
+
+
+def test_a_file_of_the_old_format_of_torch_save(tmp_path):
+    torch.save(toy.tensors(0), tmp_path / "old.bin", _use_new_zipfile_serialization=False)
+    assert_is_the_toy(load(tmp_path / "old.bin"))
+
+
+def test_what_training_saves_can_be_decoded(tmp_path):
+    full, adapted = toy.model(0), toy.model(4)
+    checkpoints.save_recipe(full, tmp_path / "full.pt")
+    checkpoints.save_recipe(adapted, tmp_path / "lora.pt")
+    assert_is_the_toy(load(tmp_path / "full.pt"))
+    adapters = checkpoints.read(tmp_path / "lora.pt")
+    assert set(adapters.tensors) == {name for name in toy.tensors(4) if "lora_" in name}
+    assert adapters.lora_config(0, None) == adapted.h[0].attn.c_attn.config
+    other = toy.model(4, b_is_zero=True)
+    checkpoints.load_adapters(other, adapters)
+    assert torch.equal(other.h[1].attn.c_attn.lora_B, adapted.h[1].attn.c_attn.lora_B)
+
+
+def test_adapters_out_of_a_whole_checkpoint_of_the_recipe(tmp_path):
+    whole = {f"module.transformer.{name}": tensor for name, tensor in toy.tensors(4).items()}
+    torch.save({"model_state_dict": whole}, tmp_path / "whole.pt")
+    model = toy.model(4, b_is_zero=True)
+    checkpoints.load_adapters(model, checkpoints.read(tmp_path / "whole.pt"))
+    assert model.h[0].attn.c_attn.lora_B.any()
+
+
+def test_the_compact_base_comes_back_with_one_row_for_all_unused_tokens(tmp_path):
+    used = torch.tensor([3, 262, 50256])
+    small = empty_model(ModelConfig(n_embd=32, n_layer=1, n_head=2, n_positions=16, vocab_size=4))
+    init_weights(small, torch.Generator().manual_seed(1))
+    checkpoints.save_compact(small, used, tmp_path / "model.safetensors")
+    full = load(tmp_path, ModelConfig(n_embd=32, n_layer=1, n_head=2, n_positions=16))
+    rows = small.wte.weight.half().double()
+    assert full.wte.weight.shape == (GPT2_VOCAB_SIZE, 32)
+    assert torch.equal(full.wte.weight[used], rows[:3])
+    assert all(torch.equal(full.wte.weight[unused], rows[3]) for unused in (0, 4, 50255))
+    assert torch.equal(full.h[0].mlp.c_fc.weight, small.h[0].mlp.c_fc.weight.half().double())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.pop("h.1.mlp.c_fc.bias"), "h.1.mlp.c_fc.bias is missing"),
+        (lambda t: t.update({"h.2.ln_1.bias": torch.zeros(32)}), "h.2.ln_1.bias is not a part of this model"),
+        (lambda t: t.update({"wpe.weight": torch.zeros(7, 32)}), "wpe.weight is (7, 32), not (1024, 32)"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused_by_name(tmp_path, change, words):
+    tensors = toy.tensors(0)
+    change(tensors)
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(UserError) as error:
+        load(tmp_path)
+    assert words in str(error.value)
+
+
+def test_a_lora_only_file_is_no_base(tmp_path):
+    """The recipe would go on with a random base and score 0."""
+    checkpoints.save_recipe(toy.model(4), tmp_path / "lora.pt")
+    with pytest.raises(UserError, match="pass it as --lora_checkpoint"):
+        load(tmp_path / "lora.pt")
+
+
+def test_a_base_is_no_adapter(tmp_path):
+    save_file(toy.tensors(0), tmp_path / "base.safetensors")
+    base = checkpoints.read(tmp_path / "base.safetensors")
+    with pytest.raises(UserError, match="holds no LoRA adapters"):
+        checkpoints.load_adapters(toy.model(4), base)
+    with pytest.raises(UserError, match="holds no LoRA adapters"):
+        base.lora_config(4, 32)
+
+
+def test_rank_and_alpha_are_checked_against_the_file(tmp_path):
+    checkpoints.save_recipe(toy.model(4), tmp_path / "lora.pt")
+    adapters = checkpoints.read(tmp_path / "lora.pt")
+    with pytest.raises(UserError, match="rank 4, not 8"):
+        adapters.lora_config(8, None)
+    with pytest.raises(UserError, match="alpha 32, not 128"):
+        adapters.lora_config(4, 128)
+    unsaid = checkpoints.Checkpoint(adapters.path, adapters.tensors)
+    with pytest.raises(UserError, match="does not say its alpha"):
+        unsaid.lora_config(4, None)
+    assert unsaid.lora_config(4, 16).alpha == 16
+
+
+def test_no_source_is_an_error_and_random_must_be_said():
+    with pytest.raises(UserError, match="--init_checkpoint is missing"):
+        checkpoints.base_model(toy.CONFIG, None, GENERATOR)
+    first, second = (
+        checkpoints.base_model(toy.CONFIG, "random", torch.Generator().manual_seed(seed)).wte.weight for seed in (1, 1)
+    )
+    assert torch.equal(first, second)
+
+
+class Malicious:
+    def __reduce__(self):
+        return (open, ("/tmp/should-never-exist", "w"))
+
+
+@pytest.mark.parametrize(
+    "name", ["empty.bin", "junk.pt", "junk.safetensors", "cut.safetensors", "cut.pt", "evil.pt", "list.pt"]
+)
+def test_damaged_and_dangerous_files_are_refused(tmp_path, name):
+    path = tmp_path / name
+    match name:
+        case "empty.bin":
+            path.touch()
+        case "junk.pt" | "junk.safetensors":
+            path.write_bytes(bytes(range(256)) * 8)
+        case "cut.safetensors":
+            save_file(toy.tensors(0), path)
+            path.write_bytes(path.read_bytes()[:-1000])
+        case "cut.pt":
+            torch.save(toy.tensors(0), path)
+            path.write_bytes(path.read_bytes()[:-1000])
+        case "evil.pt":
+            path.write_bytes(pickle.dumps(Malicious()))
+        case "list.pt":
+            torch.save([1, 2], path)
+    with pytest.raises(UserError, match="damaged or not a checkpoint"):
+        checkpoints.read(path)
+
+
+def test_a_missing_file_and_an_empty_folder(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        checkpoints.read(tmp_path / "nothing.pt")
+    with pytest.raises(UserError, match=r"neither model.safetensors nor pytorch_model.bin"):
+        checkpoints.read(tmp_path)

@@ -1,0 +1,119 @@
+"""Reading, cutting, padding, masking and ordering examples."""
+
+import random
+
+import pytest
+import torch
+import toy
+
+from lora_nlg.cli import UserError
+from lora_nlg.examples import Example, ItemOrder, collate, read_examples
+
+TWO = [Example([1, 2, 9], [3, 4, 9]), Example([5, 9], [6, 9])]
+
+
+def test_clm_learns_the_completion_from_the_contexts_last_token_on():
+    batch = collate(TWO, seq_len=512, objective="clm")
+    assert batch.ids.tolist() == [[1, 2, 9, 3, 4], [5, 9, 6, 0, 0]]
+    assert batch.positions.tolist() == [2, 3, 4, 6, 7]
+    assert batch.targets.tolist() == [3, 4, 9, 6, 9]
+    assert batch.n_tokens == 8
+
+
+def test_jlm_learns_every_token_but_the_first():
+    batch = collate(TWO, seq_len=512, objective="jlm")
+    assert batch.positions.tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert batch.targets.tolist() == [2, 9, 3, 4, 9, 9, 6, 9]
+
+
+def test_a_long_example_is_cut_on_the_right():
+    batch = collate(TWO, seq_len=4, objective="clm")
+    assert batch.ids.tolist() == [[1, 2, 9], [5, 9, 6]]
+    assert batch.positions.tolist() == [2, 4, 5]
+    assert batch.targets.tolist() == [3, 6, 9]
+
+
+def test_an_example_whose_context_fills_everything_teaches_nothing():
+    batch = collate([Example([1, 2, 3, 4], [5])], seq_len=3, objective="clm")
+    assert batch.ids.tolist() == [[1, 2]]
+    assert batch.positions.tolist() == batch.targets.tolist() == []
+
+
+def test_every_item_once_an_epoch_and_fillers_from_their_own_generator():
+    order = ItemOrder(10, batch_size=4, seed=3)
+    fillers = random.Random(911)
+    for epoch in (1, 2):
+        batches = list(order.epoch(epoch))
+        assert [len(batch) for batch in batches] == [4, 4, 4]
+        left = [item for batch in batches for item in batch]
+        for item in range(10):
+            left.remove(item)
+        assert sorted(left) == sorted(fillers.randint(0, 9) for _ in range(2))
+
+
+def test_epochs_and_seeds_differ():
+    def first(seed, epoch):
+        return list(ItemOrder(40, 4, seed).epoch(epoch))
+
+    assert first(1, 1) == first(1, 1)
+    assert first(1, 1) != first(1, 2)
+    assert first(1, 1) != first(2, 1)
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_share_an_epoch(world_size):
+    orders = [ItemOrder(24, 4, 1, world_size, rank) for rank in range(world_size)]
+    items = [item for order in orders for batch in order.epoch(1) for item in batch]
+    assert sorted(items) == list(range(24))
+
+
+def test_without_drop_last_the_rest_is_a_batch():
+    order = ItemOrder(10, 4, 1, world_size=5, rank=0, drop_last=False)  # 12 items over 5 ranks: 3 each, with repeats
+    assert [len(batch) for batch in order.epoch(0)] == [3]
+    assert list(ItemOrder(10, 4, 1, world_size=5, rank=0).epoch(0)) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("{", "data.jsonl:2: expected"),
+        ('{"context": [1]}', "data.jsonl:2: expected"),
+        ('{"context": 1, "completion": [2]}', "data.jsonl:2: expected"),
+        ('{"context": [1], "completion": [211]}', "data.jsonl:2: expected token ids from 0 to 210, found 211"),
+        ('{"context": [-1], "completion": [2]}', "found -1"),
+        ('{"context": [true], "completion": [2]}', "found True"),
+        ('{"context": ["1"], "completion": [2]}', "found '1'"),
+        ('{"context": [], "completion": [2]}', "data.jsonl:2: the context is empty"),
+        ("[1, 2]", "data.jsonl:2: expected"),
+        ("", "data.jsonl:2: expected"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path, line, words):
+    path = tmp_path / "data.jsonl"
+    path.write_text('{"context": [1], "completion": [2]}\n' + line + "\n")
+    with pytest.raises(UserError, match=r".") as error:
+        read_examples(path, 211)
+    assert words in str(error.value)
+
+
+def test_empty_and_missing_files(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        read_examples(tmp_path / "nothing.jsonl", 211)
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(UserError, match="is empty"):
+        read_examples(tmp_path / "empty.jsonl", 211)
+
+
+def test_padding_does_not_reach_the_loss():
+    from lora_nlg.losses import masked_loss
+
+    model = toy.model()
+    short, long = toy.examples(2)
+    together = collate([short, long], 512, "clm")
+    apart = [collate([example], 512, "clm") for example in (short, long)]
+    weights = [len(batch.targets) for batch in apart]
+    eps = 1e-4
+    expected = sum(masked_loss(model, b) * (w + eps) for b, w in zip(apart, weights, strict=True)) / (
+        sum(weights) + eps
+    )
+    assert torch.allclose(masked_loss(model, together), expected, rtol=1e-12)

@@ -1,0 +1,147 @@
+"""scripts/00_setup.sh with a Python that only writes down how it was called."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# What 00_setup.sh asks of a Python; each call goes to the file `calls`, and fails if it contains $FAIL_ON.
+FAKE_PYTHON = """#!/usr/bin/env bash
+echo "$*" >>"$CALLS"
+[[ -z ${FAIL_ON:-} || "$*" != *"$FAIL_ON"* ]] || exit 1
+case "$*" in
+  --version) echo "Python ${FAKE_VERSION:-3.11.1}" ;;
+  *urllib*) exit 1 ;;
+  "-m venv --clear .venv") rm -rf .venv && mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+  *"download.py vocab") echo x | tee vocab/encoder.json >vocab/vocab.bpe ;;
+esac
+"""
+
+
+class Checkout:
+    """A folder with the set-up script and the fake Python."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.calls_file = folder / "checkout", folder / "calls"
+        for name in ("scripts/00_setup.sh", "scripts/common.sh", "requirements.txt", "requirements-dev.txt"):
+            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, self.folder / name)
+        (self.folder / "vocab").mkdir()
+        self.python = folder / "python"
+        self.python.write_text(FAKE_PYTHON)
+        self.python.chmod(0o755)
+
+    def setup(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+        """Run the script from another folder, and keep the calls of this run in `calls`."""
+        self.calls_file.write_text("")
+        environment = {**os.environ, "PYTHON": str(self.python), "CALLS": str(self.calls_file), **environment}
+        command = ["bash", str(self.folder / "scripts/00_setup.sh"), *arguments]
+        done = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True)
+        self.calls = self.calls_file.read_text()
+        return done
+
+    def has(self, name: str) -> bool:
+        return (self.folder / name).exists()
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    return Checkout(tmp_path)
+
+
+def test_first_run_installs_and_second_does_nothing(checkout):
+    done = checkout.setup()
+    assert done.returncode == 0, done.stderr
+    assert "-m venv --clear .venv" in checkout.calls
+    assert "-r requirements.txt" in checkout.calls
+    assert "download.py vocab" in checkout.calls
+    assert "--check_java" in checkout.calls
+    assert not checkout.has(".venv/unfinished")
+
+    done = checkout.setup()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert checkout.calls == "--version\n"
+
+
+def test_the_developers_set_up_is_a_users_as_well(checkout):
+    checkout.setup()
+    assert "-r requirements-dev.txt" not in checkout.calls
+    checkout.setup("--dev")
+    assert "-r requirements-dev.txt" in checkout.calls
+    for arguments in ((), ("--dev",)):
+        checkout.setup(*arguments)
+        assert checkout.calls == "--version\n"
+
+
+def test_changed_requirements_are_installed_into_the_same_environment(checkout):
+    checkout.setup()
+    with open(checkout.folder / "requirements.txt", "a") as file:
+        file.write("another==1\n")
+    assert checkout.setup().returncode == 0
+    assert "-r requirements.txt" in checkout.calls
+    assert "-m venv" not in checkout.calls
+
+
+def test_requirements_changed_back_after_a_failure_are_installed_again(checkout):
+    checkout.setup()
+    requirements = checkout.folder / "requirements.txt"
+    before = requirements.read_text()
+    requirements.write_text(before + "another==1\n")
+    checkout.setup(FAIL_ON="-r requirements.txt")
+    requirements.write_text(before)
+    checkout.setup()
+    assert "-r requirements.txt" in checkout.calls
+
+
+def test_another_python_or_a_missing_vocabulary_is_noticed(checkout):
+    checkout.setup()
+    checkout.setup(FAKE_VERSION="3.12.0")
+    assert "-r requirements.txt" in checkout.calls
+    (checkout.folder / "vocab/vocab.bpe").unlink()
+    checkout.setup(FAKE_VERSION="3.12.0")
+    assert "download.py vocab" in checkout.calls
+
+
+def test_an_interrupted_installation_begins_anew(checkout):
+    checkout.setup()
+    (checkout.folder / ".venv/unfinished").touch()
+    assert checkout.setup().returncode == 0
+    assert "-m venv --clear .venv" in checkout.calls
+    assert not checkout.has(".venv/unfinished")
+
+
+@pytest.mark.parametrize("step", ["-r requirements.txt", "--upgrade pip", "download.py vocab", "--check_java"])
+def test_a_failed_step_is_not_taken_for_a_complete_set_up(checkout, step):
+    assert checkout.setup(FAIL_ON=step).returncode != 0
+    assert not checkout.has(".venv/installed-requirements.txt")
+    assert not checkout.has(".venv/unfinished")  # pip ended by itself, so .venv can stay
+    done = checkout.setup()
+    assert done.returncode == 0
+    assert "Set-up is complete" in done.stdout
+    assert "-m venv" not in checkout.calls
+
+
+def test_a_python_that_does_not_serve_is_an_error(checkout):
+    done = checkout.setup(FAIL_ON="import sys, venv, ensurepip")
+    assert done.returncode == 2
+    assert f"PYTHON={checkout.python} does not run" in done.stderr
+    assert not checkout.has(".venv")
+
+
+@pytest.mark.parametrize("arguments", [("--devel",), ("--dev", "more")])
+def test_an_unknown_argument_is_an_error(checkout, arguments):
+    done = checkout.setup(*arguments)
+    assert done.returncode == 2
+    assert f"unknown argument {arguments[-1]}" in done.stderr
+
+
+def test_help_prints_the_header_only(checkout):
+    done = checkout.setup("--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith("Usage: bash scripts/00_setup.sh")
+    assert "pipefail" not in done.stdout
+    assert checkout.calls == ""
