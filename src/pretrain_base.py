@@ -17,12 +17,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--model_card", default="gpt2.mini")
     p.add_argument("--vocab", default="vocab", help="folder with encoder.json and vocab.bpe")
     p.add_argument("--output_dir", default="pretrained_checkpoints/gpt2.mini", help="default: %(default)s")
-    p.add_argument("--steps", type=int, default=2000)
+    p.add_argument("--steps", type=int, default=1600)
     p.add_argument("--rows", type=int, default=16, help="rows of n_positions tokens a step")
     p.add_argument("--lr", type=float, default=2e-3)
     p.add_argument("--warmup_step", type=int, default=100)
     p.add_argument("--random_seed", type=int, default=1)
-    p.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     return p
 
 
@@ -42,12 +41,13 @@ def main(argv: list[str] | None = None) -> int:
         pairs = (line for _ in itertools.count() for line in rng.sample(lines, len(lines)))
     else:
         pairs = venues.venue_pairs(rng)
-    # About 1.5 passes over the packed documents.
-    n_tokens = args.steps * args.rows * model_config.n_positions * 2 // 3
+    n_tokens = (
+        args.steps * args.rows * model_config.n_positions * 2 // 3
+    )  # each is read one and a half times on average
     ids = pretrain.pack(layouts.documents(pairs, rng), bpe.load_encoding(args.vocab), n_tokens)
-    used = pretrain.used_tokens(ids)
+    used = ids.unique()
     print(f"{len(ids):,} tokens, {len(used):,} of them different", flush=True)
-    model = pretrain.pretrain(ids, used, model_config, optim, args.rows, args.random_seed, args.precision)
+    model = pretrain.pretrain(ids, used, model_config, optim, args.rows, args.random_seed)
 
     output = Path(args.output_dir)
     checkpoints.save_compact(model, used, output / "model.safetensors")

@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-import toy
 from safetensors.torch import save_file
 
 import gpt2_beam
+import toy
 from lora_nlg import cli
 from lora_nlg.beam import (
     IMPOSSIBLE,

@@ -4,9 +4,9 @@ import pickle
 
 import pytest
 import torch
-import toy
 from safetensors.torch import save_file
 
+import toy
 from lora_nlg import checkpoints
 from lora_nlg.cli import UserError
 from lora_nlg.config import GPT2_VOCAB_SIZE, ModelConfig

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import toy
 from safetensors.torch import save_file
 
+import toy
 from lora_nlg import dist
 from lora_nlg.cli import UserError
 
@@ -107,6 +107,7 @@ def test_flags_without_a_launcher(monkeypatch):
         dist.start("cpu", 2, 2, 0)
     with pytest.raises(UserError, match="MASTER_ADDR"):
         dist.start("cpu", 0, 2, 0)
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
     with pytest.raises(UserError, match="on one GPU"):
         dist.start("cuda:0", 0, 2, 0)
     with pytest.raises(UserError, match="wants GPU 99"):

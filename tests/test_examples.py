@@ -4,8 +4,8 @@ import random
 
 import pytest
 import torch
-import toy
 
+import toy
 from lora_nlg.cli import UserError
 from lora_nlg.examples import Example, ItemOrder, collate, read_examples
 

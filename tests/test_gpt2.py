@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-import toy
 
+import toy
 from lora_nlg.config import CARDS, ModelConfig
 from lora_nlg.gpt2 import GPT2, INIT_STD, empty_model, init_weights
 

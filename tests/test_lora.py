@@ -5,8 +5,8 @@ import math
 import loralib
 import pytest
 import torch
-import toy
 
+import toy
 from lora_nlg.config import CARDS, LoraConfig
 from lora_nlg.gpt2 import GPT2
 from lora_nlg.lora import adapter_tensors, add_adapters, merge_adapters

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-import toy
 
+import toy
 from lora_nlg.cli import UserError
 from lora_nlg.config import OptimConfig
 from lora_nlg.optim import AdamW, build_optimizer, learning_rate

@@ -5,10 +5,10 @@ import math
 
 import pytest
 import torch
-import toy
 from safetensors.torch import save_file
 
 import gpt2_ft
+import toy
 from lora_nlg import cli, train
 from lora_nlg.config import OptimConfig, TrainConfig
 from lora_nlg.dist import Ranks

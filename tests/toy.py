@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import torch
-from golden import formula
 
+from golden import formula
 from lora_nlg.config import LoraConfig, ModelConfig
 from lora_nlg.examples import Example
 from lora_nlg.gpt2 import GPT2, empty_model

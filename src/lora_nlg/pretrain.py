@@ -3,11 +3,11 @@
 GPT-2's vocabulary has 50 257 tokens, these texts use a few thousand. All others share one embedding row, which stands in
 the softmax once, weighted with their number: exactly the full softmax over 50 257 tokens of which those are tied.
 
-Alphabet: B rows, T tokens a row, U used tokens, V vocabulary.
+Alphabet: B rows, T tokens a row, U used tokens, V = 50 257.
 """
 
+import dataclasses
 import math
-import time
 from collections.abc import Iterator
 
 import torch
@@ -18,7 +18,8 @@ from tqdm import tqdm
 from lora_nlg.config import END_OF_TEXT, GPT2_VOCAB_SIZE, ModelConfig, OptimConfig
 from lora_nlg.gpt2 import GPT2, empty_model, init_weights
 from lora_nlg.optim import build_optimizer, learning_rate
-from lora_nlg.train import autocast
+
+LOG_INTERVAL = 100  # steps
 
 
 def pack(documents: Iterator[str], encoding, n_tokens: int) -> Tensor:
@@ -35,43 +36,40 @@ def pack(documents: Iterator[str], encoding, n_tokens: int) -> Tensor:
     raise ValueError("the documents ended early")
 
 
-def used_tokens(ids: Tensor) -> Tensor:
-    """Return the distinct ids (U,) of `ids`, sorted."""
-    return ids.unique()
+def tied_loss(model: GPT2, window: Tensor) -> Tensor:
+    """Return the mean cross-entropy of `window` (B, T + 1), ids below U + 1, under the softmax over all V tokens.
 
-
-def pretrain(
-    ids: Tensor, used: Tensor, config: ModelConfig, optim: OptimConfig, rows: int, seed: int, precision: str
-) -> GPT2:
-    """Train on consecutive stretches of `ids`, `rows` rows of n_positions tokens a step, and return the model.
-
-    The returned model's vocabulary is the U used tokens, in the order of `used` (sorted), and last the row of all others.
+    The model's last logit is that of each of the V - U unused tokens, so it counts V - U times.
     """
-    T, U = config.n_positions, len(used)
-    n_other = GPT2_VOCAB_SIZE - U
+    logits = model.logits(model(window[:, :-1])).float()  # (B, T, U + 1)
+    n_unused = GPT2_VOCAB_SIZE - (logits.shape[-1] - 1)
+    weights = F.pad(logits.new_zeros(logits.shape[-1] - 1), (0, 1), value=math.log(n_unused))  # (U + 1,)
+    return F.cross_entropy((logits + weights).flatten(0, 1), window[:, 1:].flatten())
+
+
+def pretrain(ids: Tensor, used: Tensor, config: ModelConfig, optim: OptimConfig, rows: int, seed: int) -> GPT2:
+    """Train on random stretches of `ids`, `rows` rows of n_positions tokens a step, and return the model.
+
+    Its vocabulary is `used` (U sorted ids), in that order, and last the row that all other tokens share.
+    """
+    T = config.n_positions
     compact = torch.searchsorted(used, ids)
     generator = torch.Generator().manual_seed(seed)
-    model = empty_model(ModelConfig(config.n_embd, config.n_layer, config.n_head, T, U + 1))
+    model = empty_model(dataclasses.replace(config, vocab_size=len(used) + 1))
     init_weights(model, generator)
     optimizer = build_optimizer(model, optim)
-    tied = torch.zeros(U + 1)
-    tied[U] = math.log(n_other)
-    started, losses = time.perf_counter(), []
-    bar = tqdm(range(optim.max_step), "pretraining", unit="step", disable=None)
-    for step in bar:
-        starts = torch.randint(len(compact) - T - 1, (rows,), generator=generator)
-        window = compact[starts[:, None] + torch.arange(T + 1)]  # (B, T + 1)
-        with autocast(torch.device("cpu"), precision):
-            logits = model.logits(model(window[:, :-1]))  # (B, T, U + 1)
-        loss = F.cross_entropy((logits.float() + tied).flatten(0, 1), window[:, 1:].flatten())
+    losses = []
+    for step in tqdm(range(1, optim.max_step + 1), "pretraining", unit="step", disable=None):
+        starts = torch.randint(len(compact) - T, (rows,), generator=generator)
+        loss = tied_loss(model, compact[starts[:, None] + torch.arange(T + 1)])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), optim.clip)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(optim, step + 1)
+            group["lr"] = learning_rate(optim, step)
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())
-        if (step + 1) % 100 == 0:
-            mean = sum(losses[-100:]) / 100
-            tqdm.write(f"step {step + 1} | loss {mean:.3f} | {time.perf_counter() - started:.0f} s")
+        if step % LOG_INTERVAL == 0:
+            tqdm.write(f"step {step} | loss {sum(losses) / LOG_INTERVAL:.3f}")
+            losses.clear()
     return model

@@ -78,4 +78,6 @@ def data_file(name: str) -> Path:
     for folder in package.submodule_search_locations if package else ():
         if (path := Path(folder) / name).is_file():
             return path
-    raise UserError(f"{name} of the package pycocoevalcap is missing; install it with `pip install -r requirements.txt`")
+    raise UserError(
+        f"{name} of the package pycocoevalcap is missing; install it with `pip install -r requirements.txt`"
+    )

@@ -1,5 +1,6 @@
 """METEOR 1.5 (Denkowski and Lavie 2014): its jar aligns and counts, segment by segment; the score of the counts is computed here."""
 
+import contextlib
 import queue
 import subprocess
 import tempfile
@@ -44,15 +45,20 @@ class Meteor:
             self._stderr.close()
             raise UserError(f"cannot start METEOR with {self._command[0]}: {error.strerror}") from error
         self._questions, self._answers = queue.SimpleQueue(), queue.SimpleQueue()
-        threading.Thread(target=self._write, daemon=True).start()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._threads = [threading.Thread(target=job, daemon=True) for job in (self._write, self._read)]
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *exception) -> None:
         self._questions.put(b"")
         self._process.kill()
         self._process.wait()
-        self._stderr.close()
+        for thread in self._threads:
+            thread.join()
+        for pipe in (self._process.stdin, self._process.stdout, self._stderr):
+            with contextlib.suppress(OSError):  # what was not sent yet has nobody to go to
+                pipe.close()
 
     def _write(self) -> None:
         try:

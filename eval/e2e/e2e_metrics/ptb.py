@@ -2,21 +2,14 @@
 
 import subprocess
 
-import regex
-
 from e2e_metrics import java as java_runtime
 from e2e_metrics.errors import UserError
+from e2e_metrics.files import one_line
 
 TIMEOUT = 600  # seconds; 5 000 references take one
 # Between two sets, as how a text's last full stop is read depends on the next line: before a lower-case word as at the end.
 _DIVIDER = "divider"
 _PUNCTUATION = frozenset("'' ' `` ` -LRB- -RRB- -LCB- -RCB- . ? ! , : - -- ... ;".split())
-_BREAKS = regex.compile(r"[\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]")
-
-
-def one_line(text: str) -> str:
-    """Replace tabs and all that some program takes for the end of a line by spaces."""
-    return _BREAKS.sub(" ", text)
 
 
 def tokenise(java: java_runtime.Java, text_sets: list[list[str]]) -> list[list[str]]:

@@ -45,21 +45,22 @@ def score(
     """
     _check(references, systems)
     java = java or find_java()
-    with meteor.Meteor(java) as aligner, ThreadPoolExecutor(1) as pool:
-        every_reference = [reference for group in references for reference in group]
-        ptb_job = pool.submit(ptb.tokenise, java, [every_reference, *map(list, systems)])
-        counted = _count(references, systems)  # BLEU and NIST, while the two JVMs load
-        spin_until(ptb_job.done, "PTB tokens", ptb.TIMEOUT)
-        reference_tokens, *output_tokens = ptb_job.result()
+    every_reference = [reference for group in references for reference in group]
+    with meteor.Meteor(java) as aligner, ThreadPoolExecutor() as pool:  # METEOR's loading takes longest: start it first
+        tokenising = pool.submit(ptb.tokenise, java, [every_reference, *map(list, systems)])
+        counting = pool.submit(_count, references, systems)
+        spin_until(tokenising.done, "PTB tokens", ptb.TIMEOUT)
+        reference_tokens, *output_tokens = tokenising.result()
         remaining = iter(reference_tokens)
         groups = [[next(remaining) for _ in group] for group in references]
         for outputs in output_tokens:
             aligner.send(outputs, groups)
-        captions = [(coco.rouge_l(outputs, groups), coco.cider(outputs, groups)) for outputs in output_tokens]
-        aligned = [aligner.receive(len(groups)) for _ in systems]
+        captioning = pool.submit(lambda: [_caption_scores(outputs, groups) for outputs in output_tokens])
+        aligned = aligner.receive(len(systems) * len(groups)).reshape(len(systems), len(groups), meteor.COLUMNS)
+        spin_until(lambda: counting.done() and captioning.done(), "BLEU, NIST, ROUGE-L, CIDEr")
     return [
         _combine(*of_counts, *of_captions, of_meteor, nist_definition)
-        for of_counts, of_captions, of_meteor in zip(counted, captions, aligned, strict=True)
+        for of_counts, of_captions, of_meteor in zip(counting.result(), captioning.result(), aligned, strict=True)
     ]
 
 
@@ -93,11 +94,15 @@ def _count(references, systems) -> list[tuple[np.ndarray, np.ndarray, np.ndarray
     return counted
 
 
+def _caption_scores(outputs, groups) -> tuple[np.ndarray, np.ndarray]:
+    return coco.rouge_l(outputs, groups), coco.cider(outputs, groups)
+
+
 def _combine(of_bleu, of_nist, of_own_nist, rouge_l, cider, of_meteor, nist_definition: str) -> Scores:
     segments = {
         "BLEU": bleu.score(of_bleu),
         "sentBLEU": bleu.score(of_bleu, smoothing=1),
-        "NIST": nist.score(of_own_nist, nist_definition),
+        "NIST": nist.score(of_own_nist),
         "METEOR": meteor.score(of_meteor),
         "ROUGE_L": rouge_l,
         "CIDEr": cider,

@@ -1,0 +1,86 @@
+"""Score outputs with the five metrics of E2E NLG: BLEU, NIST, METEOR, ROUGE-L and CIDEr.
+
+    python eval/e2e/measure_scores.py REF SYS [SYS ...] -p
+
+REF holds the references of each input on consecutive lines, with a blank line after each input; SYS one output a line. Both may
+be tables (.tsv, .csv) whose header names the columns: mr or src, ref, sys_out or output.
+"""
+
+import argparse
+import sys
+
+from e2e_metrics import errors
+
+
+class CheckJava(argparse.Action):
+    """Run Java and both of its programs, say which it is, and end."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        from e2e_metrics import java, meteor, ptb
+
+        found = java.find_java()
+        [tokens] = ptb.tokenise(found, [["Java runs ."]])
+        with meteor.Meteor(
+            found, "-m", "exact"
+        ) as aligner:  # exact matches do without the paraphrases, which load for seconds
+            aligner.send(tokens, [tokens])
+            aligner.receive(1)
+        print(f"Java {found.version} runs METEOR and the PTB tokeniser: {found.path}")
+        parser.exit()
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("references", metavar="REF", help="references, as text or as a table")
+    parser.add_argument("systems", metavar="SYS", nargs="+", help="outputs, as text or as a table; one file a system")
+    parser.add_argument("-p", "--python", action="store_true", help="NIST's reference length as the Python tool has it")
+    parser.add_argument(
+        "-l", "--seg-level", metavar="FILE", help="write the segments' scores to this TSV (one SYS only)"
+    )
+    parser.add_argument("-s", "--src", metavar="SRC", help="the inputs, one a line or a table, for -l's first column")
+    parser.add_argument("-t", "--table", action="store_true", help="print one line with tabs for each SYS")
+    parser.add_argument("-H", "--header", action="store_true", help="with -t: print the line of column names first")
+    parser.add_argument("--json", metavar="FILE", help="write the scores, and all that can change them, to this file")
+    parser.add_argument("--check_java", action=CheckJava, nargs=0, help="run Java, print its version and path, and end")
+    args = parser.parse_args(argv)
+    if args.header and not args.table:
+        parser.error("-H would have no effect without -t; give both")
+    if args.seg_level and len(args.systems) > 1:
+        parser.error(f"-l takes the outputs of one SYS, not of {len(args.systems)}; run once for each")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+
+    from e2e_metrics import inputs, java, nist, results, scores
+
+    references = inputs.read_references(args.references)
+    systems = [inputs.read_outputs(path, references) for path in args.systems]
+    sources = inputs.read_sources(args.src, len(references.groups)) if args.src else references.sources
+    for path, system in zip(args.systems, systems, strict=True):
+        if empty := results.count_empty(system.texts):
+            print(f"warning: {empty} of {len(system.texts)} outputs in {path} are empty", file=sys.stderr)
+
+    definition = nist.SEGMENT_MEANS if args.python else nist.MTEVAL
+    runtime = java.find_java()
+    texts = [system.texts for system in systems]
+    scored = scores.score(references.groups, texts, definition, runtime)
+
+    if args.seg_level:
+        results.write_segments(args.seg_level, sources or systems[0].sources, texts[0], scored[0])
+    if args.json:
+        signature = results.signature(references.groups, definition, runtime)
+        results.write_json(args.json, args.systems, texts, scored, signature)
+    if args.header:
+        print(results.TABLE_HEADER)
+    for path, one in zip(args.systems, scored, strict=True):
+        if args.table:
+            print(results.table_line(path, one))
+        else:
+            print(f"{path}\n{results.for_people(one)}" if len(args.systems) > 1 else results.for_people(one))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(errors.run(main))
