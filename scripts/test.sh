@@ -19,3 +19,11 @@ say "The pipeline, in small"
 work_dir=$(mktemp -d)
 trap 'rm -rf "$work_dir"' EXIT
 bash scripts/run_all.sh --preset mini --work_dir "$work_dir"
+"$python" - "$work_dir/scores.json" <<'PYTHON'
+import json, sys
+
+base, adapted = (system["scores"]["BLEU"] for system in json.load(open(sys.argv[1]))["systems"])
+if not (base <= 0.15 and adapted >= 0.60):
+    sys.exit(f"BLEU is {base:.4f} without the adapters and {adapted:.4f} with them; expected at most .15 and at least .60")
+PYTHON
+say "Everything passed"

@@ -58,7 +58,9 @@ def main(argv: list[str] | None = None) -> int:
     )  # fmt: skip
     check_lengths(args, model_config)
     lines = examples.read_examples(args.data, model_config.vocab_size)
-    contexts = [line.context[-(args.seq_len - args.eval_len) :] for line in lines]
+    longest = args.seq_len - args.eval_len
+    contexts = [line.context[-longest:] for line in lines]
+    n_cut = sum(len(line.context) > longest for line in lines)
 
     ranks = dist.start(args.device, args.rank, args.world_size, args.local_rank)
     model = checkpoints.base_model(
@@ -75,11 +77,11 @@ def main(argv: list[str] | None = None) -> int:
     output = Path(args.work_dir) / (args.output_file or "beam_prediction.jsonl")
     run = record.Record(output.with_suffix(".run.json"), argv or sys.argv[1:], model=model_config, search=rules)
     if ranks.is_main:
-        n_distinct = len({tuple(context) for context in contexts})
-        print(
-            f"{len(lines):,} lines, {n_distinct:,} distinct inputs, beam {args.beam}, {ranks.world_size} × {ranks.device}",
-            flush=True,
-        )
+        run.write()  # before the first step: a folder that cannot be written is found out now
+        print(f"{len(lines):,} lines, {len(set(map(tuple, contexts))):,} distinct inputs, ", end="")
+        print(f"beam {args.beam}, {ranks.world_size} × {ranks.device}, {precision}", flush=True)
+        if n_cut:
+            print(f"warning: {n_cut:,} contexts have more than {longest} ids and keep their last ones", file=sys.stderr)
     predictions = decode.decode(model, contexts, rules, args.batch_size, ranks, precision)
     if ranks.is_main:
         with files.atomic_writer(output) as file:

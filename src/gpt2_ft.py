@@ -85,15 +85,43 @@ def max_step(args: argparse.Namespace, n_batches: int, world_size: int) -> int:
     return min(limits)
 
 
+def refuse_ignored(args: argparse.Namespace) -> None:
+    """Raise UserError for a flag that was given and that the others leave without effect."""
+    if args.scheduler in ("inv_sqrt", "dev_perf"):
+        raise cli.UserError(f"--scheduler {args.scheduler} is a constant rate in the recipe; say --scheduler constant")
+    rules = (
+        (args.lora_dim == 0, ("lora_alpha", "lora_dropout", "lora_checkpoint"), "--lora_dim 0 trains no adapters"),
+        (args.scheduler != "cycle", ("i_steps", "i_lrs"), "only --scheduler cycle reads it"),
+        (
+            args.scheduler == "cycle",
+            ("lr", "max_step", "max_epoch", "warmup_step"),
+            "--scheduler cycle follows --i_steps and --i_lrs",
+        ),
+    )
+    for applies, flags, reason in rules:
+        for flag in flags:
+            if applies and getattr(args, flag) != parser().get_default(flag):
+                raise cli.UserError(f"--{flag} would have no effect: {reason}; leave it out")
+
+
+def announce(args: argparse.Namespace, model, n_examples: int, n_cut: int, max_step: int, ranks, precision: str) -> int:
+    """Print what is about to be trained, and return the number of trained parameters."""
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in model.parameters())
+    share = 100 * trained / total
+    print(f"{args.model_card} from {args.init_checkpoint}: {total:,} parameters, {trained:,} trained ({share:.2f} %)")
+    print(
+        f"{n_examples:,} examples, {max_step:,} steps on {ranks.world_size} × {ranks.device}, {precision}", flush=True
+    )
+    if n_cut:
+        print(f"warning: {n_cut:,} examples are longer than --seq_len {args.seq_len} and are cut", file=sys.stderr)
+    return trained
+
+
 def main(argv: list[str] | None = None) -> int:
     """Train as the flags say."""
     args = parser().parse_args(argv)
-    if args.scheduler in ("inv_sqrt", "dev_perf"):
-        raise cli.UserError(
-            f"--scheduler {args.scheduler} would have no effect: in the recipe it is a constant rate; say constant"
-        )
-    if args.lora_dim == 0 and (args.lora_dropout or args.lora_checkpoint):
-        raise cli.UserError("--lora_dropout and --lora_checkpoint need adapters; give their rank with --lora_dim")
+    refuse_ignored(args)
 
     import torch
 
@@ -137,16 +165,9 @@ def main(argv: list[str] | None = None) -> int:
         device=str(ranks.device), world_size=ranks.world_size,
     )  # fmt: skip
     if ranks.is_main:
-        run.write()
-        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        total = sum(p.numel() for p in model.parameters())
-        print(
-            f"{args.model_card} from {args.init_checkpoint}: {total:,} parameters, {trained:,} trained ({100 * trained / total:.2f} %)"
-        )
-        print(
-            f"{len(train_examples):,} examples, {optim_config.max_step:,} steps on {ranks.world_size} × {ranks.device}, {precision}",
-            flush=True,
-        )
+        run.write()  # before the first step: a folder that cannot be written is found out now
+        n_cut = sum(len(e.context) + len(e.completion) > args.seq_len for e in train_examples)
+        trained = announce(args, model, len(train_examples), n_cut, optim_config.max_step, ranks, precision)
     valid_loss = train.train(model, train_split, valid_split, optim_config, work_dir, ranks)
     if ranks.is_main:
         run.write(valid_loss=valid_loss, trained_parameters=trained, checkpoint=str(work_dir / "model.final.pt"))

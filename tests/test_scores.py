@@ -7,11 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 import e2e_metrics
 import lora_nlg
 import measure_scores
-import numpy as np
-import pytest
 from e2e_metrics import bleu, inputs, java, meteor, nist, ptb, scores
 from e2e_metrics.errors import UserError
 
@@ -69,7 +70,6 @@ def test_corpus_scores_follow_from_the_segments(edge):
 
 
 def test_command_line_with_the_bundled_java_and_a_hostile_locale(tmp_path):
-    """Without the flags that fix the locale, a Turkish Java lower-cases PLOUGH IS to another word and reads no accents."""
     environment = {name: value for name, value in os.environ.items() if name not in ("JAVA_HOME", "PATH")}
     environment |= {"LC_ALL": "C", "JAVA_TOOL_OPTIONS": "-Duser.language=tr -Dfile.encoding=ISO-8859-1", "PATH": ""}
     flags = ["-p", "-t", "-H", "-l", tmp_path / "segments.tsv", "--json", tmp_path / "scores.json"]
@@ -166,14 +166,23 @@ def test_score_checks_its_arguments():
             scores.score(references, systems)
 
 
+def test_meteor_knows_a_capital_i_in_a_turkish_locale(monkeypatch):
+    """Fails without the flags that fix the locale: IT would be lower-cased to a word with a dotless i."""
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=tr")
+    with meteor.Meteor(java.find_java(), "-m", "exact") as aligner:
+        aligner.send(["it is café"], [["IT IS CAFÉ"]])
+        [counts] = aligner.receive(1)
+    assert counts[meteor.MATCHED].tolist() == [3, 3]
+
+
 def test_ptb_tokens_of_a_set_do_not_depend_on_the_next_set():
-    """Fails without a divider between the sets: "Ln." before a capital letter would lose its full stop to the line's end."""
+    """Fails without a divider between the sets: "No." before a number is an abbreviation and keeps its full stop."""
     runtime = java.find_java()
-    first, second = ["Meet at Mill Ln."], ["Then EAT , Café (x) .", "", "a\u2028b"]
-    assert ptb.tokenise(runtime, [first, second]) == [
-        ptb.tokenise(runtime, [first])[0],
-        ["then eat café -lrb- x -rrb-", "", "a b"],
-    ]
+    first, second = ["Is it good ? No."], ["5 stars , Café (X) .", "", "a\u2028b"]
+    assert ptb.tokenise(runtime, [first + second])[0][0] == "is it good no."
+    tokens = [["is it good no"], ["5 stars café -lrb- x -rrb-", "", "a b"]]
+    assert ptb.tokenise(runtime, [first, second]) == tokens
+    assert ptb.tokenise(runtime, [first]) == tokens[:1]
 
 
 # Java that is missing, broken, dead or silent
@@ -262,7 +271,7 @@ def test_meteor_that_stops_between_two_answers(tmp_path, monkeypatch):
 
 def test_ptb_tokeniser_that_fails_is_one_sentence_with_what_it_said(tmp_path):
     path = fake_java(tmp_path, "cat > /dev/null; echo 'no class' >&2; exit 1")
-    with pytest.raises(UserError, match="PTB tokeniser failed under .*: no class"):
+    with pytest.raises(UserError, match=r"PTB tokeniser failed under .*: no class"):
         ptb.tokenise(java.Java(path, "9.9"), [["a"]])
 
 

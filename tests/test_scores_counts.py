@@ -5,11 +5,12 @@ import string
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from e2e_metrics import bleu, meteor, nist
 from e2e_metrics.ngrams import References, lengths
 from e2e_metrics.tokenise import tokenise
-from hypothesis import given
-from hypothesis import strategies as st
 
 EXACT = 1e-12  # float64, a handful of operations
 

@@ -1,6 +1,7 @@
 """What the scorer reads: plain text and tables, and one sentence for everything that is wrong. No Java."""
 
 import pytest
+
 from e2e_metrics import files, inputs
 from e2e_metrics.errors import UserError
 
@@ -38,7 +39,7 @@ def test_references_as_text(write, content):
         ("ref.csv", '"mr","ref"\n"A","one ."\n"B","two ."\n"A","uno ."\n'),
         ("ref.CSV", "id,Reference,MR\n1,one .,A\n2,uno .,A\n\n3,two .,B\n"),
         ("ref.tsv", "Source\thuman ref\nA\tone .\nA\tuno .\nB\ttwo .\n"),
-        ("ref.tsv", "\ufeffMeaning Representation\tref\r\nA\tone .\r\nA\tuno .\r\nB\ttwo .\r\n"),
+        ("ref.tsv", "\ufeffMeaning Representation\tref\r\nA\tone .\r\nA\tuno .\r\n\r\nB\ttwo .\r\n"),
     ],
 )
 def test_references_as_a_table_are_grouped_by_source(write, name, content):

@@ -136,6 +136,14 @@ def test_half_precision_is_close_to_fp32(files, precision, capsys):
     assert losses[precision] != losses["fp32"]
 
 
+def test_cut_examples_are_counted(files, capsys):
+    _, flags = files
+    gpt2_ft.main([*flags, *RECIPE, "--seq_len", "12", "--max_step", "4"])
+    cut = sum(len(e.context) + len(e.completion) > 12 for e in toy.examples(22))
+    assert f"warning: {cut} examples are longer than --seq_len 12" in capsys.readouterr().err
+    assert 0 < cut < 22
+
+
 def test_dropout_changes_training_but_not_validation(files, capsys):
     folder, flags = files
     runs = []
@@ -155,7 +163,10 @@ def test_dropout_changes_training_but_not_validation(files, capsys):
         ("--max_epoch 0", "--max_epoch must be at least 1"),
         ("--max_step 0", "--max_step must be at least 1"),
         ("--max_step 5 --warmup_step 5", "--warmup_step must be less than"),
-        ("--max_step 5 --lora_dropout 0.1", "--lora_dim"),
+        ("--max_step 5 --lora_dropout 0.1", "--lora_dropout would have no effect: --lora_dim 0"),
+        ("--max_step 5 --lora_alpha 32", "--lora_alpha would have no effect"),
+        ("--max_step 5 --i_steps 0,5", "--i_steps would have no effect"),
+        ("--scheduler cycle --i_steps 0,5 --i_lrs 0,1 --max_step 3", "--max_step would have no effect"),
         ("--max_step 5 --lora_dim -1", "--lora_dim must be 0"),
         ("--max_step 5 --lr nan", "--lr must be"),
         ("--max_step 5 --fp16 --precision bf16", "contradicts"),

@@ -8,6 +8,7 @@ Alphabet: B rows, T tokens a row, U used tokens, V = 50 257.
 
 import dataclasses
 import math
+import sys
 from collections.abc import Iterator
 
 import torch
@@ -71,5 +72,6 @@ def pretrain(ids: Tensor, used: Tensor, config: ModelConfig, optim: OptimConfig,
         losses.append(loss.item())
         if step % LOG_INTERVAL == 0:
             tqdm.write(f"step {step} | loss {sum(losses) / LOG_INTERVAL:.3f}")
+            sys.stdout.flush()
             losses.clear()
     return model

@@ -14,8 +14,8 @@ START_TIMEOUT = 60  # seconds; a JVM starts in one, and much slower on a loaded 
 METEOR_JAR = "meteor/meteor-1.5.jar"
 PTB_JAR = "tokenizer/stanford-corenlp-3.4.1.jar"
 PARAPHRASES = "meteor/data/paraphrase-en.gz"  # METEOR looks for it beside its jar
-# Nothing of the user's locale may reach a score: Turkish lower-cases I without a dot, a C locale cannot read an accent.
-LOCALE_FLAGS = ("-Duser.language=en", "-Duser.country=US", "-Dfile.encoding=UTF-8", "-Dstdout.encoding=UTF-8")
+# Nothing of the user's locale may reach a score: METEOR, for one, lower-cases as the locale does, and Turkish has a second i.
+LOCALE_FLAGS = ("-Duser.language=en", "-Duser.country=US", "-Dfile.encoding=UTF-8")
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from e2e_metrics.errors import UserError
 from e2e_metrics.files import one_line
 
 TIMEOUT = 600  # seconds; 5 000 references take one
-# Between two sets, as how a text's last full stop is read depends on the next line: before a lower-case word as at the end.
-_DIVIDER = "divider"
+# After each set, since a number that begins the next line makes a last "No." an abbreviation. A blank line reads as the end.
+_DIVIDER = ""
 _PUNCTUATION = frozenset("'' ' `` ` -LRB- -RRB- -LCB- -RCB- . ? ! , : - -- ... ;".split())
 
 
