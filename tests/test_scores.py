@@ -205,7 +205,9 @@ def test_java_home_comes_first_if_it_runs(tmp_path, monkeypatch):
     assert java.find_java() == java.Java(path, "9.9")
 
 
-@pytest.mark.parametrize("script", ["exit 1", "echo 'install Java first'", "exec /no/such/program"])
+@pytest.mark.parametrize(
+    "script", ["echo 'java \"9\"' >&2; exit 1", "echo 'install Java' >&2", "exec /no/such/program"]
+)
 def test_a_java_that_does_not_run_is_passed_over(script, tmp_path, monkeypatch):
     """macOS ships such a program: it is there, prints advice, and runs nothing."""
     fake_java(tmp_path / "broken", script)
