@@ -6,7 +6,11 @@
 # peak memory. What it does not: quality (the weights are random) and speed (two steps are no timing). Under a minute on 2 cores.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-dir=${1:-$(mktemp -d)}
+dir=${1:-}
+if [[ -z $dir ]]; then
+  dir=$(mktemp -d)
+  trap 'rm -rf "$dir"' EXIT
+fi
 head -n 16 data/e2e/train.jsonl >"$dir/train.jsonl"
 head -n 1 data/e2e/test.jsonl >"$dir/test.jsonl"
 shape=(--model_card gpt2.md --init_checkpoint random --work_dir "$dir" --device cpu)

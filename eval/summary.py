@@ -34,16 +34,20 @@ def main(argv: list[str] | None = None) -> int:
         print(f"summary.py: error: {error.filename} does not exist; run the steps before this one", file=sys.stderr)
         return 2
 
+    if "valid_loss" not in training:
+        print(f"summary.py: error: the training in {args.work_dir} did not finish; run it again", file=sys.stderr)
+        return 2
+
     print("\n== Summary\n")
     print_scores(systems, published(args.rows) if args.rows else [])
     if not args.rows:
         print("Not to be compared with the paper: another base, or other data.")
     print()
-    for name, texts in outputs.items():
-        copied = sum(venue_name(mr) in text for mr, text in zip(inputs, texts, strict=True))
-        print(f"{NAMES[name]}: {copied} of {len(texts)} outputs hold their venue's name")
-    print()
-    print_samples(inputs, outputs)
+    if all(len(texts) == len(inputs) for texts in outputs.values()):
+        print_names_copied(inputs, outputs)
+        print_samples(inputs, outputs)
+    else:
+        print(f"Scored on a part of the {len(inputs)} inputs only.\n")
     print_training(training, log)
     print(f"everything is in {args.work_dir}/: scores.json, prediction.txt, log.jsonl, run.json, model.final.pt")
     return 0
@@ -72,12 +76,20 @@ def published(model: str) -> list[dict]:
 
 def print_scores(systems: list[dict], rows: list[dict]) -> None:
     """Print the run's scores, then the published ones."""
-    named = [(NAMES[Path(s["file"]).name], s["scores"]) for s in systems]
+    named = [(NAMES.get(Path(s["file"]).name, s["file"]), s["scores"]) for s in systems]
     named += [(row["system"], {metric: float(row[metric]) for metric in METRICS}) for row in rows]
     width = max(len(name) for name, _ in named)
     print(" " * width, *(f"{metric:>8}" for metric in METRICS))
     for name, scores in named:
         print(f"{name:<{width}}", *(f"{scores[metric]:8.4f}" for metric in METRICS))
+
+
+def print_names_copied(inputs: list[str], outputs: dict[str, list[str]]) -> None:
+    """Print how many outputs hold the name that their input asks for, which BLEU hardly shows."""
+    for name, texts in outputs.items():
+        copied = sum(venue_name(mr).lower() in text.lower() for mr, text in zip(inputs, texts, strict=True))
+        print(f"{NAMES.get(name, name)}: {copied} of {len(texts)} outputs hold their venue's name")
+    print()
 
 
 def print_samples(inputs: list[str], outputs: dict[str, list[str]]) -> None:

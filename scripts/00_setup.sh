@@ -26,8 +26,13 @@ unfinished=.venv/unfinished # there while packages are being installed
 # What a complete set-up has installed for the file $1: this Python and these requirements.
 wanted() { "$python" --version && cat requirements.txt "$1"; }
 
+# The driver is here but torch was installed without CUDA, on a machine without one.
+lacks_cuda() {
+  compgen -G ".venv/lib/python*/site-packages/torch-*+cpu.dist-info" >/dev/null && nvidia-smi >/dev/null 2>&1
+}
+
 is_complete() {
-  [[ -f $stamp$requirements && ! -e $unfinished && -s vocab/encoder.json && -s vocab/vocab.bpe ]] &&
+  [[ -f $stamp$requirements && ! -e $unfinished && -s vocab/encoder.json && -s vocab/vocab.bpe ]] && ! lacks_cuda &&
     [[ $(wanted "$requirements" 2>/dev/null) == "$(cat "$stamp$requirements")" ]]
 }
 
@@ -51,7 +56,7 @@ find_python() {
 
 make_environment() {
   local base
-  if [[ -e $unfinished ]] || ! is_usable_python "$python" || ! "$python" -m pip --version >/dev/null 2>&1; then
+  if [[ -e $unfinished ]] || lacks_cuda || ! is_usable_python "$python" || ! "$python" -m pip --version >/dev/null 2>&1; then
     base=$(find_python)
     say "Creating .venv with $("$base" --version)"
     "$base" -m venv --clear .venv

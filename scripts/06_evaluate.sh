@@ -10,6 +10,9 @@ take_preset "$@"
 ensure_setup
 
 say "Scores"
+if [[ " ${rest[*]-} " == *" -l "* ]]; then
+  COMPARE_WITH_BASE="" # segment scores are of one system
+fi
 systems=(${COMPARE_WITH_BASE:+"$work_dir/base.txt"} "$work_dir/prediction.txt")
 "$python" eval/e2e/measure_scores.py "$work_dir/reference.txt" "${systems[@]}" -p --json "$work_dir/scores.json" \
   ${rest[@]+"${rest[@]}"}

@@ -17,7 +17,7 @@ help_if_asked() {
   local argument
   for argument in "$@"; do
     if [[ $argument == -h || $argument == --help ]]; then
-      sed -n '2,/^[^#]/ { s/^# \{0,1\}//p; }' "$0"
+      sed -n '2,/^[^#]/ { s/^# \{0,1\}//p; }' "scripts/${0##*/}"
       exit 0
     fi
   done
@@ -36,10 +36,12 @@ take_preset() {
         if [[ $1 == --preset ]]; then preset=$2; else work_dir=$2; fi
         shift 2
         ;;
+      --preset=*) preset=${1#*=} && shift ;;
+      --work_dir=*) work_dir=${1#*=} && shift ;;
       *) rest+=("$1") && shift ;;
     esac
   done
-  [[ $preset =~ ^[a-z0-9_]+$ && -f scripts/presets/$preset.sh ]] ||
+  [[ $preset =~ ^[A-Za-z0-9_.-]+$ && -f scripts/presets/$preset.sh ]] ||
     fail "unknown preset $preset; expected one of: $(basename -s .sh scripts/presets/*.sh | tr '\n' ' ')"
   PRETRAIN=() COMPARE_WITH_BASE="" ROWS="" # what a preset may leave out
   # shellcheck source=scripts/presets/mini.sh

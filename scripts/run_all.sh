@@ -6,11 +6,17 @@
 #   e2e_gpt2_md     the paper's run: GPT-2 Medium on E2E; a GPU node (also e2e_gpt2_sm, e2e_gpt2_lg)
 #   e2e_scratch     the real data without a pretrained base, on a CPU
 #   e2e_small_lora  a small base pretrained on the real texts, adapted with LoRA (e2e_small_full: whole), on a CPU
-# NPROC, NNODES, NODE_RANK and MASTER_ADDR as in 03_train.sh.
+# NPROC, NNODES, NODE_RANK and MASTER_ADDR as in 03_train.sh. All nodes train; the first decodes and scores. If they share
+# this folder, run steps 00 to 02 once before.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
 take_preset "$@"
+for argument in ${rest[@]+"${rest[@]}"}; do
+  case $argument in
+    --init_checkpoint* | --model_card*) fail "${argument%%=*} belongs to all steps, not to training alone; put it into a preset" ;;
+  esac
+done
 where=(--preset "$preset" --work_dir "$work_dir")
 
 bash scripts/00_setup.sh
@@ -19,9 +25,9 @@ if [[ $BASE == pretrained_checkpoints/gpt2* && $BASE != pretrained_checkpoints/g
 fi
 bash scripts/02_create_datasets.sh "$DATA"
 bash scripts/03_train.sh "${where[@]}" ${rest[@]+"${rest[@]}"}
-bash scripts/04_beam.sh "${where[@]}"
 if [[ ${NODE_RANK:-0} != 0 ]]; then
-  exit 0 # the first node has the results
+  exit 0 # the first node has the checkpoint and goes on alone
 fi
+NNODES=1 bash scripts/04_beam.sh "${where[@]}"
 bash scripts/05_decode.sh "${where[@]}"
 bash scripts/06_evaluate.sh "${where[@]}"

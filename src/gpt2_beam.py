@@ -45,13 +45,16 @@ def main(argv: list[str] | None = None) -> int:
             "--lora_dim and --lora_alpha need the adapters they describe; pass them as --lora_checkpoint"
         )
 
+    if args.init_checkpoint != "random" and args.random_seed != parser().get_default("random_seed"):
+        raise cli.UserError("--random_seed would have no effect: decoding draws nothing at random; leave it out")
+
     import torch
 
     from lora_nlg import checkpoints, config, decode, dist, examples, files, lora, record
 
-    precision = cli.precision(args)
+    precision = cli.chosen_precision(args)
     model_config = config.model_config(args.model_card)
-    eos = [config.END_OF_TEXT] if config.END_OF_TEXT < model_config.vocab_size else []
+    eos = [config.END_OF_TEXT_ID] if config.END_OF_TEXT_ID < model_config.vocab_size else []
     rules = config.BeamConfig(
         args.beam, args.eval_len, args.min_length, args.length_penalty, args.no_repeat_ngram_size, args.repetition_penalty,
         tuple(dict.fromkeys(eos + args.eos_token_id)),
@@ -63,6 +66,11 @@ def main(argv: list[str] | None = None) -> int:
     n_cut = sum(len(line.context) > longest for line in lines)
 
     ranks = dist.start(args.device, args.rank, args.world_size, args.local_rank)
+    output = Path(args.work_dir) / (args.output_file or "beam_prediction.jsonl")
+    run = record.Record(
+        output.with_suffix(".run.json"), argv or sys.argv[1:], model=model_config, search=rules, device=str(ranks.device),
+        world_size=ranks.world_size, precision=precision, batch_size=args.batch_size,
+    )  # fmt: skip
     model = checkpoints.base_model(
         model_config, args.init_checkpoint, torch.Generator().manual_seed(args.random_seed), precision
     )
@@ -74,8 +82,6 @@ def main(argv: list[str] | None = None) -> int:
         lora.merge_adapters(model)
     model.to(ranks.device)
 
-    output = Path(args.work_dir) / (args.output_file or "beam_prediction.jsonl")
-    run = record.Record(output.with_suffix(".run.json"), argv or sys.argv[1:], model=model_config, search=rules)
     if ranks.is_main:
         run.write()  # before the first step: a folder that cannot be written is found out now
         print(f"{len(lines):,} lines, {len(set(map(tuple, contexts))):,} distinct inputs, ", end="")
@@ -95,12 +101,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def check_lengths(args: argparse.Namespace, model_config) -> None:
     """Raise UserError when context and output together do not fit the model."""
+    from lora_nlg import config
+
     if args.batch_size < 1:
         raise cli.UserError(f"--batch_size must be at least 1, but is {args.batch_size}")
-    if args.seq_len > model_config.n_positions:
-        raise cli.UserError(
-            f"--seq_len {args.seq_len} is longer than the {model_config.n_positions} positions of {args.model_card}"
-        )
+    config.check_seq_len(args.seq_len, model_config, args.model_card)
     if args.eval_len >= args.seq_len:
         raise cli.UserError(f"--eval_len {args.eval_len} leaves no room for the context in --seq_len {args.seq_len}")
     bad = next((token for token in args.eos_token_id if not 0 <= token < model_config.vocab_size), None)

@@ -39,8 +39,10 @@ def parser() -> argparse.ArgumentParser:
     optim.add_argument(
         "--scheduler", default="linear", choices=("linear", "cosine", "constant", "cycle", "inv_sqrt", "dev_perf")
     )
-    optim.add_argument("--max_step", type=int, help="default: enough for --max_epoch")
-    optim.add_argument("--max_epoch", type=int)
+    optim.add_argument(
+        "--max_step", type=int, help="length of the schedule and of the run; default: enough for --max_epoch"
+    )
+    optim.add_argument("--max_epoch", type=int, help="stop after so many epochs")
     optim.add_argument("--warmup_step", type=int, default=0)
     optim.add_argument("--i_steps", default="0", help="cycle: comma-separated corners, e.g. 0,500,5000")
     optim.add_argument("--i_lrs", default="0.00025", help="cycle: the rate at each corner")
@@ -72,25 +74,24 @@ def numbers(text: str, kind: type, flag: str) -> tuple:
 
 
 def max_step(args: argparse.Namespace, n_batches: int, world_size: int) -> int:
-    """Return the length of the run in micro-batches: --max_step, or what --max_epoch comes to, the smaller if both are given."""
+    """Return the length of the schedule in micro-batches: --max_step, or what --max_epoch comes to."""
     if args.scheduler == "cycle":
         return max(1, numbers(args.i_steps, int, "i_steps")[-1])  # 0, the default, is refused with the other corners
-    limits = [args.max_step] if args.max_step is not None else []
-    if args.max_epoch is not None:
-        if args.max_epoch < 1:
-            raise cli.UserError(f"--max_epoch must be at least 1, but is {args.max_epoch}")
-        limits.append(math.ceil(args.max_epoch * n_batches / world_size))
-    if not limits:
+    if args.max_step is not None:
+        return args.max_step
+    if args.max_epoch is None:
         raise cli.UserError("give --max_epoch or --max_step; without either, training would never end")
-    return min(limits)
+    return math.ceil(args.max_epoch * n_batches / world_size)
 
 
 def refuse_ignored(args: argparse.Namespace) -> None:
-    """Raise UserError for a flag that was given and that the others leave without effect."""
+    """Raise UserError for a flag that differs from its default and that the others leave without effect."""
+    default = parser().get_default
     if args.scheduler in ("inv_sqrt", "dev_perf"):
         raise cli.UserError(f"--scheduler {args.scheduler} is a constant rate in the recipe; say --scheduler constant")
     rules = (
         (args.lora_dim == 0, ("lora_alpha", "lora_dropout", "lora_checkpoint"), "--lora_dim 0 trains no adapters"),
+        (args.lora_dim > 0, ("no_decay_bias",), "adapters have neither biases nor layer norms"),
         (args.scheduler != "cycle", ("i_steps", "i_lrs"), "only --scheduler cycle reads it"),
         (
             args.scheduler == "cycle",
@@ -100,7 +101,7 @@ def refuse_ignored(args: argparse.Namespace) -> None:
     )
     for applies, flags, reason in rules:
         for flag in flags:
-            if applies and getattr(args, flag) != parser().get_default(flag):
+            if applies and getattr(args, flag) != default(flag):
                 raise cli.UserError(f"--{flag} would have no effect: {reason}; leave it out")
 
 
@@ -118,6 +119,12 @@ def announce(args: argparse.Namespace, model, n_examples: int, n_cut: int, max_s
     return trained
 
 
+def keep_previous(final: Path) -> None:
+    """Rename an earlier run's final checkpoint, so that later steps cannot take it for this run's."""
+    if final.is_file():
+        final.replace(final.with_name("model.previous.pt"))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Train as the flags say."""
     args = parser().parse_args(argv)
@@ -127,15 +134,12 @@ def main(argv: list[str] | None = None) -> int:
 
     from lora_nlg import checkpoints, config, dist, examples, lora, record, train
 
-    precision = cli.precision(args)
+    precision = cli.chosen_precision(args)
     model_config = config.model_config(args.model_card)
-    if args.seq_len > model_config.n_positions:
-        raise cli.UserError(
-            f"--seq_len {args.seq_len} is longer than the {model_config.n_positions} positions of {args.model_card}"
-        )
+    config.check_seq_len(args.seq_len, model_config, args.model_card)
     train_config = config.TrainConfig(
         args.train_batch_size, args.valid_batch_size, args.seq_len, args.obj, args.label_smooth,
-        args.random_seed, precision, args.log_interval, args.eval_interval, args.save_interval,
+        args.random_seed, precision, args.max_epoch, args.log_interval, args.eval_interval, args.save_interval,
     )  # fmt: skip
     lora_config = config.LoraConfig(args.lora_dim, args.lora_alpha, args.lora_dropout)
     train_examples = examples.read_examples(args.train_data, model_config.vocab_size)
@@ -144,6 +148,11 @@ def main(argv: list[str] | None = None) -> int:
     ranks = dist.start(args.device, args.rank, args.world_size, args.local_rank)
     train_split = train.Split(train_examples, train_config, ranks)
     valid_split = train.Split(valid_examples, train_config, ranks, validation=True)
+    if train_split.order.n_batches < ranks.world_size:
+        raise cli.UserError(
+            f"{args.train_data} makes {train_split.order.n_batches} batches of {args.train_batch_size}, too few for "
+            f"{ranks.world_size} processes; use fewer, or a smaller --train_batch_size"
+        )
     optim_config = config.OptimConfig(
         args.lr, max_step(args, train_split.order.n_batches, ranks.world_size), args.weight_decay, args.correct_bias,
         args.no_decay_bias, args.adam_beta1, args.adam_beta2, args.adam_epislon, args.scheduler, args.warmup_step,
@@ -165,6 +174,7 @@ def main(argv: list[str] | None = None) -> int:
         device=str(ranks.device), world_size=ranks.world_size,
     )  # fmt: skip
     if ranks.is_main:
+        keep_previous(work_dir / "model.final.pt")
         run.write()  # before the first step: a folder that cannot be written is found out now
         n_cut = sum(len(e.context) + len(e.completion) > args.seq_len for e in train_examples)
         trained = announce(args, model, len(train_examples), n_cut, optim_config.max_step, ranks, precision)

@@ -1,4 +1,4 @@
-"""Pretrain the small base that LoRA then adapts: on invented venues (the bundled base), or on your own texts."""
+"""Pretrain the small base that LoRA then adapts, on a CPU: on invented venues (the bundled base), or on your own texts."""
 
 import argparse
 import itertools
@@ -41,9 +41,8 @@ def main(argv: list[str] | None = None) -> int:
         pairs = (line for _ in itertools.count() for line in rng.sample(lines, len(lines)))
     else:
         pairs = venues.venue_pairs(rng)
-    n_tokens = (
-        args.steps * args.rows * model_config.n_positions * 2 // 3
-    )  # each is read one and a half times on average
+    # Each token is read one and a half times on average; a run of one step still needs a whole stretch.
+    n_tokens = max(args.steps * args.rows * model_config.n_positions * 2 // 3, model_config.n_positions + 1)
     ids = pretrain.pack(layouts.documents(pairs, rng), bpe.load_encoding(args.vocab), n_tokens)
     used = ids.unique()
     print(f"{len(ids):,} tokens, {len(used):,} of them different", flush=True)

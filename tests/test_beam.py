@@ -249,14 +249,16 @@ def test_a_long_context_keeps_its_last_ids(files, capsys):
         ("--lora_checkpoint recipe.pt", "does not say its alpha"),
         ("--lora_checkpoint recipe.pt --lora_dim 8", "rank 4, not 8"),
         ("--lora_checkpoint base.safetensors", "holds no LoRA adapters"),
-        ("--init_checkpoint recipe.pt", "holds only LoRA adapters"),
+        ("--init_checkpoint recipe.pt", "holds LoRA adapters"),
         ("--beam 0", "--beam must be at least 1"),
         ("--eval_len 64", "--eval_len 64 leaves no room"),
         ("--min_length 300", "--min_length must be from 0"),
         ("--eos_token_id 211", "--eos_token_id must be from 0 to 210"),
         ("--repetition_penalty 0", "--repetition_penalty must be greater"),
         ("--batch_size 0", "--batch_size must be at least 1"),
-        ("--data nothing.jsonl", "nothing.jsonl does not exist"),
+        ("--data nothing.jsonl", "cannot read nothing.jsonl"),
+        ("--random_seed 3", "--random_seed would have no effect"),
+        ("--length_penalty 1000", "--length_penalty must be from -10 to 10"),
     ],
 )
 def test_mistakes_get_one_sentence(files, flags, words, monkeypatch, capsys):

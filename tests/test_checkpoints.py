@@ -1,6 +1,7 @@
 """Every file form that is read, and the refusal to fill a model silently."""
 
 import pickle
+import resource
 
 import pytest
 import torch
@@ -163,6 +164,21 @@ def test_damaged_and_dangerous_files_are_refused(tmp_path, name):
             torch.save([1, 2], path)
     with pytest.raises(UserError, match="damaged or not a checkpoint"):
         checkpoints.read(path)
+
+
+def test_a_full_disk_leaves_the_earlier_checkpoint_and_one_sentence(tmp_path):
+    path = tmp_path / "model.pt"
+    checkpoints.save_recipe(toy.model(4), path)
+    before = path.read_bytes()
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, unlimited[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot write .*model\.pt: not all of it .* free space"):
+            checkpoints.save_recipe(toy.model(0), path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_missing_file_and_an_empty_folder(tmp_path):

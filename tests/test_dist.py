@@ -57,6 +57,13 @@ def train_flags(folder: Path, work: str) -> str:
     )
 
 
+def test_more_ranks_than_batches_is_an_error_not_an_endless_search(folder):
+    flags = train_flags(folder, "few").replace("--train_batch_size 4", "--train_batch_size 24")
+    done = run("gpt2_ft.py", folder, flags + " --max_step 3", LAUNCHERS["torchrun"])
+    assert done.returncode != 0
+    assert "makes 1 batches of 24, too few for 2 processes" in done.stderr
+
+
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_two_ranks_train_as_one_that_accumulates(folder, launcher):
     """24 items in batches of 4: rank 0 of 2 takes every other item of the same permutation, rank 1 the others. One rank on the
@@ -108,6 +115,7 @@ def test_flags_without_a_launcher(monkeypatch):
     with pytest.raises(UserError, match="MASTER_ADDR"):
         dist.start("cpu", 0, 2, 0)
     monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     with pytest.raises(UserError, match="on one GPU"):
         dist.start("cuda:0", 0, 2, 0)
     with pytest.raises(UserError, match="wants GPU 99"):

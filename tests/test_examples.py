@@ -85,7 +85,8 @@ def test_without_drop_last_the_rest_is_a_batch():
         ('{"context": ["1"], "completion": [2]}', "found '1'"),
         ('{"context": [], "completion": [2]}', "data.jsonl:2: the context is empty"),
         ("[1, 2]", "data.jsonl:2: expected"),
-        ("", "data.jsonl:2: expected"),
+        ("", "data.jsonl:2: the line is blank"),
+        ("\xff", "data.jsonl:2: expected"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path, line, words):
@@ -97,7 +98,7 @@ def test_a_bad_line_is_named(tmp_path, line, words):
 
 
 def test_empty_and_missing_files(tmp_path):
-    with pytest.raises(UserError, match="does not exist"):
+    with pytest.raises(UserError, match=r"cannot read .*nothing\.jsonl"):
         read_examples(tmp_path / "nothing.jsonl", 211)
     (tmp_path / "empty.jsonl").touch()
     with pytest.raises(UserError, match="is empty"):
@@ -117,3 +118,11 @@ def test_padding_does_not_reach_the_loss():
         sum(weights) + eps
     )
     assert torch.allclose(masked_loss(model, together), expected, rtol=1e-12)
+
+
+def test_smoothing_up_to_a_ten_thousandth_is_none():
+    from lora_nlg.losses import masked_loss
+
+    model, batch = toy.model(), collate(toy.examples(2), 512, "clm")
+    assert torch.equal(masked_loss(model, batch, 1e-4), masked_loss(model, batch))
+    assert not torch.equal(masked_loss(model, batch, 2e-4), masked_loss(model, batch))

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 import pretrain_base
 from lora_nlg import checkpoints
-from lora_nlg.config import END_OF_TEXT, GPT2_VOCAB_SIZE, ModelConfig, OptimConfig
+from lora_nlg.config import END_OF_TEXT_ID, GPT2_VOCAB_SIZE, ModelConfig, OptimConfig
 from lora_nlg.gpt2 import empty_model, init_weights
 from lora_nlg.pretrain import pack, pretrain, tied_loss
 
@@ -24,14 +24,14 @@ class Letters:
 
 
 def test_documents_are_packed_with_an_end_after_each():
-    assert pack(iter(["ab", "c", "d"]), Letters(), 4).tolist() == [97, 98, END_OF_TEXT, 99, END_OF_TEXT]
+    assert pack(iter(["ab", "c", "d"]), Letters(), 4).tolist() == [97, 98, END_OF_TEXT_ID, 99, END_OF_TEXT_ID]
     with pytest.raises(ValueError, match="ended early"):
         pack(iter(["ab"]), Letters(), 4)
 
 
 def test_the_short_softmax_is_the_full_one_with_tied_rows():
     """Fails if the shared row is counted once, or V times."""
-    used = torch.tensor([5, 70, END_OF_TEXT])
+    used = torch.tensor([5, 70, END_OF_TEXT_ID])
     small = empty_model(dataclasses.replace(TINY, vocab_size=4))
     init_weights(small, torch.Generator().manual_seed(1))
     full = empty_model(TINY)
@@ -46,7 +46,7 @@ def test_the_short_softmax_is_the_full_one_with_tied_rows():
 
 
 def test_it_learns_and_is_the_same_again(capsys):
-    ids = torch.tensor([3, 9, 27, END_OF_TEXT] * 50)
+    ids = torch.tensor([3, 9, 27, END_OF_TEXT_ID] * 50)
     used = ids.unique()
     optim = OptimConfig(0.01, 300, correct_bias=True, scheduler="cosine", warmup_step=5, clip=1.0)
     first, second = (pretrain(ids, used, TINY, optim, rows=4, seed=1) for _ in range(2))

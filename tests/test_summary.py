@@ -60,6 +60,18 @@ def test_a_missing_file_is_named(summary, run, capsys):
     assert "log.jsonl does not exist" in capsys.readouterr().err
 
 
+def test_a_part_of_the_inputs_is_said_to_be_one(summary, run, capsys):
+    (run / "base.txt").write_text("Nothing .\n")
+    assert summary.main([str(run), "--data", str(run / "data.jsonl")]) == 0
+    assert "Scored on a part of the 2 inputs only" in capsys.readouterr().out
+
+
+def test_a_training_that_did_not_finish_has_no_summary(summary, run, capsys):
+    (run / "run.json").write_text(json.dumps({"seconds": 3}))
+    assert summary.main([str(run), "--data", str(run / "data.jsonl")]) == 2
+    assert "did not finish" in capsys.readouterr().err
+
+
 def test_published_scores_are_complete_and_on_one_scale(summary):
     rows = [*summary.published("GPT-2 M"), *summary.published("GPT-2 L")]
     assert len(rows) == len(summary.PUBLISHED.read_text().splitlines()) - 1

@@ -136,6 +136,24 @@ def test_half_precision_is_close_to_fp32(files, precision, capsys):
     assert losses[precision] != losses["fp32"]
 
 
+def test_max_step_is_the_schedule_and_max_epoch_stops(files, capsys):
+    """22 examples in batches of 4 are 6 micro-batches an epoch; the rate falls towards 0 at step 14 all the same."""
+    folder, flags = files
+    gpt2_ft.main([*flags, *RECIPE, "--max_epoch", "1"])
+    steps, _ = read_log(folder / "work")
+    assert [s["step"] for s in steps] == list(range(1, 7))
+    assert close(steps[-1]["lr"], RUNS["recipe"]["lr_per_micro_batch"][5])
+
+
+def test_an_earlier_final_checkpoint_is_kept_under_another_name(files, capsys):
+    folder, flags = files
+    (folder / "work").mkdir()
+    (folder / "work/model.final.pt").write_text("earlier")
+    gpt2_ft.main([*flags, *RECIPE, "--max_step", "4"])
+    assert (folder / "work/model.previous.pt").read_text() == "earlier"
+    assert (folder / "work/model.final.pt").stat().st_size > 100
+
+
 def test_cut_examples_are_counted(files, capsys):
     _, flags = files
     gpt2_ft.main([*flags, *RECIPE, "--seq_len", "12", "--max_step", "4"])
@@ -161,6 +179,7 @@ def test_dropout_changes_training_but_not_validation(files, capsys):
         ("--max_step 5 --scheduler inv_sqrt", "constant"),
         ("", "--max_epoch or --max_step"),
         ("--max_epoch 0", "--max_epoch must be at least 1"),
+        ("--max_step 5 --lora_dim 4 --no_decay_bias", "--no_decay_bias would have no effect"),
         ("--max_step 0", "--max_step must be at least 1"),
         ("--max_step 5 --warmup_step 5", "--warmup_step must be less than"),
         ("--max_step 5 --lora_dropout 0.1", "--lora_dropout would have no effect: --lora_dim 0"),

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034
-# The other side of e2e_small_lora: the same base and the same steps, but every parameter is trained.
+# The other side of e2e_small_lora: the same base, but every parameter is trained, at half the rate.
 source scripts/presets/e2e_small_lora.sh
 LORA=()
 TRAIN+=(--lr 1e-3)

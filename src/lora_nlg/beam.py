@@ -1,4 +1,4 @@
-"""Beam search by the recipe's rules (docs: the comments below), many sentences at a time, each as if it were alone.
+"""Beam search by the recipe's rules (`next_logits`, `advance`), many sentences at a time, each as if it were alone.
 
 Alphabet: B sentences, K beams, V vocabulary, G tokens generated so far, T prompt length, H heads, D head width, C width.
 Scores are natural-log probabilities in the model's dtype, float32 at least; "impossible" is -inf.
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lora_nlg.config import BeamConfig
-from lora_nlg.gpt2 import GPT2, causal_attention
+from lora_nlg.gpt2 import GPT2, at_least_float32, causal_attention
 
 IMPOSSIBLE = float("-inf")
 SHRINK_AT = 0.75  # the batch is made smaller once this share of its sentences, or less, is still searching
@@ -85,12 +85,9 @@ def best_candidates(logits: Tensor, scores: Tensor, k: int) -> tuple[Tensor, Ten
     V = logits.shape[-1]
     top, tokens = logits.topk(min(k, V), dim=-1)  # (B, K, min(k, V))
     totals = scores.unsqueeze(-1) + (top - logits.logsumexp(-1, keepdim=True))
-    totals = totals.nan_to_num(nan=IMPOSSIBLE, neginf=IMPOSSIBLE).flatten(
-        1
-    )  # a beam without any possible token is -inf - -inf
-    totals = F.pad(
-        totals, (0, max(0, k - totals.shape[1])), value=IMPOSSIBLE
-    )  # a tiny vocabulary has fewer than k candidates
+    # A beam without any possible token has -inf - -inf; a tiny vocabulary has fewer than k candidates.
+    totals = totals.nan_to_num(nan=IMPOSSIBLE, neginf=IMPOSSIBLE).flatten(1)
+    totals = F.pad(totals, (0, max(0, k - totals.shape[1])), value=IMPOSSIBLE)
     scores, places = totals.topk(k, dim=-1)  # (B, k)
     places = places.clamp(max=logits.shape[1] * top.shape[-1] - 1)
     return scores, places // top.shape[-1], tokens.flatten(1).gather(1, places)
@@ -186,10 +183,6 @@ class Cache:
         self.values = [v[sentences] for v in self.values]
 
 
-def _log_prob_dtype(logits: Tensor) -> Tensor:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
 @torch.inference_mode()
 def beam_search(model: GPT2, prompts: Sequence[list[int]], config: BeamConfig) -> list[list[int]]:
     """Return for each prompt the ids of its best hypothesis, padded with 0 to eval_len.
@@ -205,7 +198,7 @@ def beam_search(model: GPT2, prompts: Sequence[list[int]], config: BeamConfig) -
     cache = Cache(model, lengths, config)
     hidden = model(ids.to(device), attend=cache.prefill)  # (B, T, C)
     last = hidden[torch.arange(len(prompts), device=device), lengths - 1].unsqueeze(1)  # (B, 1, C)
-    logits = _log_prob_dtype(model.logits(last))
+    logits = at_least_float32(model.logits(last))
 
     beams = start_beams(len(prompts), config, like=logits)
     results = torch.zeros(len(prompts), config.eval_len, dtype=torch.int64, device=device)
@@ -225,5 +218,5 @@ def beam_search(model: GPT2, prompts: Sequence[list[int]], config: BeamConfig) -
         cache.reorder(parents)
         positions = (cache.lengths + step).unsqueeze(-1).expand(-1, config.beam)  # (B, K)
         hidden = model(beams.tokens[..., -1], positions, attend=cache.extend)  # (B, K, C)
-        logits = _log_prob_dtype(model.logits(hidden))  # (B, K, V)
+        logits = at_least_float32(model.logits(hidden))  # (B, K, V)
     return results.tolist()

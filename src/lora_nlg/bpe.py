@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 from lora_nlg.cli import UserError
+from lora_nlg.config import END_OF_TEXT_ID
 from lora_nlg.files import sha256
 
 END_OF_TEXT = "<|endoftext|>"
-END_OF_TEXT_ID = 50256
 
 # sha256 of the files that OpenAI published with GPT-2. The ids of every token follow from them.
 VOCAB_FILES = {

@@ -1,6 +1,7 @@
 """Weights in and out: Hugging Face base files, the recipe's checkpoints, and the bundled base. Nothing is ever unpickled.
 
-A tensor that is missing, left over or of another shape is an error that names it: no model is ever filled up silently.
+A tensor that is missing, left over or of another shape is an error that names it: no model is ever filled up silently. Left out
+are only causal masks, which hold no weights, and the head, which GPT-2 ties to the embedding.
 """
 
 import dataclasses
@@ -83,12 +84,13 @@ def read(path: str | Path) -> Checkpoint:
         tensors, lora = content.get("model_state_dict", content), content.get("lora", {})
         if not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
             raise ValueError("it holds something other than tensors")
+        rank, alpha = lora.get("rank"), lora.get("alpha")
     except UNREADABLE as error:
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
         raise UserError(
             f"{path} is damaged or not a checkpoint of tensors ({reason}); download or save it again"
         ) from error
-    return Checkpoint(path, _expand_compact(_plain_names(tensors)), lora.get("rank"), lora.get("alpha"))
+    return Checkpoint(path, _expand_compact(_plain_names(tensors)), rank, alpha)
 
 
 def _plain_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -119,10 +121,9 @@ def base_model(config: ModelConfig, source: str | None, generator: torch.Generat
         init_weights(model, generator)
         return model
     base = read(source)
-    n_adapters = sum(".lora_" in name for name in base.tensors)
-    if n_adapters and "wte.weight" not in base.tensors:
+    if any(".lora_" in name for name in base.tensors):
         raise UserError(
-            f"{base.path} holds only LoRA adapters; pass it as --lora_checkpoint, and the base as --init_checkpoint"
+            f"{base.path} holds LoRA adapters; pass it as --lora_checkpoint, and the base as --init_checkpoint"
         )
     _fill(model, base.tensors, base.path, wanted=dict(model.named_parameters()))
     return model
@@ -165,7 +166,10 @@ def save_recipe(model: GPT2, path: str | Path) -> None:
     if lora is not None:
         content["lora"] = dataclasses.asdict(lora)
     with atomic_writer(path, "wb") as file:
-        torch.save(content, file)
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # what torch makes of the OSError of a full disk
+            raise OSError("not all of it could be written") from error
 
 
 def save_compact(model: GPT2, used_ids: Tensor, path: str | Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports after Ctrl-C
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE: the work was cut short, and what follows in a script must not go on
 PRECISIONS = ("fp32", "bf16", "fp16", "fp64")
 
 
@@ -27,7 +28,7 @@ def run(main: Callable[[list[str] | None], int]) -> int:
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader went away (… | head): not an error, but stdout must not be flushed again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return EXIT_BROKEN_PIPE
 
 
 class NoEffect(argparse.Action):
@@ -45,11 +46,13 @@ def add_platform_flags(parser: argparse.ArgumentParser) -> None:
     """Where to run. A launcher's environment variables come before these flags."""
     group = parser.add_argument_group("where to run")
     group.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:N")
-    group.add_argument("--platform", default="k8s", choices=("k8s", "local"), help="both read torchrun's variables")
-    group.add_argument("--local_rank", "--local-rank", type=int, default=0, help="set by torch.distributed.launch")
+    group.add_argument(
+        "--platform", default="k8s", choices=("k8s", "local"), help="of no effect here: torchrun's variables decide"
+    )
+    group.add_argument("--local_rank", "--local-rank", type=int, default=0, help="what torch.distributed.launch passes")
     group.add_argument("--rank", type=int, default=0, help="without a launcher: this process among --world_size")
     group.add_argument("--world_size", type=int, default=0, help="without a launcher: number of processes")
-    group.add_argument("--random_seed", type=int, default=10, help="order of the examples, adapters' start, dropout")
+    group.add_argument("--random_seed", type=int, default=10, help="random start, order of the examples, dropout")
 
 
 def add_model_flags(parser: argparse.ArgumentParser, card: str, alpha: float | None) -> None:
@@ -67,7 +70,7 @@ def add_model_flags(parser: argparse.ArgumentParser, card: str, alpha: float | N
     group.add_argument("--fp16", action="store_true", help="the same as --precision fp16")
 
 
-def precision(args: argparse.Namespace) -> str:
+def chosen_precision(args: argparse.Namespace) -> str:
     """Return the precision that --precision and --fp16 together ask for."""
     if args.fp16 and args.precision not in (None, "fp16"):
         raise UserError(f"--fp16 contradicts --precision {args.precision}; give one of the two")

@@ -8,7 +8,7 @@ from pathlib import Path
 from lora_nlg.cli import UserError
 
 GPT2_VOCAB_SIZE = 50257
-END_OF_TEXT = 50256
+END_OF_TEXT_ID = 50256
 
 SCHEDULERS = ("linear", "cosine", "constant", "cycle")
 OBJECTIVES = ("clm", "jlm")
@@ -62,6 +62,12 @@ def model_config(card: str) -> ModelConfig:
         raise UserError(
             f"{path} does not say {error.args[0]}; expected {', '.join(ModelConfig.__dataclass_fields__)}"
         ) from error
+
+
+def check_seq_len(seq_len: int, model: ModelConfig, card: str) -> None:
+    """Raise UserError when sequences of `seq_len` tokens do not fit the model."""
+    if seq_len > model.n_positions:
+        raise UserError(f"--seq_len {seq_len} is longer than the {model.n_positions} positions of {card}")
 
 
 @dataclass(frozen=True)
@@ -146,6 +152,7 @@ class TrainConfig:
     label_smooth: float = 0.0
     random_seed: int = 10
     precision: str = "fp32"
+    max_epoch: int | None = None  # stop after so many, also when the schedule goes on
     log_interval: int = 100  # micro-batches, as are the two below
     eval_interval: int = 2000
     save_interval: int = 500
@@ -153,6 +160,7 @@ class TrainConfig:
     def __post_init__(self):
         for name in ("train_batch_size", "valid_batch_size", "log_interval", "eval_interval", "save_interval"):
             _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        _require(self.max_epoch is None or self.max_epoch >= 1, "max_epoch", "at least 1", self.max_epoch)
         _require(self.seq_len >= 2, "seq_len", "at least 2 tokens", self.seq_len)
         _require(self.objective in OBJECTIVES, "obj", f"one of {', '.join(OBJECTIVES)}", self.objective)
         _require(0 <= self.label_smooth < 1, "label_smooth", "at least 0 and less than 1", self.label_smooth)
@@ -168,7 +176,7 @@ class BeamConfig:
     length_penalty: float = 1.0  # a finished score is divided by length ** this
     no_repeat_ngram_size: int = 4  # 0 = off
     repetition_penalty: float = 1.0  # 1 = off
-    eos_token_ids: tuple[int, ...] = (END_OF_TEXT,)
+    eos_token_ids: tuple[int, ...] = (END_OF_TEXT_ID,)
 
     def __post_init__(self):
         _require(self.beam >= 1, "beam", "at least 1", self.beam)
@@ -179,6 +187,6 @@ class BeamConfig:
             f"from 0 to --eval_len ({self.eval_len})",
             self.min_length,
         )
-        _require(math.isfinite(self.length_penalty), "length_penalty", "a finite number", self.length_penalty)
+        _require(-10 <= self.length_penalty <= 10, "length_penalty", "from -10 to 10", self.length_penalty)
         _require(self.no_repeat_ngram_size >= 0, "no_repeat_ngram_size", "0 (off) or more", self.no_repeat_ngram_size)
         _require(self.repetition_penalty > 0, "repetition_penalty", "greater than 0", self.repetition_penalty)

@@ -8,7 +8,6 @@ from lora_nlg import dist
 from lora_nlg.beam import beam_search
 from lora_nlg.config import BeamConfig
 from lora_nlg.gpt2 import GPT2
-from lora_nlg.train import autocast
 
 
 def decode(
@@ -25,7 +24,7 @@ def decode(
     with tqdm(total=len(mine), desc="decoding", unit="input", disable=None if ranks.is_main else True) as bar:
         for start in range(0, len(mine), batch_size):
             batch = mine[start : start + batch_size]
-            with autocast(ranks.device, precision):
+            with dist.autocast(ranks.device, precision):
                 predictions.update(zip(batch, beam_search(model, batch, config), strict=True))
             bar.update(len(batch))
     gathered = dist.gather_to_main(predictions, ranks)

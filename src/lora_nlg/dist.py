@@ -1,13 +1,17 @@
 """Ranks and devices: the only place that reads what a launcher says."""
 
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, distributed
 
 from lora_nlg.cli import UserError
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,10 @@ def start(device: str, rank: int, world_size: int, local_rank: int) -> Ranks:
         raise UserError(f"--rank must be from 0 to --world_size - 1 ({world_size - 1}), but is {rank}")
     if world_size > 1 and not launched and "MASTER_ADDR" not in os.environ:
         raise UserError("--world_size above 1 needs MASTER_ADDR and MASTER_PORT in the environment; torchrun sets them")
-    if world_size > 1 and device[-1:].isdecimal():
+    on_this_node = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+    if on_this_node > 1 and device[-1:].isdecimal():
         raise UserError(
-            f"--device {device} would put {world_size} processes on one GPU; say --device cuda and each takes its own"
+            f"--device {device} would put {on_this_node} processes on one GPU; with --device cuda each takes its own"
         )
     chosen = _device(device, local_rank if world_size > 1 else 0)
     if chosen.type == "cuda":
@@ -56,6 +61,10 @@ def _device(name: str, local_rank: int) -> torch.device:
         name = f"cuda:{name}"
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name == "cpu" and Path("/dev/nvidia0").exists():
+            print(
+                "warning: torch cannot use this machine's NVIDIA GPU (no CUDA build, or an old driver)", file=sys.stderr
+            )
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -71,6 +80,11 @@ def _device(name: str, local_rank: int) -> torch.device:
             )
         device = torch.device("cuda", index)
     return device
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return the context in which a model of `precision` (fp32, bf16, fp16, fp64) computes on `device`."""
+    return torch.autocast(device.type, dtype=AUTOCAST.get(precision, torch.bfloat16), enabled=precision in AUTOCAST)
 
 
 def stop() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from lora_nlg.cli import UserError
+from lora_nlg.e2e_text import read_lines
 
 FILLER_SEED = 911  # Kept for parity: the recipe draws the items that fill the last batch from random.Random(911)
 
@@ -45,16 +46,7 @@ class Batch:
 
 def read_examples(path: str | Path, vocab_size: int) -> list[Example]:
     """Read an encoded file, one {"context": ids, "completion": ids} a line. Raises UserError naming path and line."""
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; expected the encoded data that gpt2_encode.py writes")
-    examples = []
-    with open(path, encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, 1):
-            examples.append(_parse_example(line, f"{path}:{number}", vocab_size))
-    if not examples:
-        raise UserError(f"{path} is empty; expected encoded examples, one JSON object a line")
-    return examples
+    return [_parse_example(line, where, vocab_size) for where, line in read_lines(path)]
 
 
 def _parse_example(line: str, where: str, vocab_size: int) -> Example:
@@ -63,9 +55,7 @@ def _parse_example(line: str, where: str, vocab_size: int) -> Example:
         example = Example(fields["context"], fields["completion"])
         ids = example.context + example.completion
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f'{where}: expected {{"context": [ids], "completion": [ids]}}, found {line.strip()[:60]!r}'
-        ) from error
+        raise UserError(f'{where}: expected {{"context": [ids], "completion": [ids]}}, found {line[:60]!r}') from error
     bad = next((i for i in ids if type(i) is not int or not 0 <= i < vocab_size), None)
     if bad is not None:
         raise UserError(f"{where}: expected token ids from 0 to {vocab_size - 1}, found {bad!r}")

@@ -103,6 +103,11 @@ class GPT2(nn.Module):
         return F.linear(hidden, self.wte.weight)
 
 
+def at_least_float32(logits: Tensor) -> Tensor:
+    """Return half-precision logits as float32, in which sums over V are taken; float32 and float64 as they are."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 def empty_model(config: ModelConfig, dtype: torch.dtype = torch.float32) -> GPT2:
     """Return a GPT-2 whose parameters are not set; for a caller that fills every one (`init_weights`, a checkpoint)."""
     with torch.device("meta"):  # no time is spent on numbers that are overwritten

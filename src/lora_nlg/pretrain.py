@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from lora_nlg.config import END_OF_TEXT, GPT2_VOCAB_SIZE, ModelConfig, OptimConfig
+from lora_nlg.config import END_OF_TEXT_ID, GPT2_VOCAB_SIZE, ModelConfig, OptimConfig
 from lora_nlg.gpt2 import GPT2, empty_model, init_weights
 from lora_nlg.optim import build_optimizer, learning_rate
 
@@ -30,7 +30,7 @@ def pack(documents: Iterator[str], encoding, n_tokens: int) -> Tensor:
         for document in documents:
             before = len(ids)
             ids.extend(encoding.encode_ordinary(document))
-            ids.append(END_OF_TEXT)
+            ids.append(END_OF_TEXT_ID)
             bar.update(len(ids) - before)
             if len(ids) >= n_tokens:
                 return torch.tensor(ids)
@@ -66,7 +66,7 @@ def pretrain(ids: Tensor, used: Tensor, config: ModelConfig, optim: OptimConfig,
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), optim.clip)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(optim, step)
+            group["lr"] = learning_rate(optim, step)  # from 1, so that no step is lost to a rate of 0
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())

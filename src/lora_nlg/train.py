@@ -20,13 +20,6 @@ from lora_nlg.gpt2 import GPT2
 from lora_nlg.losses import masked_loss
 from lora_nlg.optim import build_optimizer, learning_rate
 
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Return the context in which a model of `precision` (fp32, bf16, fp16, fp64) computes on `device`."""
-    return torch.autocast(device.type, dtype=AUTOCAST.get(precision, torch.bfloat16), enabled=precision in AUTOCAST)
-
 
 class Split:
     """One encoded file as an endless supply of batches for this rank."""
@@ -41,8 +34,9 @@ class Split:
         )
 
     def stream(self) -> Iterator[tuple[int, int, Batch]]:
-        """Yield (epoch, number of the batch in it, batch) without end, both counted from 1."""
-        for epoch in itertools.count(1):
+        """Yield (epoch, number of the batch in it, batch), both counted from 1, for max_epoch epochs or without end."""
+        epochs = itertools.count(1) if self.config.max_epoch is None else range(1, self.config.max_epoch + 1)
+        for epoch in epochs:
             for in_epoch, batch in enumerate(self.batches(epoch), 1):
                 yield epoch, in_epoch, batch
 
@@ -61,15 +55,15 @@ def validation_loss(model: GPT2, valid: Split, ranks: dist.Ranks) -> float:
     batches = valid.batches(epoch=0)
     total = -(-valid.order.n_batches // ranks.world_size)
     for batch in tqdm(batches, "validating", total, unit="batch", leave=False, disable=None if ranks.is_main else True):
-        with autocast(ranks.device, valid.config.precision):
+        with dist.autocast(ranks.device, valid.config.precision):
             losses.append(masked_loss(model, batch))
     model.train()
     return dist.mean_over_ranks(torch.stack(losses).mean(), ranks.world_size).item()
 
 
 def perplexity(loss: float) -> float:
-    """Return exp(loss), or infinity where that is no longer a number."""
-    return math.exp(loss) if loss < 700 else math.inf
+    """Return exp(loss); infinity where that is too large for a float."""
+    return math.inf if loss > 700 else math.exp(loss)
 
 
 class Log:
@@ -122,7 +116,7 @@ class Log:
 
     def _write(self, line: str, fields: dict) -> None:
         if self.is_main:
-            self.file.write(json.dumps(fields) + "\n")
+            self.file.write(json.dumps(fields) + "\n")  # not a number and infinity as NaN and Infinity
             self.file.flush()
             tqdm.write(line, file=sys.stdout)
             sys.stdout.flush()
@@ -162,7 +156,7 @@ def train(
     model.train()
     for step, (epoch, in_epoch, batch) in zip(range(1, optim.max_step + 1), train_split.stream(), strict=False):
         lr = learning_rate(optim, step - 1)
-        with autocast(ranks.device, config.precision):
+        with dist.autocast(ranks.device, config.precision):
             loss = masked_loss(model, batch, config.label_smooth)
         scaler.scale(loss / optim.grad_acc).backward()
         if step % optim.grad_acc == 0:
