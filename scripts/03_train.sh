@@ -2,7 +2,7 @@
 # Usage: bash scripts/03_train.sh [--preset NAME] [--work_dir DIR] [flags of gpt2_ft.py]
 #
 # Trains and leaves model.final.pt, model.STEP.pt, log.jsonl and run.json in trained_models/NAME. The presets' own headers
-# (scripts/presets/) say how long that takes; mini (default) takes about three minutes on 2 CPU cores.
+# (scripts/presets/) say how long that takes; mini (default) takes about two minutes on 2 CPU cores.
 # NPROC=4 uses four processes, one a GPU; NNODES, NODE_RANK and MASTER_ADDR join several machines. Every process takes
 # --train_batch_size examples a step.
 set -euo pipefail

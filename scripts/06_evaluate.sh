@@ -2,7 +2,7 @@
 # Usage: bash scripts/06_evaluate.sh [--preset NAME] [--work_dir DIR] [flags of measure_scores.py]
 #
 # Scores prediction.txt (and base.txt) of the work dir against reference.txt, writes scores.json, and ends with the summary
-# of the run. The 630 test inputs of E2E take about half a minute.
+# of the run. The 630 test inputs of E2E take about 11 s on 2 CPU cores.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
