@@ -121,16 +121,18 @@ def test_an_ended_beam_is_kept_as_best_and_goes_no_further():
 
 
 def test_a_later_end_replaces_the_best_only_if_strictly_better():
-    state = beams([[[0], [1]]], [[math.log(0.5), math.log(0.25)]])
-    state.best_scores = torch.tensor([math.log(0.25) / 2])
+    state = beams([[[0], [1]]], [[math.log(0.5), math.log(0.2)]])
     logits = torch.full((1, 2, 6), IMPOSSIBLE)
-    logits[0, 0, [END, 2]] = torch.log(torch.tensor([0.5, 0.5]))  # 0.5 · 0.5, over length 2: the same score
+    logits[0, 0, [END, 2]] = 0.0  # 0.5 · 0.5, over length 2
     logits[0, 1, 3] = 0.0
-    after, _ = advance(logits, state, rules())
-    assert after.best_tokens.tolist() == [[0, 0, 0, 0]]
-    logits[0, 0, [END, 2]] = torch.log(torch.tensor([0.6, 0.4]))
-    after, _ = advance(logits, state, rules())
-    assert after.best_tokens.tolist() == [[0, END, 0, 0]]
+    first, _ = advance(logits, state, rules())
+    assert first.best_tokens.tolist() == [[0, END, 0, 0]]
+    state.best_scores = first.best_scores.clone()  # exactly as good
+    tied, _ = advance(logits, state, rules())
+    assert tied.best_tokens.tolist() == [[0, 0, 0, 0]]
+    state.best_scores -= 1e-3
+    better, _ = advance(logits, state, rules())
+    assert better.best_tokens.tolist() == [[0, END, 0, 0]]
 
 
 def test_after_the_last_step_unfinished_beams_count():
