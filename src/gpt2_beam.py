@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from lora_nlg import cli
+from lora_nlg import cli, config
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch
 
-    from lora_nlg import checkpoints, config, decode, dist, examples, files, lora, record
+    from lora_nlg import checkpoints, decode, dist, examples, files, lora, record
 
     precision = cli.chosen_precision(args)
     model_config = config.model_config(args.model_card)
@@ -99,10 +99,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def check_lengths(args: argparse.Namespace, model_config) -> None:
+def check_lengths(args: argparse.Namespace, model_config: config.ModelConfig) -> None:
     """Raise UserError when context and output together do not fit the model."""
-    from lora_nlg import config
-
     if args.batch_size < 1:
         raise cli.UserError(f"--batch_size must be at least 1, but is {args.batch_size}")
     config.check_seq_len(args.seq_len, model_config, args.model_card)

@@ -5,7 +5,7 @@ import math
 import sys
 from pathlib import Path
 
-from lora_nlg import cli
+from lora_nlg import cli, config
 
 
 def parser() -> argparse.ArgumentParser:
@@ -132,7 +132,7 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch
 
-    from lora_nlg import checkpoints, config, dist, examples, lora, record, train
+    from lora_nlg import checkpoints, dist, examples, lora, record, train
 
     precision = cli.chosen_precision(args)
     model_config = config.model_config(args.model_card)

@@ -41,13 +41,18 @@ class Checkpoint:
     rank: int | None = None
     alpha: float | None = None
 
-    def lora_config(self, rank: int, alpha: float | None) -> LoraConfig:
-        """Return the configuration of the adapters, checked against the flags: `rank` 0 and `alpha` None agree with any file."""
-        found = next((tensor.shape[1] for name, tensor in self.tensors.items() if name.endswith("lora_B")), None)
-        if found is None:
+    def adapters(self) -> dict[str, Tensor]:
+        """Return the adapters' tensors; raise UserError if there are none."""
+        tensors = {name: tensor for name, tensor in self.tensors.items() if ".lora_" in name}
+        if not any(name.endswith("lora_B") for name in tensors):
             raise UserError(
                 f"{self.path} holds no LoRA adapters; a base or a fully fine-tuned model goes into --init_checkpoint"
             )
+        return tensors
+
+    def lora_config(self, rank: int, alpha: float | None) -> LoraConfig:
+        """Return the configuration of the adapters, checked against the flags: `rank` 0 and `alpha` None agree with any file."""
+        found = next(tensor.shape[1] for name, tensor in self.adapters().items() if name.endswith("lora_B"))
         if rank not in (0, found):
             raise UserError(
                 f"{self.path} holds adapters of rank {found}, not {rank}; pass --lora_dim {found} or leave it out"
@@ -131,12 +136,7 @@ def base_model(config: ModelConfig, source: str | None, generator: torch.Generat
 
 def load_adapters(model: GPT2, adapters: Checkpoint) -> None:
     """Fill the adapters of `model` from an adapter file or a whole checkpoint of the recipe's."""
-    tensors = {name: tensor for name, tensor in adapters.tensors.items() if ".lora_" in name}
-    if not tensors:
-        raise UserError(
-            f"{adapters.path} holds no LoRA adapters; a base or a fully fine-tuned model goes into --init_checkpoint"
-        )
-    _fill(model, tensors, adapters.path, wanted=adapter_tensors(model))
+    _fill(model, adapters.adapters(), adapters.path, wanted=adapter_tensors(model))
 
 
 @torch.no_grad()

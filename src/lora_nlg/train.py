@@ -22,7 +22,7 @@ from lora_nlg.optim import build_optimizer, learning_rate
 
 
 class Split:
-    """One encoded file as an endless supply of batches for this rank."""
+    """One encoded file as the batches of this rank."""
 
     def __init__(self, examples: list[Example], config: TrainConfig, ranks: dist.Ranks, validation: bool = False):
         self.examples, self.config, self.device = examples, config, ranks.device
