@@ -71,13 +71,11 @@ def main(argv: list[str] | None = None) -> int:
         output.with_suffix(".run.json"), argv or sys.argv[1:], model=model_config, search=rules, device=str(ranks.device),
         world_size=ranks.world_size, precision=precision, batch_size=args.batch_size,
     )  # fmt: skip
-    model = checkpoints.base_model(
-        model_config, args.init_checkpoint, torch.Generator().manual_seed(args.random_seed), precision
-    )
-    if args.lora_checkpoint:
-        adapters = checkpoints.read(args.lora_checkpoint)
-        lora_config = adapters.lora_config(args.lora_dim, args.lora_alpha)
-        lora.add_adapters(model, lora_config)
+    adapters = checkpoints.read(args.lora_checkpoint) if args.lora_checkpoint else None
+    generator = torch.Generator().manual_seed(args.random_seed)
+    model = checkpoints.base_model(model_config, args.init_checkpoint, generator, precision, adapters)
+    if adapters:
+        lora.add_adapters(model, adapters.lora_config(args.lora_dim, args.lora_alpha))
         checkpoints.load_adapters(model, adapters)
         lora.merge_adapters(model)
     model.to(ranks.device)

@@ -1,6 +1,7 @@
 """Fine-tune GPT-2 on encoded examples, with LoRA adapters (--lora_dim R) or whole (--lora_dim 0)."""
 
 import argparse
+import dataclasses
 import math
 import sys
 from pathlib import Path
@@ -120,9 +121,10 @@ def announce(args: argparse.Namespace, model, n_examples: int, n_cut: int, max_s
 
 
 def keep_previous(final: Path) -> None:
-    """Rename an earlier run's final checkpoint, so that later steps cannot take it for this run's."""
-    if final.is_file():
-        final.replace(final.with_name("model.previous.pt"))
+    """Rename an earlier run's final checkpoint and adapters, so that later steps cannot take them for this run's."""
+    for path in (final, final.with_name("adapter.safetensors")):
+        if path.is_file():
+            path.replace(path.with_name(f"{path.name.split('.')[0]}.previous{path.suffix}"))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -141,7 +143,12 @@ def main(argv: list[str] | None = None) -> int:
         args.train_batch_size, args.valid_batch_size, args.seq_len, args.obj, args.label_smooth,
         args.random_seed, precision, args.max_epoch, args.log_interval, args.eval_interval, args.save_interval,
     )  # fmt: skip
+    adapters = checkpoints.read(args.lora_checkpoint) if args.lora_checkpoint else None
     lora_config = config.LoraConfig(args.lora_dim, args.lora_alpha, args.lora_dropout)
+    if adapters:
+        lora_config = dataclasses.replace(
+            adapters.lora_config(args.lora_dim, args.lora_alpha), dropout=args.lora_dropout
+        )
     train_examples = examples.read_examples(args.train_data, model_config.vocab_size)
     valid_examples = examples.read_examples(args.valid_data, model_config.vocab_size)
 
@@ -160,25 +167,26 @@ def main(argv: list[str] | None = None) -> int:
     )  # fmt: skip
 
     generator = torch.Generator().manual_seed(args.random_seed)
-    model = checkpoints.base_model(model_config, args.init_checkpoint, generator, precision)
+    model = checkpoints.base_model(model_config, args.init_checkpoint, generator, precision, adapters)
+    base = checkpoints.Base(args.model_card, checkpoints.fingerprint(model))
     if args.lora_dim:
         lora.add_adapters(model, lora_config, generator)
-    if args.lora_checkpoint:
-        checkpoints.load_adapters(model, checkpoints.read(args.lora_checkpoint))
+    if adapters:
+        checkpoints.load_adapters(model, adapters)
     model.to(ranks.device)
     torch.manual_seed(args.random_seed + ranks.rank)  # dropout differs between ranks
 
     work_dir = Path(args.work_dir)
     run = record.Record(
         work_dir / "run.json", argv or sys.argv[1:], model=model_config, lora=lora_config, optim=optim_config, train=train_config,
-        device=str(ranks.device), world_size=ranks.world_size,
+        base=base, device=str(ranks.device), world_size=ranks.world_size,
     )  # fmt: skip
     if ranks.is_main:
         keep_previous(work_dir / "model.final.pt")
         run.write()  # before the first step: a folder that cannot be written is found out now
         n_cut = sum(len(e.context) + len(e.completion) > args.seq_len for e in train_examples)
         trained = announce(args, model, len(train_examples), n_cut, optim_config.max_step, ranks, precision)
-    valid_loss = train.train(model, train_split, valid_split, optim_config, work_dir, ranks)
+    valid_loss = train.train(model, train_split, valid_split, optim_config, work_dir, ranks, base)
     if ranks.is_main:
         run.write(valid_loss=valid_loss, trained_parameters=trained, checkpoint=str(work_dir / "model.final.pt"))
         print(f"saved {work_dir / 'model.final.pt'}")

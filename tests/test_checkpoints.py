@@ -10,8 +10,9 @@ from safetensors.torch import save_file
 import toy
 from lora_nlg import checkpoints
 from lora_nlg.cli import UserError
-from lora_nlg.config import GPT2_VOCAB_SIZE, ModelConfig
+from lora_nlg.config import CARDS, GPT2_VOCAB_SIZE, ModelConfig
 from lora_nlg.gpt2 import empty_model, init_weights
+from lora_nlg.lora import add_adapters
 
 GENERATOR = torch.Generator()
 
@@ -29,6 +30,11 @@ def hub_extras() -> dict[str, torch.Tensor]:
     """What Hugging Face's own files hold besides the weights."""
     extras = {f"h.{i}.attn.bias": torch.ones(1, 1, 8, 8).tril() for i in range(2)}
     return {**extras, "h.0.attn.masked_bias": torch.tensor(-1e4)}
+
+
+def save_whole(path, weights):
+    """What the recipe writes at the end of an epoch: base and adapters in one file, without alpha."""
+    torch.save({"model_state_dict": {f"module.transformer.{name}": tensor for name, tensor in weights.items()}}, path)
 
 
 @pytest.mark.parametrize("prefix", ["", "transformer.", "module.transformer."])
@@ -62,8 +68,7 @@ def test_what_training_saves_can_be_decoded(tmp_path):
 
 
 def test_adapters_out_of_a_whole_checkpoint_of_the_recipe(tmp_path):
-    whole = {f"module.transformer.{name}": tensor for name, tensor in toy.tensors(4).items()}
-    torch.save({"model_state_dict": whole}, tmp_path / "whole.pt")
+    save_whole(tmp_path / "whole.pt", toy.tensors(4))
     model = toy.model(4, b_is_zero=True)
     checkpoints.load_adapters(model, checkpoints.read(tmp_path / "whole.pt"))
     assert model.h[0].attn.c_attn.lora_B.any()
@@ -80,6 +85,79 @@ def test_the_compact_base_comes_back_with_one_row_for_all_unused_tokens(tmp_path
     assert torch.equal(full.wte.weight[used], rows[:3])
     assert all(torch.equal(full.wte.weight[unused], rows[3]) for unused in (0, 4, 50255))
     assert torch.equal(full.h[0].mlp.c_fc.weight, small.h[0].mlp.c_fc.weight.half().double())
+
+
+def test_a_whole_checkpoint_needs_no_base(tmp_path):
+    save_whole(tmp_path / "whole.pt", toy.tensors(4))
+    whole = checkpoints.read(tmp_path / "whole.pt")
+    model = checkpoints.base_model(toy.CONFIG, None, GENERATOR, "fp64", whole)
+    assert_is_the_toy(model)
+    add_adapters(model, whole.lora_config(4, 32))
+    checkpoints.load_adapters(model, whole)
+    assert torch.equal(model.h[0].attn.c_attn.lora_B, toy.tensors(4)["h.0.attn.c_attn.lora_B"])
+
+
+def test_a_whole_checkpoint_is_no_base_and_says_where_it_goes(tmp_path):
+    save_whole(tmp_path / "whole.pt", toy.tensors(4))
+    with pytest.raises(UserError, match="pass it as --lora_checkpoint, and leave --init_checkpoint out"):
+        load(tmp_path / "whole.pt")
+
+
+def test_a_whole_checkpoint_beside_another_base_is_refused(tmp_path):
+    weights = toy.tensors(4)
+    weights["h.1.mlp.c_fc.bias"] = weights["h.1.mlp.c_fc.bias"] + 1e-3
+    save_whole(tmp_path / "whole.pt", weights)
+    with pytest.raises(UserError, match=r"another base than the one given \(h.1.mlp.c_fc.bias differs\)"):
+        checkpoints.load_adapters(toy.model(4), checkpoints.read(tmp_path / "whole.pt"))
+
+
+def test_adapters_of_another_base_are_refused(tmp_path):
+    """The recipe would go on and score low without a word."""
+    base = checkpoints.Base("gpt2.toy", checkpoints.fingerprint(toy.model(4)))
+    checkpoints.save_recipe(toy.model(4), tmp_path / "lora.pt", base, step=14)
+    adapters = checkpoints.read(tmp_path / "lora.pt")
+    assert (adapters.base, adapters.step) == (base, 14)
+    model = toy.model(4)
+    checkpoints.load_adapters(model, adapters)
+    with torch.no_grad():
+        model.h[1].ln_1.bias[0] += 1e-3
+    with pytest.raises(UserError, match=r"another base \(gpt2.toy, weights .* pass that base as --init_checkpoint"):
+        checkpoints.load_adapters(model, adapters)
+
+
+def test_a_bases_fingerprint_does_not_depend_on_its_file_or_its_adapters(tmp_path):
+    torch.save(
+        {f"transformer.{name}": tensor.float() for name, tensor in toy.tensors(0).items()}, tmp_path / "base.bin"
+    )
+    single = checkpoints.base_model(toy.CONFIG, str(tmp_path / "base.bin"), GENERATOR)
+    assert (
+        checkpoints.fingerprint(single)
+        == checkpoints.fingerprint(toy.model(0))
+        == checkpoints.fingerprint(toy.model(4))
+    )
+    single.wpe.weight.data[0, 0] += 1
+    assert checkpoints.fingerprint(single) != checkpoints.fingerprint(toy.model(0))
+
+
+def test_adapters_without_a_base_say_what_to_pass(tmp_path):
+    checkpoints.save_recipe(toy.model(4), tmp_path / "lora.pt")
+    with pytest.raises(UserError, match=r"lora.pt holds adapters only; pass the base they were trained on"):
+        checkpoints.base_model(toy.CONFIG, None, GENERATOR, adapters=checkpoints.read(tmp_path / "lora.pt"))
+
+
+def test_the_shape_of_the_released_adapters(tmp_path):
+    """gpt2_md_lora_e2e.pt: 24 layers of (8, 1024) and (2048, 4), 393 216 float32 numbers, 1.5 MB, no alpha."""
+    shapes = {"lora_A": (8, 1024), "lora_B": (2048, 4)}
+    released = {f"h.{i}.attn.c_attn.{name}": torch.rand(shape) for i in range(24) for name, shape in shapes.items()}
+    save_whole(tmp_path / "released.pt", released)
+    adapters = checkpoints.read(tmp_path / "released.pt")
+    model = empty_model(CARDS["gpt2.md"], torch.float32)
+    add_adapters(model, adapters.lora_config(4, 32))
+    checkpoints.load_adapters(model, adapters)
+    assert torch.equal(model.h[23].attn.c_attn.lora_B, released["h.23.attn.c_attn.lora_B"])
+    assert (tmp_path / "released.pt").stat().st_size == pytest.approx(1.6e6, rel=0.05)
+    with pytest.raises(UserError, match=r"check --model_card and --lora_dim.*\(8, 1024\), not \(8, 32\)"):
+        checkpoints.load_adapters(toy.model(4), adapters)
 
 
 @pytest.mark.parametrize(
@@ -184,5 +262,5 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_and_one_sentence(tmp_path):
 def test_a_missing_file_and_an_empty_folder(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         checkpoints.read(tmp_path / "nothing.pt")
-    with pytest.raises(UserError, match=r"neither model.safetensors nor pytorch_model.bin"):
+    with pytest.raises(UserError, match=r"has none of model.safetensors, pytorch_model.bin"):
         checkpoints.read(tmp_path)

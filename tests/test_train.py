@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 import gpt2_ft
@@ -95,23 +96,61 @@ RECIPE = (
 ).split()
 
 
-def test_golden_run_through_the_command_line(files, capsys):
-    folder, flags = files
-    assert (
-        gpt2_ft.main([*flags, *RECIPE, "--lora_checkpoint", str(folder / "start.safetensors"), "--save_interval", "5"])
-        == 0
+def command_line(flags: dict) -> list[str]:
+    """Spell a golden run's flags as a person would, who leaves out what has no effect."""
+    not_given = {"correct_bias", "lora_B_starts_at_zero", "i_steps", "i_lrs"} | (
+        set() if flags["lora_dim"] else {"lora_alpha"}
     )
+    words = [f"--{name} {value}" for name, value in flags.items() if name not in not_given]
+    return " ".join(words + ["--correct_bias"] * flags["correct_bias"]).split()
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_golden_run_through_the_command_line(name, files, capsys):
+    """Fails when a flag does not reach its setting, or what is saved is not what was trained."""
+    folder, flags = files
+    golden, lora_dim = RUNS[name], RUNS[name]["flags"]["lora_dim"]
+    start = {n: t for n, t in toy.tensors(lora_dim, golden["flags"]["lora_B_starts_at_zero"]).items() if "lora_" in n}
+    save_file(start, folder / "start.safetensors")
+    given = [*flags, *command_line(golden["flags"]), *"--precision fp64 --log_interval 1 --save_interval 5".split()]
+    if lora_dim:
+        given += ["--lora_checkpoint", str(folder / "start.safetensors")]
+    assert gpt2_ft.main(given) == 0
+
     steps, evals = read_log(folder / "work")
-    assert all(close(s["loss"], g) for s, g in zip(steps, RUNS["recipe"]["loss_per_micro_batch"], strict=True))
-    assert close(evals[-1]["valid_loss"], RUNS["recipe"]["valid_loss_after"])
-    assert sorted(p.name for p in (folder / "work").glob("*.pt")) == ["model.10.pt", "model.5.pt", "model.final.pt"]
+    assert all(close(s["loss"], g) for s, g in zip(steps, golden["loss_per_micro_batch"], strict=True))
+    assert all(close(s["lr"], g) for s, g in zip(steps, golden["lr_per_micro_batch"], strict=True))
+    assert set(steps[0]) == {"step", "epoch", "lr", "loss", "avg_loss", "ppl", "ms_per_batch", "tokens_per_s"}
+    assert close(evals[-1]["valid_loss"], golden["valid_loss_after"])
+    interval_saves = {f"model.{step}.pt" for step in range(5, golden["flags"]["max_step"] + 1, 5)}
+    assert {p.name for p in (folder / "work").glob("*.pt")} == {*interval_saves, "model.final.pt"}
     saved = torch.load(folder / "work/model.final.pt", weights_only=True)["model_state_dict"]
-    golden = RUNS["recipe"]["final_sum_and_abs_sum"]
-    assert set(saved) == {f"module.transformer.{name}" for name in golden}
-    assert all(close(saved[f"module.transformer.{name}"].sum().item(), total) for name, (total, _) in golden.items())
+    sums = golden["final_sum_and_abs_sum"]
+    assert all(close(saved[f"module.transformer.{key}"].sum().item(), total) for key, (total, _) in sums.items())
     record = json.loads((folder / "work/run.json").read_text())
-    assert record["trained_parameters"] == 1024  # 4 R C a layer
-    assert record["settings"]["optim"]["max_step"] == 14
+    assert record["settings"]["optim"]["max_step"] == golden["flags"]["max_step"]
+    if lora_dim:
+        assert set(saved) == {f"module.transformer.{key}" for key in sums}
+        assert record["trained_parameters"] == 1024  # 4 R C a layer
+        with safe_open(folder / "work/adapter.safetensors", "pt") as file:
+            assert file.metadata()["step"] == str(golden["flags"]["max_step"])
+            assert all(torch.equal(file.get_tensor(key), saved[f"module.transformer.{key}"]) for key in sums)
+
+
+def test_adapters_to_start_from_are_checked_like_those_to_decode_with(files, capsys):
+    """A second run goes on from the first one's adapters, which know their alpha, their rank and their base."""
+    folder, flags = files
+    gpt2_ft.main([*flags, *RECIPE])
+    first = str(folder / "work/adapter.safetensors")
+    with pytest.raises(cli.UserError, match="alpha 32, not 128; pass --lora_alpha 32"):
+        gpt2_ft.main([*flags, *RECIPE, "--lora_checkpoint", first, "--lora_alpha", "128"])
+    with pytest.raises(cli.UserError, match="rank 4, not 8"):
+        gpt2_ft.main([*flags, *RECIPE, "--lora_checkpoint", first, "--lora_dim", "8"])
+    with pytest.raises(cli.UserError, match="trained on another base"):
+        gpt2_ft.main([*flags, *RECIPE, "--lora_checkpoint", first, "--init_checkpoint", "random"])
+    assert gpt2_ft.main([*flags, *RECIPE, "--lora_checkpoint", first, "--work_dir", str(folder / "second")]) == 0
+    losses = [read_log(folder / name)[0][0]["loss"] for name in ("work", "second")]
+    assert losses[1] < losses[0]
 
 
 def test_printed_line_has_the_recipes_columns(files, capsys):
@@ -149,9 +188,11 @@ def test_an_earlier_final_checkpoint_is_kept_under_another_name(files, capsys):
     folder, flags = files
     (folder / "work").mkdir()
     (folder / "work/model.final.pt").write_text("earlier")
+    (folder / "work/adapter.safetensors").write_text("earlier too")
     gpt2_ft.main([*flags, *RECIPE, "--max_step", "4"])
     assert (folder / "work/model.previous.pt").read_text() == "earlier"
     assert (folder / "work/model.final.pt").stat().st_size > 100
+    assert (folder / "work/adapter.previous.safetensors").read_text() == "earlier too"
 
 
 def test_cut_examples_are_counted(files, capsys):

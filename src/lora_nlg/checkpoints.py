@@ -1,35 +1,48 @@
-"""Weights in and out: Hugging Face base files, the recipe's checkpoints, and the bundled base. Nothing is ever unpickled.
+"""Weights in and out: Hugging Face base files, the recipe's checkpoints, this project's and PEFT's adapters. Nothing is unpickled.
 
 A tensor that is missing, left over or of another shape is an error that names it: no model is ever filled up silently. Left out
 are only causal masks, which hold no weights, and the head, which GPT-2 ties to the embedding.
 """
 
-import dataclasses
+import hashlib
+import json
 import pickle
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+import lora_nlg
+from lora_nlg import interchange
 from lora_nlg.cli import UserError
 from lora_nlg.config import GPT2_VOCAB_SIZE, LoraConfig, ModelConfig
 from lora_nlg.files import atomic_writer
 from lora_nlg.gpt2 import GPT2, empty_model, init_weights
-from lora_nlg.lora import adapter_tensors
+from lora_nlg.lora import adapter_config, adapter_tensors
 
 RECIPE_PREFIX = "module.transformer."  # keys in the recipe's files: DDP's wrapper, then the language model's
 BASE_FILES = ("model.safetensors", "pytorch_model.bin")  # in a Hub folder, in order of preference
+PEFT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+PEFT_SETTINGS = "adapter_config.json"  # beside them
 
 # The bundled base stores only the embedding rows of tokens that its texts use, and one row that all other tokens share.
 COMPACT_ROWS, COMPACT_IDS, COMPACT_OTHER = "wte.stored_rows", "wte.stored_ids", "wte.other_row"
 
-
 # What safetensors and torch.load raise on files that are cut, of another kind, or hold more than tensors.
 UNREADABLE = (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, EOFError, AttributeError, OSError)
+
+
+@dataclass(frozen=True)
+class Base:
+    """The model that adapters were trained on: they are of no use on another."""
+
+    card: str
+    sha256: str  # of its weights, see `fingerprint`
 
 
 @dataclass(frozen=True)
@@ -38,8 +51,9 @@ class Checkpoint:
 
     path: Path
     tensors: dict[str, Tensor]
-    rank: int | None = None
-    alpha: float | None = None
+    lora: LoraConfig | None = None
+    base: Base | None = None
+    step: int = 0  # micro-batches they were trained for, as far as the file says
 
     def adapters(self) -> dict[str, Tensor]:
         """Return the adapters' tensors; raise UserError if there are none."""
@@ -50,6 +64,10 @@ class Checkpoint:
             )
         return tensors
 
+    def base_tensors(self) -> dict[str, Tensor]:
+        """Return the tensors that belong to no adapter: none in a file of adapters only."""
+        return {name: tensor for name, tensor in self.tensors.items() if ".lora_" not in name}
+
     def lora_config(self, rank: int, alpha: float | None) -> LoraConfig:
         """Return the configuration of the adapters, checked against the flags: `rank` 0 and `alpha` None agree with any file."""
         found = next(tensor.shape[1] for name, tensor in self.adapters().items() if name.endswith("lora_B"))
@@ -57,45 +75,88 @@ class Checkpoint:
             raise UserError(
                 f"{self.path} holds adapters of rank {found}, not {rank}; pass --lora_dim {found} or leave it out"
             )
-        if self.alpha is None and alpha is None:
+        if self.lora is None and alpha is None:
             raise UserError(
                 f"{self.path} does not say its alpha; pass what it was trained with, in the recipe --lora_alpha 32"
             )
-        if None not in (alpha, self.alpha) and alpha != self.alpha:
-            raise UserError(f"{self.path} was trained with alpha {self.alpha:g}, not {alpha:g}; leave --lora_alpha out")
-        return LoraConfig(found, self.alpha if alpha is None else alpha)
+        if self.lora is None:
+            return LoraConfig(found, alpha)
+        if alpha not in (None, self.lora.alpha):
+            raise UserError(
+                f"{self.path} was trained with alpha {self.lora.alpha:g}, not {alpha:g}; pass --lora_alpha {self.lora.alpha:g}"
+            )
+        return replace(self.lora, rank=found)
 
 
 def read(path: str | Path) -> Checkpoint:
-    """Read a .safetensors, .bin or .pt file, or a folder with a Hub base.
+    """Read a .safetensors, .bin or .pt file, or a folder with a Hub base or a PEFT adapter.
 
     Prefixes (`module.`, `transformer.`) are taken off the names; causal-mask buffers and the tied head, which hold nothing
     of their own, are dropped. Raises UserError when there is no such file or it is not a checkpoint.
     """
-    path = Path(path)
-    if path.is_dir():
-        found = next((path / name for name in BASE_FILES if (path / name).is_file()), None)
-        if found is None:
-            raise UserError(f"{path} has neither {' nor '.join(BASE_FILES)}; expected a folder with GPT-2's weights")
-        path = found
-    if not path.is_file():
-        raise UserError(f"checkpoint {path} does not exist; check the path, or download or train it first")
+    path = _file_in(Path(path))
     try:
         if path.suffix == ".safetensors":
-            content = load_file(path)
+            tensors = load_file(path)
+            with safe_open(path, "pt") as file:
+                said = file.metadata() or {}
         else:
             # Files from before torch 1.6 are no zip archives and cannot be mapped into memory.
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-        tensors, lora = content.get("model_state_dict", content), content.get("lora", {})
+            tensors, said = content.get("model_state_dict", content), content.get("lora", {})
         if not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
             raise ValueError("it holds something other than tensors")
-        rank, alpha = lora.get("rank"), lora.get("alpha")
+        settings = path.with_name(PEFT_SETTINGS)
+        if path.name in PEFT_FILES and settings.is_file():
+            tensors, lora = interchange.from_peft(tensors, json.loads(settings.read_text(encoding="utf-8")), str(path))
+            return Checkpoint(path, tensors, lora)
+        about = _described(said)
     except UNREADABLE as error:
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
         raise UserError(
             f"{path} is damaged or not a checkpoint of tensors ({reason}); download or save it again"
         ) from error
-    return Checkpoint(path, _expand_compact(_plain_names(tensors)), rank, alpha)
+    return Checkpoint(path, _expand_compact(_plain_names(tensors)), *about)
+
+
+def _file_in(path: Path) -> Path:
+    """Return the checkpoint's file: `path` itself, or what the folder `path` holds."""
+    if path.is_dir():
+        names = (*BASE_FILES, *PEFT_FILES)
+        found = next((path / name for name in names if (path / name).is_file()), None)
+        if found is None:
+            raise UserError(
+                f"{path} has none of {', '.join(names)}; expected a folder with GPT-2's weights or a PEFT adapter"
+            )
+        return found
+    if not path.is_file():
+        raise UserError(f"checkpoint {path} does not exist; check the path, or download or train it first")
+    return path
+
+
+def _description(lora: LoraConfig, base: Base | None, step: int) -> dict[str, str]:
+    """Return what a file of adapters says of itself, as the strings that safetensors can hold."""
+    fields = {
+        "rank": lora.rank,
+        "alpha": lora.alpha,
+        "dropout": lora.dropout,
+        "targets": ",".join(lora.targets),
+        "step": step,
+    }
+    if base is not None:
+        fields |= {"base_card": base.card, "base_sha256": base.sha256}
+    return {name: str(value) for name, value in fields.items()} | {"version": lora_nlg.__version__}
+
+
+def _described(said: Mapping[str, str]) -> tuple[LoraConfig | None, Base | None, int]:
+    """Undo `_description`; (None, None, 0) for what others saved."""
+    lora = base = None
+    if "rank" in said and "alpha" in said:
+        targets = tuple(said.get("targets", "q,v").split(","))
+        lora = LoraConfig(int(said["rank"]), float(said["alpha"]), float(said.get("dropout", 0)), targets)
+    if "base_sha256" in said:
+        base = Base(said.get("base_card", ""), said["base_sha256"])
+    return lora, base, int(said.get("step", 0))
 
 
 def _plain_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -117,26 +178,65 @@ def _expand_compact(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {**tensors, "wte.weight": wte}
 
 
-def base_model(config: ModelConfig, source: str | None, generator: torch.Generator, precision: str = "fp32") -> GPT2:
-    """Return a GPT-2 without adapters, filled from `source`: a file, a folder, or the word random for a random start."""
-    if source is None:
-        raise UserError("--init_checkpoint is missing; pass GPT-2's weights, or the word random for a random start")
+def base_model(
+    config: ModelConfig,
+    source: str | None,
+    generator: torch.Generator,
+    precision: str = "fp32",
+    adapters: Checkpoint | None = None,
+) -> GPT2:
+    """Return a GPT-2 without adapters, filled from `source`: a file, a folder, or the word random for a random start.
+
+    Without a `source` the base comes out of `adapters`, if that is a whole checkpoint.
+    """
+    whole = adapters if adapters is not None and adapters.base_tensors() else None
+    if source is None and whole is None:
+        needs = (
+            f"{adapters.path} holds adapters only; pass the base they were trained on"
+            if adapters
+            else "pass GPT-2's weights"
+        )
+        raise UserError(f"--init_checkpoint is missing: {needs}, or the word random for a random start")
     model = empty_model(config, torch.float64 if precision == "fp64" else torch.float32)
     if source == "random":
         init_weights(model, generator)
         return model
-    base = read(source)
-    if any(".lora_" in name for name in base.tensors):
-        raise UserError(
-            f"{base.path} holds LoRA adapters; pass it as --lora_checkpoint, and the base as --init_checkpoint"
-        )
-    _fill(model, base.tensors, base.path, wanted=dict(model.named_parameters()))
+    base = whole if source is None else read(source)
+    if base is not whole and any(".lora_" in name for name in base.tensors):
+        rest = "leave --init_checkpoint out" if base.base_tensors() else "pass the base as --init_checkpoint"
+        raise UserError(f"{base.path} holds LoRA adapters; pass it as --lora_checkpoint, and {rest}")
+    _fill(model, base.base_tensors(), base.path, wanted=dict(model.named_parameters()))
     return model
 
 
+def fingerprint(model: GPT2) -> str:
+    """Return the sha256 of the base's weights as float32, adapters left out: the same whatever file they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.named_parameters()):
+        if ".lora_" not in name:
+            digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().float().contiguous().numpy())
+    return digest.hexdigest()
+
+
 def load_adapters(model: GPT2, adapters: Checkpoint) -> None:
-    """Fill the adapters of `model` from an adapter file or a whole checkpoint of the recipe's."""
+    """Fill the adapters of `model`, on the CPU, from an adapter file or a whole checkpoint; raise UserError on another base's."""
     _fill(model, adapters.adapters(), adapters.path, wanted=adapter_tensors(model))
+    given = None if adapters.base is None else fingerprint(model)
+    if given and given != adapters.base.sha256:
+        raise UserError(
+            f"{adapters.path} was trained on another base ({adapters.base.card}, weights {adapters.base.sha256[:12]}…) than the one "
+            f"given (weights {given[:12]}…); pass that base as --init_checkpoint"
+        )
+    parameters = dict(model.named_parameters())
+    other = [
+        name for name, t in adapters.base_tensors().items() if not torch.equal(parameters[name], t.to(parameters[name]))
+    ]
+    if other:
+        raise UserError(
+            f"{adapters.path} is a whole checkpoint with another base than the one given ({other[0]} differs); leave "
+            "--init_checkpoint out"
+        )
 
 
 @torch.no_grad()
@@ -158,18 +258,60 @@ def _fill(model: GPT2, tensors: dict[str, Tensor], path: str | Path, wanted: dic
         parameters[name].copy_(tensors[name])
 
 
-def save_recipe(model: GPT2, path: str | Path) -> None:
+def save_recipe(model: GPT2, path: str | Path, base: Base | None = None, step: int = 0) -> None:
     """Write a checkpoint in the recipe's form: the adapters only, with their settings, or a fully fine-tuned model whole."""
-    tensors = adapter_tensors(model) or dict(model.named_parameters())
-    lora = getattr(model.h[0].attn.c_attn, "config", None)
+    lora = adapter_config(model)
+    save_recipe_tensors(adapter_tensors(model) or dict(model.named_parameters()), path, lora, base, step)
+
+
+def save_recipe_tensors(
+    tensors: Mapping[str, Tensor],
+    path: str | Path,
+    lora: LoraConfig | None = None,
+    base: Base | None = None,
+    step: int = 0,
+) -> None:
+    """Write `tensors` under the recipe's names to `path`, with what `lora` and `base` say."""
     content = {"model_state_dict": {RECIPE_PREFIX + name: tensor.detach().cpu() for name, tensor in tensors.items()}}
     if lora is not None:
-        content["lora"] = dataclasses.asdict(lora)
+        content["lora"] = _description(lora, base, step)
     with atomic_writer(path, "wb") as file:
         try:
             torch.save(content, file)
         except RuntimeError as error:  # what torch makes of the OSError of a full disk
             raise OSError("not all of it could be written") from error
+
+
+def save_adapters(
+    tensors: Mapping[str, Tensor], path: str | Path, lora: LoraConfig, base: Base | None = None, step: int = 0
+) -> None:
+    """Write adapters alone, in this project's form: safetensors, with what it takes to use them as its metadata."""
+    _save_safetensors(tensors, path, _description(lora, base, step))
+
+
+def save_peft(tensors: Mapping[str, Tensor], folder: str | Path, lora: LoraConfig, card: str | None) -> None:
+    """Write adapters as a folder that PEFT loads."""
+    packed, settings = interchange.to_peft(tensors, lora, card)
+    _save_safetensors(packed, Path(folder) / PEFT_FILES[0], {"format": "pt"})
+    _save_json(settings, Path(folder) / PEFT_SETTINGS)
+
+
+def save_hugging_face(model: GPT2, folder: str | Path) -> None:
+    """Write a model without adapters, or with merged ones, as a folder that transformers loads."""
+    tensors = interchange.hugging_face_tensors(dict(model.named_parameters()))
+    _save_safetensors(tensors, Path(folder) / BASE_FILES[0], {"format": "pt"})
+    _save_json(interchange.hugging_face_config(model.config), Path(folder) / "config.json")
+
+
+def _save_safetensors(tensors: Mapping[str, Tensor], path: str | Path, metadata: dict[str, str]) -> None:
+    with atomic_writer(path, "wb") as file:
+        file.write(save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata))
+
+
+def _save_json(content: dict, path: Path) -> None:
+    with atomic_writer(path) as file:
+        json.dump(content, file, indent=1)
+        file.write("\n")
 
 
 def save_compact(model: GPT2, used_ids: Tensor, path: str | Path) -> None:

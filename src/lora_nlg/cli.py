@@ -63,7 +63,10 @@ def add_model_flags(parser: argparse.ArgumentParser, card: str, alpha: float | N
         "--init_checkpoint",
         help="the base: a .safetensors, .bin or .pt file, a folder from the Hub, or the word random",
     )
-    group.add_argument("--lora_checkpoint", help="adapters, as training leaves them in model.final.pt")
+    group.add_argument(
+        "--lora_checkpoint",
+        help="adapters: model.final.pt, a .safetensors, a PEFT folder, or a whole checkpoint, which needs no base",
+    )
     group.add_argument("--lora_dim", type=int, default=0, help="rank of the adapters; 0: none")
     group.add_argument("--lora_alpha", type=float, default=alpha, help="the adapters are scaled by alpha / rank")
     group.add_argument("--precision", choices=PRECISIONS, help="default: fp32")

@@ -10,6 +10,7 @@ from lora_nlg.cli import UserError
 GPT2_VOCAB_SIZE = 50257
 END_OF_TEXT_ID = 50256
 
+ATTENTION_TARGETS = ("q", "k", "v")  # the thirds of c_attn's outputs, in their order
 SCHEDULERS = ("linear", "cosine", "constant", "cycle")
 OBJECTIVES = ("clm", "jlm")
 
@@ -72,20 +73,27 @@ def check_seq_len(seq_len: int, model: ModelConfig, card: str) -> None:
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Adapters on the query and value thirds of c_attn (paper, section 4.2)."""
+    """Adapters on thirds of c_attn, in the paper the query's and the value's (section 4.2)."""
 
     rank: int  # R; 0 = no adapters, every parameter is trained
     alpha: float = 128.0  # ΔW is scaled by alpha / R
     dropout: float = 0.0  # on the adapters' input, while training
+    targets: tuple[str, ...] = ("q", "v")  # which thirds, in the order of ATTENTION_TARGETS
 
     def __post_init__(self):
         _require(self.rank >= 0, "lora_dim", "0 (full fine-tuning) or more", self.rank)
         _require(self.alpha > 0, "lora_alpha", "greater than 0", self.alpha)
         _require(0 <= self.dropout < 1, "lora_dropout", "at least 0 and less than 1", self.dropout)
+        assert self.targets and self.targets == tuple(t for t in ATTENTION_TARGETS if t in self.targets)
 
     @property
     def scale(self) -> float:
         return self.alpha / self.rank
+
+    @property
+    def thirds(self) -> list[int]:
+        """Which of c_attn's three groups of outputs are adapted: 0 query, 1 key, 2 value."""
+        return [ATTENTION_TARGETS.index(target) for target in self.targets]
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ Alphabet: C width, R rank, N rows (B · T).
 """
 
 import math
+from collections.abc import Iterator
 
 import loralib
 import torch
@@ -13,42 +14,45 @@ from torch.nn import functional as F
 from lora_nlg.config import LoraConfig
 from lora_nlg.gpt2 import GPT2, Conv1D
 
-QUERY, VALUE = 0, 2  # which thirds of c_attn's 3C outputs are adapted; the key third (1) is not
-
 
 class LoraConv1D(Conv1D):
-    """A frozen c_attn with adapters on its query and value thirds.
+    """A frozen c_attn with adapters on some of its thirds, in the paper those of the query and the value.
 
-    The tensors are packed as loralib's MergedLinear packs them, so files can be exchanged:
-        lora_A (2R, C): rows 0 … R-1 are the query's A, rows R … 2R-1 the value's
-        lora_B (2C, R): rows 0 … C-1 are the query's B, rows C … 2C-1 the value's
-    For gpt2.md at R = 4 these are (8, 1024) and (2048, 4): 16 384 parameters a layer, 393 216 in 24 layers.
+    The tensors of n adapted thirds are packed as loralib's MergedLinear packs them, so files can be exchanged:
+        lora_A (nR, C): R rows a third, in the order of c_attn's outputs: the query's A, then the value's
+        lora_B (nC, R): C rows a third, in the same order
+    For gpt2.md with query and value at R = 4 these are (8, 1024) and (2048, 4): 16 384 parameters a layer, 393 216 in 24 layers.
     """
 
     def __init__(self, base: Conv1D, config: LoraConfig):
         super().__init__(*base.weight.shape)
         self.weight, self.bias = base.weight, base.bias
         self.config = config
-        C = self.weight.shape[0]
-        self.lora_A = nn.Parameter(self.weight.new_empty(2 * config.rank, C))
-        self.lora_B = nn.Parameter(self.weight.new_empty(2 * C, config.rank))
+        C, n = self.weight.shape[0], len(config.targets)
+        self.lora_A = nn.Parameter(self.weight.new_empty(n * config.rank, C))
+        self.lora_B = nn.Parameter(self.weight.new_empty(n * C, config.rank))
+
+    def pairs(self) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Yield (third, A (R, C), B (C, R)) of every adapted third: 0 query, 1 key, 2 value."""
+        n = len(self.config.targets)
+        yield from zip(self.config.thirds, self.lora_A.chunk(n), self.lora_B.chunk(n), strict=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, C) to (B, T, 3C). The product with B A is taken right to left and never forms the (C, C) ΔW."""
-        C, scale = self.weight.shape[0], self.config.scale
-        out = F.linear(x, self.weight.T, self.bias)  # (B, T, 3C)
-        down = F.linear(F.dropout(x, self.config.dropout, self.training), self.lora_A) * scale  # (B, T, 2R)
-        down_q, down_v = down.chunk(2, dim=-1)  # (B, T, R) each
-        B_q, B_v = self.lora_B.chunk(2)  # (C, R) each
-        q, k, v = out.split(C, dim=-1)
-        return torch.cat([q + F.linear(down_q, B_q), k, v + F.linear(down_v, B_v)], dim=-1)
+        C, R, scale = self.weight.shape[0], self.config.rank, self.config.scale
+        thirds = list(F.linear(x, self.weight.T, self.bias).split(C, dim=-1))  # 3 × (B, T, C)
+        down = F.linear(F.dropout(x, self.config.dropout, self.training), self.lora_A) * scale  # (B, T, nR)
+        for (third, _, B), down_third in zip(self.pairs(), down.split(R, dim=-1), strict=True):
+            thirds[third] = thirds[third] + F.linear(down_third, B)
+        return torch.cat(thirds, dim=-1)
 
     def delta_weight(self) -> Tensor:
         """Return ΔW (C, 3C) in c_attn's (in, out) layout."""
-        A_q, A_v = self.lora_A.chunk(2)  # (R, C)
-        B_q, B_v = self.lora_B.chunk(2)  # (C, R)
-        delta_q, delta_v = (B_q @ A_q).T, (B_v @ A_v).T  # (C in, C out)
-        return self.config.scale * torch.cat([delta_q, torch.zeros_like(delta_q), delta_v], dim=1)
+        C = self.weight.shape[0]
+        delta = torch.zeros_like(self.weight)
+        for third, A, B in self.pairs():
+            delta[:, third * C : (third + 1) * C] = self.config.scale * (B @ A).T  # (C in, C out)
+        return delta
 
 
 def add_adapters(model: GPT2, config: LoraConfig, generator: torch.Generator | None = None) -> None:
@@ -77,3 +81,8 @@ def merge_adapters(model: GPT2) -> None:
 def adapter_tensors(model: GPT2) -> dict[str, Tensor]:
     """Return the adapters' tensors by name (`h.0.attn.c_attn.lora_A`, …)."""
     return loralib.lora_state_dict(model)
+
+
+def adapter_config(model: GPT2) -> LoraConfig | None:
+    """Return the configuration of the model's adapters, None if it has none."""
+    return getattr(model.h[0].attn.c_attn, "config", None)

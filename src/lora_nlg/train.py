@@ -17,6 +17,7 @@ from lora_nlg import checkpoints, dist
 from lora_nlg.config import OptimConfig, TrainConfig
 from lora_nlg.examples import Batch, Example, ItemOrder, collate
 from lora_nlg.gpt2 import GPT2
+from lora_nlg.lora import adapter_config, adapter_tensors
 from lora_nlg.losses import masked_loss
 from lora_nlg.optim import build_optimizer, learning_rate
 
@@ -129,11 +130,18 @@ class Log:
 
 
 def train(
-    model: GPT2, train_split: Split, valid: Split, optim: OptimConfig, work_dir: Path, ranks: dist.Ranks
+    model: GPT2,
+    train_split: Split,
+    valid: Split,
+    optim: OptimConfig,
+    work_dir: Path,
+    ranks: dist.Ranks,
+    base: checkpoints.Base | None = None,
 ) -> float:
     """Train `model` for `optim.max_step` micro-batches and return the validation loss at the end.
 
-    Writes model.STEP.pt every save_interval, model.final.pt at the end, and log.jsonl.
+    Writes model.STEP.pt every save_interval, model.final.pt and adapter.safetensors at the end, and log.jsonl. `base` goes
+    into the files of adapters.
     """
     config = train_split.config
     optimizer = build_optimizer(model, optim)
@@ -151,7 +159,7 @@ def train(
     def save(name: str) -> None:
         if ranks.is_main:
             with log.paused():
-                checkpoints.save_recipe(model, work_dir / name)
+                checkpoints.save_recipe(model, work_dir / name, base, step)
 
     model.train()
     for step, (epoch, in_epoch, batch) in zip(range(1, optim.max_step + 1), train_split.stream(), strict=False):
@@ -180,5 +188,7 @@ def train(
     if step % config.eval_interval:
         valid_loss = validate(step)
     save("model.final.pt")
+    if ranks.is_main and (lora := adapter_config(model)):
+        checkpoints.save_adapters(adapter_tensors(model), work_dir / "adapter.safetensors", lora, base, step)
     log.close()
     return valid_loss

@@ -1,0 +1,97 @@
+"""Write adapters, or a model with its adapters merged, in the form of another library: PEFT, transformers, or the recipe's code."""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from lora_nlg import cli, config
+
+VOCABULARY = Path(__file__).parent.parent / "vocab"
+# transformers' names for GPT-2's vocabulary files, and the ones they were published under
+TOKENIZER_FILES = {"vocab.json": "encoder.json", "merges.txt": "vocab.bpe"}
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the flags."""
+    p = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    p.add_argument(
+        "--to",
+        required=True,
+        choices=("peft", "hf", "loralib", "safetensors"),
+        help="peft: a folder for PEFT; hf: a folder for transformers, adapters merged; loralib: a .pt with the recipe's keys; "
+        "safetensors: this project's own form",
+    )
+    p.add_argument("--output", required=True, help="the folder (peft, hf) or file (loralib, safetensors) to write")
+    cli.add_model_flags(p, card="gpt2.md", alpha=None)
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Export as the flags say."""
+    args = parser().parse_args(argv)
+    output = Path(args.output)
+    if args.to == "hf":
+        check_folder(output)
+        export_model(args, output)
+    else:
+        export_adapters(args, output)
+    print(f"saved {output}")
+    return 0
+
+
+def check_folder(output: Path) -> None:
+    """Raise UserError when `output` cannot become a folder."""
+    if output.exists() and not output.is_dir():
+        raise cli.UserError(f"--output {output} is a file; expected a folder, new or not")
+
+
+def export_model(args: argparse.Namespace, folder: Path) -> None:
+    """Write the base, with the adapters merged if there are any, and GPT-2's vocabulary if it is here."""
+    import torch
+
+    from lora_nlg import checkpoints, lora
+
+    adapters = checkpoints.read(args.lora_checkpoint) if args.lora_checkpoint else None
+    model_config = config.model_config(args.model_card)
+    model = checkpoints.base_model(
+        model_config, args.init_checkpoint, torch.Generator().manual_seed(0), cli.chosen_precision(args), adapters
+    )
+    if adapters:
+        lora.add_adapters(model, adapters.lora_config(args.lora_dim, args.lora_alpha))
+        checkpoints.load_adapters(model, adapters)
+        lora.merge_adapters(model)
+    checkpoints.save_hugging_face(model, folder)
+    for name, published in TOKENIZER_FILES.items():
+        if model_config.vocab_size == config.GPT2_VOCAB_SIZE and (VOCABULARY / published).is_file():
+            shutil.copyfile(VOCABULARY / published, folder / name)
+
+
+def export_adapters(args: argparse.Namespace, output: Path) -> None:
+    """Write the adapters alone, without their base."""
+    from lora_nlg import checkpoints
+
+    if not args.lora_checkpoint:
+        raise cli.UserError(f"--to {args.to} writes adapters; pass them as --lora_checkpoint")
+    if args.init_checkpoint:
+        raise cli.UserError(
+            f"--init_checkpoint would have no effect: --to {args.to} writes adapters alone; leave it out"
+        )
+    adapters = checkpoints.read(args.lora_checkpoint)
+    lora_config = adapters.lora_config(args.lora_dim, args.lora_alpha)
+    tensors = adapters.adapters()
+    if args.to == "peft":
+        check_folder(output)
+        checkpoints.save_peft(tensors, output, lora_config, adapters.base.card if adapters.base else args.model_card)
+    elif args.to == "safetensors":
+        checkpoints.save_adapters(tensors, output, lora_config, adapters.base, adapters.step)
+    elif lora_config.targets == ("q", "v"):
+        checkpoints.save_recipe_tensors(tensors, output, lora_config, adapters.base, adapters.step)
+    else:
+        raise cli.UserError(
+            f"{adapters.path} adapts {', '.join(lora_config.targets)}; files of the recipe hold adapters of q and v only"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
