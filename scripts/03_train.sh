@@ -15,7 +15,13 @@ if [[ ${#PRETRAIN[@]} -gt 0 && ! -f $BASE/model.safetensors ]]; then
   say "Pretraining the base $BASE"
   "$python" src/pretrain_base.py --output_dir "$BASE" "${PRETRAIN[@]}"
 fi
+# The published curve is of one process, of seed 110 and of averages over 100 steps.
+curve=()
+seed=$(grep -oE -- '--random_seed[= ][0-9]+' <<<"${TRAIN[*]} ${rest[*]-}" | tail -n 1 || true)
+if [[ -n $CURVE && $seed == *[=\ ]110 && ${NPROC:-1}${NNODES:-1} == 11 && " ${rest[*]-}" != *" --log_interval"* ]]; then
+  curve=(--compare_curve "$CURVE")
+fi
 say "Training, preset $preset"
 launch src/gpt2_ft.py --model_card "$CARD" --init_checkpoint "$BASE" \
   --train_data "$data/train.jsonl" --valid_data "$data/valid.jsonl" --work_dir "$work_dir" \
-  ${LORA[@]+"${LORA[@]}"} "${TRAIN[@]}" ${rest[@]+"${rest[@]}"}
+  ${LORA[@]+"${LORA[@]}"} "${TRAIN[@]}" ${curve[@]+"${curve[@]}"} ${rest[@]+"${rest[@]}"}

@@ -55,6 +55,10 @@ def parser() -> argparse.ArgumentParser:
     output.add_argument("--log_interval", type=int, default=100)
     output.add_argument("--eval_interval", type=int, default=2000)
     output.add_argument("--save_interval", type=int, default=500)
+    output.add_argument(
+        "--compare_curve",
+        help="say at steps 100, 200, 300, 500, 1000, 2000 … whether the run is on this published curve",
+    )
 
     for flag, kind, default in (
         ("roll_interval", int, -1),
@@ -134,7 +138,7 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch
 
-    from lora_nlg import checkpoints, dist, examples, lora, record, train
+    from lora_nlg import checkpoints, curve, dist, examples, lora, record, train
 
     precision = cli.chosen_precision(args)
     model_config = config.model_config(args.model_card)
@@ -149,6 +153,7 @@ def main(argv: list[str] | None = None) -> int:
         lora_config = dataclasses.replace(
             adapters.lora_config(args.lora_dim, args.lora_alpha), dropout=args.lora_dropout
         )
+    published = curve.read(args.compare_curve, args.log_interval) if args.compare_curve else None
     train_examples = examples.read_examples(args.train_data, model_config.vocab_size)
     valid_examples = examples.read_examples(args.valid_data, model_config.vocab_size)
 
@@ -186,7 +191,7 @@ def main(argv: list[str] | None = None) -> int:
         run.write()  # before the first step: a folder that cannot be written is found out now
         n_cut = sum(len(e.context) + len(e.completion) > args.seq_len for e in train_examples)
         trained = announce(args, model, len(train_examples), n_cut, optim_config.max_step, ranks, precision)
-    valid_loss = train.train(model, train_split, valid_split, optim_config, work_dir, ranks, base)
+    valid_loss = train.train(model, train_split, valid_split, optim_config, work_dir, ranks, base, published)
     if ranks.is_main:
         run.write(valid_loss=valid_loss, trained_parameters=trained, checkpoint=str(work_dir / "model.final.pt"))
         print(f"saved {work_dir / 'model.final.pt'}")

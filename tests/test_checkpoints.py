@@ -156,7 +156,7 @@ def test_the_shape_of_the_released_adapters(tmp_path):
     checkpoints.load_adapters(model, adapters)
     assert torch.equal(model.h[23].attn.c_attn.lora_B, released["h.23.attn.c_attn.lora_B"])
     assert (tmp_path / "released.pt").stat().st_size == pytest.approx(1.6e6, rel=0.05)
-    with pytest.raises(UserError, match=r"check --model_card and --lora_dim.*\(8, 1024\), not \(8, 32\)"):
+    with pytest.raises(UserError, match=r"check --model_card and --lora_dim\): h.2.attn.c_attn.lora_A is not a part"):
         checkpoints.load_adapters(toy.model(4), adapters)
 
 

@@ -9,4 +9,5 @@ TRAIN=(--train_batch_size 8 --valid_batch_size 4 --grad_acc 1 --seq_len 512 --ma
   --log_interval 100 --eval_interval 2000 --save_interval 1000 --random_seed 110)
 DECODE=(--seq_len 512 --eval_len 64 --batch_size 16 --beam 10 --length_penalty 0.8 --no_repeat_ngram_size 4
   --repetition_penalty 1.0 --eos_token_id 628)
+CURVE=data/curves/gpt2_md_seed110.tsv
 ROWS="GPT-2 M"

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from lora_nlg import checkpoints, dist
 from lora_nlg.config import OptimConfig, TrainConfig
+from lora_nlg.curve import TOLERANCE, Curve, is_on
 from lora_nlg.examples import Batch, Example, ItemOrder, collate
 from lora_nlg.gpt2 import GPT2
 from lora_nlg.lora import adapter_config, adapter_tensors
@@ -70,8 +71,8 @@ def perplexity(loss: float) -> float:
 class Log:
     """What a run says: a line each log interval on stdout, the same in full precision in log.jsonl, a bar on a terminal."""
 
-    def __init__(self, work_dir: Path, max_step: int, is_main: bool):
-        self.is_main = is_main
+    def __init__(self, work_dir: Path, max_step: int, is_main: bool, curve: Curve | None = None):
+        self.is_main, self.curve = is_main, curve
         self.bar = tqdm(total=max_step, desc="training", unit="step", disable=None if is_main else True)
         # Stays open for the whole run, so that each line is there to follow as soon as it is written.
         self.file = open(work_dir / "log.jsonl", "w", encoding="utf-8") if is_main else None  # noqa: SIM115
@@ -108,6 +109,20 @@ class Log:
         fields = dict(step=step, epoch=epoch, lr=lr, loss=loss, avg_loss=avg_loss, ppl=ppl)
         self._write(line, dict(fields, ms_per_batch=ms_per_batch, tokens_per_s=self.n_tokens / seconds))
         self._start_interval()
+        published = self.curve.published(step) if self.curve else None
+        if published is not None:
+            self._compare(step, avg_loss, published)
+
+    def _compare(self, step: int, avg_loss: float, published: float) -> None:
+        """Say whether the run is on the published curve."""
+        on_curve = is_on(avg_loss, published)
+        line = f"curve | step {step:7d} | avg loss {avg_loss:.2f} | published {published:.2f} | "
+        line += (
+            "on the curve"
+            if on_curve
+            else f"OFF the curve by more than {TOLERANCE}: not the recipe of {self.curve.path}"
+        )
+        self._write(line, {"curve": dict(step=step, avg_loss=avg_loss, published=published, on_curve=on_curve)})
 
     def validation(self, step: int, loss: float, seconds: float) -> None:
         """Report a validation pass."""
@@ -137,17 +152,18 @@ def train(
     work_dir: Path,
     ranks: dist.Ranks,
     base: checkpoints.Base | None = None,
+    curve: Curve | None = None,
 ) -> float:
     """Train `model` for `optim.max_step` micro-batches and return the validation loss at the end.
 
     Writes model.STEP.pt every save_interval, model.final.pt and adapter.safetensors at the end, and log.jsonl. `base` goes
-    into the files of adapters.
+    into the files of adapters; with `curve` the log says whether the run is on it.
     """
     config = train_split.config
     optimizer = build_optimizer(model, optim)
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     scaler = torch.amp.GradScaler(ranks.device.type, enabled=config.precision == "fp16")
-    log = Log(work_dir, optim.max_step, ranks.is_main)
+    log = Log(work_dir, optim.max_step, ranks.is_main, curve)
 
     def validate(step: int) -> float:
         with log.paused():

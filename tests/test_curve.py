@@ -1,0 +1,74 @@
+"""The published learning curve: the file that is shipped, and what a run on it or off it says."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from lora_nlg import curve, train
+from lora_nlg.cli import UserError
+from lora_nlg.examples import Batch
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = ROOT / "data/curves/gpt2_md_seed110.tsv"
+
+
+def test_the_shipped_curve():
+    published = curve.read(SHIPPED, log_interval=100)
+    assert len(published.losses) == 262
+    figures = {100: 5.56, 200: 3.75, 300: 3.08, 500: 2.89, 2000: 2.67}  # as the tutorial's own log has them
+    assert {step: published.published(step) for step in figures} == pytest.approx(figures, abs=0.01)
+    compared = [step for step in published.losses if published.published(step) is not None]
+    assert compared[:7] == [100, 200, 300, 500, 1000, 2000, 3000]
+
+
+def test_tolerance():
+    assert curve.is_on(2.72, 2.67) and curve.is_on(2.62 + 1e-9, 2.67)
+    assert not curve.is_on(2.7201, 2.67) and not curve.is_on(2.61, 2.67)
+    assert not curve.is_on(float("nan"), 2.67)
+
+
+@pytest.mark.parametrize(("loss", "says"), [(2.0, "on the curve"), (2.25, "OFF the curve by more than 0.05")])
+def test_what_a_run_says(tmp_path, capsys, loss, says):
+    """Fails when the last loss is compared instead of the average, or every log interval is."""
+    published = curve.Curve(Path("some.tsv"), {400: 2.0, 500: 2.01})
+    log = train.Log(tmp_path, max_step=500, is_main=True, curve=published)
+    batch = Batch(*(torch.zeros(1, dtype=torch.int64),) * 3, n_tokens=7)
+    for step in (400, 500):
+        log.add(torch.tensor(loss - 1), batch)
+        log.add(torch.tensor(loss + 1), batch)
+        log.interval(1, step, step, 0.1, 0.1)
+    log.close()
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("curve")]
+    assert len(lines) == 1
+    assert says in lines[0] and "published 2.01" in lines[0]
+    said = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()][-1]["curve"]
+    assert said == {"step": 500, "avg_loss": loss, "published": 2.01, "on_curve": loss == 2.0}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot be read"),
+        (b"\xff\xfe\x00", "is not text"),
+        ("", "no columns step and avg_loss"),
+        ("step\tloss\n100\t1\n", "no columns step and avg_loss"),
+        ("step\tavg_loss\n", "is empty"),
+        ("step\tavg_loss\n100\t1\n200\tx\n", "line 3: expected numbers under step and avg_loss"),
+        ("step\tavg_loss\n100\n", "line 2: expected numbers"),
+        ("step\tavg_loss\n50\t1\n", "averages over 50 steps but this run over 100; pass --log_interval 50"),
+    ],
+)
+def test_files_that_are_no_curve(tmp_path, content, words):
+    if content is not None:
+        (tmp_path / "curve.tsv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=words):
+        curve.read(tmp_path / "curve.tsv", log_interval=100)
+
+
+def test_the_papers_preset_compares_with_it():
+    show = f"cd {ROOT}; source scripts/common.sh; take_preset --preset e2e_gpt2_md; echo $CURVE"
+    shown = subprocess.run(["bash", "-c", show], capture_output=True, text=True, check=True)
+    assert ROOT / shown.stdout.strip() == SHIPPED
