@@ -25,8 +25,8 @@ def test_the_shipped_curve():
 
 
 def test_tolerance():
-    assert curve.is_on(2.72, 2.67) and curve.is_on(2.62 + 1e-9, 2.67)
-    assert not curve.is_on(2.7201, 2.67) and not curve.is_on(2.61, 2.67)
+    assert curve.is_on(2.7199, 2.67) and curve.is_on(2.6201, 2.67)
+    assert not curve.is_on(2.7201, 2.67) and not curve.is_on(2.6199, 2.67)
     assert not curve.is_on(float("nan"), 2.67)
 
 

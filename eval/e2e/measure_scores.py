@@ -29,24 +29,29 @@ class CheckJava(argparse.Action):
         parser.exit()
 
 
+def parser() -> argparse.ArgumentParser:
+    """Return the recipe's flags and this project's own."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("references", metavar="REF", help="references, as text or as a table")
+    p.add_argument("systems", metavar="SYS", nargs="+", help="outputs, as text or as a table; one file a system")
+    p.add_argument("-p", "--python", action="store_true", help="NIST's reference length as the Python tool has it")
+    p.add_argument("-l", "--seg-level", metavar="FILE", help="write the segments' scores to this TSV (one SYS only)")
+    p.add_argument("-s", "--src", metavar="SRC", help="the inputs, one a line or a table, for -l's first column")
+    p.add_argument("-t", "--table", action="store_true", help="print one line with tabs for each SYS")
+    p.add_argument("-H", "--header", action="store_true", help="with -t: print the line of column names first")
+    p.add_argument("--json", metavar="FILE", help="write the scores, and all that can change them, to this file")
+    p.add_argument("--check_java", action=CheckJava, nargs=0, help="run Java, print its version and path, and end")
+    return p
+
+
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("references", metavar="REF", help="references, as text or as a table")
-    parser.add_argument("systems", metavar="SYS", nargs="+", help="outputs, as text or as a table; one file a system")
-    parser.add_argument("-p", "--python", action="store_true", help="NIST's reference length as the Python tool has it")
-    parser.add_argument(
-        "-l", "--seg-level", metavar="FILE", help="write the segments' scores to this TSV (one SYS only)"
-    )
-    parser.add_argument("-s", "--src", metavar="SRC", help="the inputs, one a line or a table, for -l's first column")
-    parser.add_argument("-t", "--table", action="store_true", help="print one line with tabs for each SYS")
-    parser.add_argument("-H", "--header", action="store_true", help="with -t: print the line of column names first")
-    parser.add_argument("--json", metavar="FILE", help="write the scores, and all that can change them, to this file")
-    parser.add_argument("--check_java", action=CheckJava, nargs=0, help="run Java, print its version and path, and end")
-    args = parser.parse_args(argv)
+    """Return the parsed flags; flags that would do nothing are errors."""
+    p = parser()
+    args = p.parse_args(argv)
     if args.header and not args.table:
-        parser.error("-H would have no effect without -t; give both")
+        p.error("-H would have no effect without -t; give both")
     if args.seg_level and len(args.systems) > 1:
-        parser.error(f"-l takes the outputs of one SYS, not of {len(args.systems)}; run once for each")
+        p.error(f"-l takes the outputs of one SYS, not of {len(args.systems)}; run once for each")
     return args
 
 
