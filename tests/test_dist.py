@@ -95,7 +95,7 @@ def test_two_ranks_train_as_one_that_accumulates(folder, launcher):
 
 
 def test_two_ranks_decode_the_golden_ids_each_input_once(folder):
-    """23 distinct inputs over two ranks, three of them on two lines. Fails when a rank's share is lost, doubled or shuffled."""
+    """23 distinct inputs over two ranks, three of them on two lines. Fails when another rank's share is lost."""
     lines = toy.examples(23) + toy.examples(23)[5:8]
     (folder / "test.jsonl").write_text("".join(json.dumps(vars(line)) + "\n" for line in lines))
     flags = f"--data {folder}/test.jsonl --lora_checkpoint {folder}/adapters.safetensors --lora_alpha 32 --seq_len 64 "

@@ -201,6 +201,7 @@ def test_the_bundled_card_needs_no_download(capsys):
 @pytest.mark.skipif(not (SHARED / "e2e").is_dir(), reason="no folder with the real E2E data beside the checkout")
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
 def test_real_data_have_the_recipes_bytes_at_every_stage(tmp_path, split):
+    """Fails without the space before a completion, with JSON of other spacing, or with references in another order."""
     raw, formatted, encoded = (tmp_path / f"{split}{suffix}" for suffix in (".txt", "_formatted.jsonl", ".jsonl"))
     raw.symlink_to(SHARED / "e2e" / raw.name)
     format_converting_e2e.main([str(raw), str(formatted)])
