@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
         "safetensors: this project's own form",
     )
     p.add_argument("--output", required=True, help="the folder (peft, hf) or file (loralib, safetensors) to write")
-    cli.add_model_flags(p, card="gpt2.md", alpha=None)
+    cli.add_model_flags(p, card=None, alpha=None)
     return p
 
 
@@ -52,6 +52,8 @@ def export_model(args: argparse.Namespace, folder: Path) -> None:
 
     from lora_nlg import checkpoints, lora
 
+    if args.model_card is None:
+        raise cli.UserError("--to hf needs --model_card, the shape of the model, e.g. gpt2.md")
     adapters = checkpoints.read(args.lora_checkpoint) if args.lora_checkpoint else None
     model_config = config.model_config(args.model_card)
     model = checkpoints.base_model(

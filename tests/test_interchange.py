@@ -194,6 +194,7 @@ def test_an_adapter_of_other_matrices_is_refused(files, capsys):
         ("--to peft", "--to peft writes adapters"),
         ("--to hf --lora_checkpoint {0}/adapter.safetensors", "holds adapters only; pass the base"),
         ("--to hf", "--init_checkpoint is missing"),
+        ("--to hf --no_card --init_checkpoint {0}/base.safetensors", "--to hf needs --model_card"),
         ("--to hf --init_checkpoint {0}/base.safetensors --output {0}/recipe.pt", "is a file; expected a folder"),
         ("--to loralib --lora_checkpoint {0}/recipe.pt --lora_dim 8", "rank 4, not 8"),
         ("--to loralib --lora_checkpoint {0}/peft", "of q and v only"),
@@ -203,7 +204,8 @@ def test_an_adapter_of_other_matrices_is_refused(files, capsys):
 )
 def test_mistakes_get_one_sentence(files, flags, words, monkeypatch, capsys):
     export(files, "peft", "peft")
-    given = ["--output", f"{files}/out", "--model_card", f"{files}/config.json", *flags.format(files).split()]
+    card = ["--model_card", f"{files}/config.json"] if "--no_card" not in flags else []
+    given = ["--output", f"{files}/out", *card, *flags.replace("--no_card", "").format(files).split()]
     monkeypatch.setattr("sys.argv", ["gpt2_export.py", *given])
     try:
         code = cli.run(gpt2_export.main)

@@ -55,7 +55,7 @@ def add_platform_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--random_seed", type=int, default=10, help="random start, order of the examples, dropout")
 
 
-def add_model_flags(parser: argparse.ArgumentParser, card: str, alpha: float | None) -> None:
+def add_model_flags(parser: argparse.ArgumentParser, card: str | None, alpha: float | None) -> None:
     """Which model, and how it computes."""
     group = parser.add_argument_group("model")
     group.add_argument("--model_card", default=card, help="gpt2.mini, .sm, .md, .lg, .xl or the path of a config.json")

@@ -45,7 +45,7 @@ def to_peft(tensors: Mapping[str, Tensor], lora: LoraConfig, card: str | None) -
     return packed, {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": HUB_NAMES.get(card, card),
+        "base_model_name_or_path": HUB_NAMES.get(card, card),  # None: not known
         "target_modules": ["c_attn"],
         "fan_in_fan_out": True,  # c_attn stores (in, out)
         "r": n * lora.rank,
