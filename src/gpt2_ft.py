@@ -1,6 +1,7 @@
 """Fine-tune GPT-2 on encoded examples, with LoRA adapters (--lora_dim R) or whole (--lora_dim 0)."""
 
 import argparse
+import json
 import math
 import sys
 from pathlib import Path
@@ -55,6 +56,16 @@ def parser() -> argparse.ArgumentParser:
     output.add_argument("--log_interval", type=int, default=100)
     output.add_argument("--eval_interval", type=int, default=2000)
     output.add_argument("--save_interval", type=int, default=500)
+    output.add_argument("--keep_last", type=int, default=3, help="how many of the newest saves are kept")
+    output.add_argument(
+        "--resume",
+        nargs="?",
+        const="newest",
+        metavar="auto|never|STEP",
+        help="go on with the run in the work dir from its newest save, or from that of STEP; auto: if there is one; never: start "
+        "anew; default: start anew unless that would throw away an unfinished run",
+    )
+    output.add_argument("--skip_nan", action="store_true", help="leave out batches whose loss or gradient is no number")
     output.add_argument(
         "--compare_curve",
         help="say at steps 100, 200, 300, 500, 1000, 2000 … whether the run is on this published curve",
@@ -128,11 +139,33 @@ def announce(args: argparse.Namespace, model, n_examples: int, n_cut: int, max_s
     return trained
 
 
-def keep_previous(final: Path) -> None:
-    """Rename an earlier run's final checkpoint and adapters, so that later steps cannot take them for this run's."""
-    for path in (final, final.with_name("adapter.safetensors")):
-        if path.is_file():
-            path.replace(path.with_name(f"{path.name.split('.')[0]}.previous{path.suffix}"))
+def what_decides_the_result(settings: dict) -> dict:
+    """Return the settings that a run must share with the one it goes on with: all but how often it reports and saves."""
+    settings = json.loads(json.dumps(settings))  # as they come back from a file
+    for name in ("log_interval", "eval_interval", "save_interval", "keep_last", "skip_nan"):
+        del settings["train"][name]
+    return settings
+
+
+def earlier_state(resume: str | None, saves) -> dict | None:
+    """Return the state to go on with, None to start anew, and {} where the run in the work dir is finished already."""
+    if resume == "never" or not saves.read():
+        if resume not in (None, "auto", "never"):
+            raise cli.UserError(f"{saves.work_dir} holds no run to go on with; leave --resume out to start one")
+        return None
+    if resume is None:
+        if saves.finished:
+            return None
+        raise cli.UserError(
+            f"{saves.work_dir} holds a run saved at step {saves.last_step}; pass --resume to go on with it, or --resume never to "
+            "start anew"
+        )
+    saves.check_settings()
+    if saves.finished:
+        return {}
+    if resume not in ("auto", "newest") and not resume.isdecimal():
+        raise cli.UserError(f"--resume must be auto, never or the step of a save, but is {resume!r}")
+    return saves.load(int(resume) if resume.isdecimal() else None, fall_back=resume == "auto")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -142,7 +175,8 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch
 
-    from lora_nlg import checkpoints, curve, dist, examples, lora, record, train
+    from lora_nlg import checkpoints, curve, dist, examples, files, lora, record, train
+    from lora_nlg.saves import Saves
 
     precision = cli.chosen_precision(args)
     model_config = config.model_config(args.model_card)
@@ -150,6 +184,7 @@ def main(argv: list[str] | None = None) -> int:
     train_config = config.TrainConfig(
         args.train_batch_size, args.valid_batch_size, args.seq_len, args.obj, args.label_smooth,
         args.random_seed, precision, args.max_epoch, args.log_interval, args.eval_interval, args.save_interval,
+        args.keep_last, args.skip_nan,
     )  # fmt: skip
     adapters = checkpoints.read(args.lora_checkpoint) if args.lora_checkpoint else None
     targets = config.lora_targets(args.lora_targets)
@@ -187,18 +222,34 @@ def main(argv: list[str] | None = None) -> int:
     torch.manual_seed(args.random_seed + ranks.rank)  # dropout differs between ranks
 
     work_dir = Path(args.work_dir)
-    run = record.Record(
-        work_dir / "run.json", argv or sys.argv[1:], model=model_config, lora=lora_config, optim=optim_config, train=train_config,
-        base=base, device=str(ranks.device), world_size=ranks.world_size,
-    )  # fmt: skip
+    settings = dict(model=model_config, lora=lora_config, optim=optim_config, train=train_config, base=base)
+    settings |= dict(world_size=ranks.world_size, train_data=files.sha256(args.train_data))
+    run = record.Record(work_dir / "run.json", argv or sys.argv[1:], device=str(ranks.device), **settings)
+    saves = Saves(work_dir, what_decides_the_result(run.fields["settings"]), args.keep_last, base)
+    resume = "auto" if dist.restarted() else args.resume
+    state = dist.from_main(earlier_state(resume, saves) if ranks.is_main else None, ranks)
+    if state == {}:
+        if ranks.is_main:
+            print(f"{work_dir} holds this run, finished at step {saves.last_step}; --resume never trains it again")
+        dist.stop()
+        return 0
     if ranks.is_main:
-        keep_previous(work_dir / "model.final.pt")
-        run.write()  # before the first step: a folder that cannot be written is found out now
+        if state is None:
+            saves.start_anew()
+        else:
+            saves.tidy()
+            print(f"going on from step {state['step']:,}")
+        run.write(
+            resumed_from=state and state["step"]
+        )  # before the first step: a folder that cannot be written is found out now
         n_cut = sum(len(e.context) + len(e.completion) > args.seq_len for e in train_examples)
         trained = announce(args, model, len(train_examples), n_cut, optim_config.max_step, ranks, precision)
-    valid_loss = train.train(model, train_split, valid_split, optim_config, work_dir, ranks, base, published)
+    valid_loss = train.train(model, train_split, valid_split, optim_config, saves, ranks, published, state)
     if ranks.is_main:
-        run.write(valid_loss=valid_loss, trained_parameters=trained, checkpoint=str(work_dir / "model.final.pt"))
+        run.write(
+            valid_loss=valid_loss, trained_parameters=trained, checkpoint=str(work_dir / "model.final.pt"),
+            resumed_from=state and state["step"],
+        )  # fmt: skip
         print(f"saved {work_dir / 'model.final.pt'}")
     dist.stop()
     return 0

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lora_nlg import curve, train
+from lora_nlg import curve
 from lora_nlg.cli import UserError
-from lora_nlg.examples import Batch
+from lora_nlg.log import Log
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "data/curves/gpt2_md_seed110.tsv"
@@ -34,11 +34,10 @@ def test_tolerance():
 def test_what_a_run_says(tmp_path, capsys, loss, says):
     """Fails when the last loss is compared instead of the average, or every log interval is."""
     published = curve.Curve(Path("some.tsv"), {400: 2.0, 500: 2.01})
-    log = train.Log(tmp_path, max_step=500, is_main=True, curve=published)
-    batch = Batch(*(torch.zeros(1, dtype=torch.int64),) * 3, n_tokens=7)
+    log = Log(tmp_path, max_step=500, is_main=True, curve=published)
     for step in (400, 500):
-        log.add(torch.tensor(loss - 1), batch)
-        log.add(torch.tensor(loss + 1), batch)
+        log.add(torch.tensor(loss - 1), n_tokens=7)
+        log.add(torch.tensor(loss + 1), n_tokens=7)
         log.interval(1, step, step, 0.1, 0.1)
     log.close()
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("curve")]

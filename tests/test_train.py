@@ -13,7 +13,8 @@ import toy
 from lora_nlg import cli, train
 from lora_nlg.config import OptimConfig, TrainConfig
 from lora_nlg.dist import Ranks
-from lora_nlg.examples import Batch
+from lora_nlg.log import Log
+from lora_nlg.saves import Saves
 
 GOLDEN_RTOL = 1e-9  # the golden numbers' own promise for float64
 ONE_CPU = Ranks(0, 1, torch.device("cpu"))
@@ -52,7 +53,7 @@ def test_golden_run(name, tmp_path, capsys):
     train_split = train.Split(toy.examples(golden["n_train"]), training, ONE_CPU)
     valid = train.Split(toy.examples(golden["n_valid"]), training, ONE_CPU, validation=True)
     assert close(train.validation_loss(model, valid, ONE_CPU), golden["valid_loss_before"])
-    assert close(train.train(model, train_split, valid, optim, tmp_path, ONE_CPU), golden["valid_loss_after"])
+    assert close(train.train(model, train_split, valid, optim, Saves(tmp_path), ONE_CPU), golden["valid_loss_after"])
     steps, evals = read_log(tmp_path)
     assert [s["step"] for s in steps] == list(range(1, optim.max_step + 1))
     for logged, loss, lr in zip(steps, golden["loss_per_micro_batch"], golden["lr_per_micro_batch"], strict=True):
@@ -123,8 +124,9 @@ def test_golden_run_through_the_command_line(name, files, capsys):
     assert all(close(s["lr"], g) for s, g in zip(steps, golden["lr_per_micro_batch"], strict=True))
     assert set(steps[0]) == {"step", "epoch", "lr", "loss", "avg_loss", "ppl", "ms_per_batch", "tokens_per_s"}
     assert close(evals[-1]["valid_loss"], golden["valid_loss_after"])
-    interval_saves = {f"model.{step}.pt" for step in range(5, golden["flags"]["max_step"] + 1, 5)}
-    assert {p.name for p in (folder / "work").glob("*.pt")} == {*interval_saves, "model.final.pt"}
+    saved_at = {*range(5, golden["flags"]["max_step"] + 1, 5), golden["flags"]["max_step"]}
+    interval_saves = {f"{kind}.{step}.pt" for kind in ("model", "state") for step in saved_at}
+    assert {p.name for p in (folder / "work").glob("*.pt")} == {*interval_saves, "model.best.pt", "model.final.pt"}
     saved = torch.load(folder / "work/model.final.pt", weights_only=True)["model_state_dict"]
     sums = golden["final_sum_and_abs_sum"]
     assert all(close(saved[f"module.transformer.{key}"].sum().item(), total) for key, (total, _) in sums.items())
@@ -203,15 +205,15 @@ def test_max_step_is_the_schedule_and_max_epoch_stops(files, capsys):
     assert close(steps[-1]["lr"], RUNS["recipe"]["lr_per_micro_batch"][5])
 
 
-def test_an_earlier_final_checkpoint_is_kept_under_another_name(files, capsys):
+def test_results_of_an_earlier_run_are_kept_in_a_folder_of_their_own(files, capsys):
     folder, flags = files
-    (folder / "work").mkdir()
-    (folder / "work/model.final.pt").write_text("earlier")
-    (folder / "work/adapter.safetensors").write_text("earlier too")
+    gpt2_ft.main([*flags, *RECIPE])
+    names = ("model.final.pt", "model.best.pt", "adapter.safetensors", "log.jsonl")
+    first = {name: (folder / "work" / name).read_bytes() for name in names}
     gpt2_ft.main([*flags, *RECIPE, "--max_step", "4"])
-    assert (folder / "work/model.previous.pt").read_text() == "earlier"
-    assert (folder / "work/model.final.pt").stat().st_size > 100
-    assert (folder / "work/adapter.previous.safetensors").read_text() == "earlier too"
+    assert {name: (folder / "work/previous" / name).read_bytes() for name in names} == first
+    assert (folder / "work/adapter.safetensors").read_bytes() != first["adapter.safetensors"]
+    assert not (folder / "work/model.14.pt").exists()  # no later step can take it for the second run's
 
 
 def test_cut_examples_are_counted(files, capsys):
@@ -285,10 +287,9 @@ def test_validation_averages_batches_not_positions():
 
 
 def test_interval_average_starts_anew(tmp_path, capsys):
-    log = train.Log(tmp_path, max_step=4, is_main=True)
-    batch = Batch(*(torch.zeros(1, dtype=torch.int64),) * 3, n_tokens=7)
+    log = Log(tmp_path, max_step=4, is_main=True)
     for step, loss in enumerate((1.0, 2.0, 3.0, 5.0), 1):
-        log.add(torch.tensor(loss), batch)
+        log.add(torch.tensor(loss), n_tokens=7)
         if step % 2 == 0:
             log.interval(1, step, step, 0.1, 0.1)
     log.close()

@@ -6,19 +6,15 @@ are only causal masks, which hold no weights, and the head, which GPT-2 ties to 
 
 import hashlib
 import json
-import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 import lora_nlg
-from lora_nlg import interchange
+from lora_nlg import interchange, tensor_files
 from lora_nlg.cli import UserError
 from lora_nlg.config import GPT2_VOCAB_SIZE, LoraConfig, ModelConfig
 from lora_nlg.files import atomic_writer
@@ -32,9 +28,6 @@ PEFT_SETTINGS = "adapter_config.json"  # beside them
 
 # The bundled base stores only the embedding rows of tokens that its texts use, and one row that all other tokens share.
 COMPACT_ROWS, COMPACT_IDS, COMPACT_OTHER = "wte.stored_rows", "wte.stored_ids", "wte.other_row"
-
-# What safetensors and torch.load raise on files that are cut, of another kind, or hold more than tensors.
-UNREADABLE = (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, EOFError, AttributeError, OSError)
 
 
 @dataclass(frozen=True)
@@ -95,27 +88,18 @@ def read(path: str | Path) -> Checkpoint:
     of their own, are dropped. Raises UserError when there is no such file or it is not a checkpoint.
     """
     path = _file_in(Path(path))
+    content, said = tensor_files.load(path)
+    tensors = content.get("model_state_dict", content)
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise UserError(f"{path} is damaged or not a checkpoint of tensors (it holds something else); save it again")
+    settings = path.with_name(PEFT_SETTINGS)
+    if path.name in PEFT_FILES and settings.is_file():
+        tensors, lora = interchange.from_peft(tensors, _read_json(settings), str(path))
+        return Checkpoint(path, tensors, lora)
     try:
-        if path.suffix == ".safetensors":
-            tensors = load_file(path)
-            with safe_open(path, "pt") as file:
-                said = file.metadata() or {}
-        else:
-            # Files from before torch 1.6 are no zip archives and cannot be mapped into memory.
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-            tensors, said = content.get("model_state_dict", content), content.get("lora", {})
-        if not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-            raise ValueError("it holds something other than tensors")
-        settings = path.with_name(PEFT_SETTINGS)
-        if path.name in PEFT_FILES and settings.is_file():
-            tensors, lora = interchange.from_peft(tensors, json.loads(settings.read_text(encoding="utf-8")), str(path))
-            return Checkpoint(path, tensors, lora)
-        about = _described(said)
-    except UNREADABLE as error:
-        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"{path} is damaged or not a checkpoint of tensors ({reason}); download or save it again"
-        ) from error
+        about = _described(said or content.get("lora", {}))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} says of its adapters what cannot be understood ({error}); save it again") from error
     return Checkpoint(path, _expand_compact(_plain_names(tensors)), *about)
 
 
@@ -258,10 +242,13 @@ def _fill(model: GPT2, tensors: dict[str, Tensor], path: str | Path, wanted: dic
         parameters[name].copy_(tensors[name])
 
 
-def save_recipe(model: GPT2, path: str | Path, base: Base | None = None, step: int = 0) -> None:
-    """Write a checkpoint in the recipe's form: the adapters only, with their settings, or a fully fine-tuned model whole."""
+def save_recipe(model: GPT2, path: str | Path, base: Base | None = None, step: int = 0) -> str:
+    """Write a checkpoint in the recipe's form: the adapters only, with their settings, or a fully fine-tuned model whole.
+
+    This and the functions below return the sha256 of the tensors' file.
+    """
     lora = adapter_config(model)
-    save_recipe_tensors(adapter_tensors(model) or dict(model.named_parameters()), path, lora, base, step)
+    return save_recipe_tensors(adapter_tensors(model) or dict(model.named_parameters()), path, lora, base, step)
 
 
 def save_recipe_tensors(
@@ -270,42 +257,43 @@ def save_recipe_tensors(
     lora: LoraConfig | None = None,
     base: Base | None = None,
     step: int = 0,
-) -> None:
+) -> str:
     """Write `tensors` under the recipe's names to `path`, with what `lora` and `base` say."""
     content = {"model_state_dict": {RECIPE_PREFIX + name: tensor.detach().cpu() for name, tensor in tensors.items()}}
     if lora is not None:
         content["lora"] = _description(lora, base, step)
-    with atomic_writer(path, "wb") as file:
-        try:
-            torch.save(content, file)
-        except RuntimeError as error:  # what torch makes of the OSError of a full disk
-            raise OSError("not all of it could be written") from error
+    return tensor_files.save_torch(content, path)
 
 
 def save_adapters(
     tensors: Mapping[str, Tensor], path: str | Path, lora: LoraConfig, base: Base | None = None, step: int = 0
-) -> None:
+) -> str:
     """Write adapters alone, in this project's form: safetensors, with what it takes to use them as its metadata."""
-    _save_safetensors(tensors, path, _description(lora, base, step))
+    return tensor_files.save_safetensors(tensors, path, _description(lora, base, step))
 
 
 def save_peft(tensors: Mapping[str, Tensor], folder: str | Path, lora: LoraConfig, card: str | None) -> None:
     """Write adapters as a folder that PEFT loads."""
     packed, settings = interchange.to_peft(tensors, lora, card)
-    _save_safetensors(packed, Path(folder) / PEFT_FILES[0], {"format": "pt"})
+    tensor_files.save_safetensors(packed, Path(folder) / PEFT_FILES[0], {"format": "pt"})
     _save_json(settings, Path(folder) / PEFT_SETTINGS)
 
 
 def save_hugging_face(model: GPT2, folder: str | Path) -> None:
     """Write a model without adapters, or with merged ones, as a folder that transformers loads."""
     tensors = interchange.hugging_face_tensors(dict(model.named_parameters()))
-    _save_safetensors(tensors, Path(folder) / BASE_FILES[0], {"format": "pt"})
+    tensor_files.save_safetensors(tensors, Path(folder) / BASE_FILES[0], {"format": "pt"})
     _save_json(interchange.hugging_face_config(model.config), Path(folder) / "config.json")
 
 
-def _save_safetensors(tensors: Mapping[str, Tensor], path: str | Path, metadata: dict[str, str]) -> None:
-    with atomic_writer(path, "wb") as file:
-        file.write(save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata))
+def _read_json(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("it is no object")
+    except ValueError as error:
+        raise UserError(f"{path} is not a JSON object of settings: {error}") from error
+    return content
 
 
 def _save_json(content: dict, path: Path) -> None:
@@ -319,5 +307,4 @@ def save_compact(model: GPT2, used_ids: Tensor, path: str | Path) -> None:
     tensors = {name: tensor.detach().half() for name, tensor in model.named_parameters()}
     tensors[COMPACT_ROWS], tensors[COMPACT_OTHER] = tensors.pop("wte.weight").split([len(used_ids), 1])
     tensors[COMPACT_IDS] = used_ids.int()
-    with atomic_writer(path, "wb") as file:
-        file.write(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+    tensor_files.save_safetensors(tensors, path)

@@ -15,6 +15,14 @@ class UserError(Exception):
     """A mistake a person can mend. The text is one sentence: what, where (path, line), what was expected, what to do."""
 
 
+class Stopped(Exception):
+    """The work was stopped by signal `number` and saved; the text, which may be empty, says how to go on."""
+
+    def __init__(self, number: int, text: str):
+        super().__init__(text)
+        self.number = number
+
+
 def run(main: Callable[[list[str] | None], int]) -> int:
     """Call `main(None)` and turn a person's mistakes into one line on stderr and an exit code."""
     program = os.path.basename(sys.argv[0])
@@ -23,6 +31,10 @@ def run(main: Callable[[list[str] | None], int]) -> int:
     except UserError as error:
         print(f"{program}: error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
+    except Stopped as stopped:
+        if str(stopped):
+            print(f"{program}: {stopped}", file=sys.stderr)
+        return 128 + stopped.number
     except KeyboardInterrupt:
         print(f"\n{program}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED

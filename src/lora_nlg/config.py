@@ -171,9 +171,12 @@ class TrainConfig:
     log_interval: int = 100  # micro-batches, as are the two below
     eval_interval: int = 2000
     save_interval: int = 500
+    keep_last: int = 3  # newest saves that are kept
+    skip_nan: bool = False  # leave out batches whose loss or gradient is no number
 
     def __post_init__(self):
-        for name in ("train_batch_size", "valid_batch_size", "log_interval", "eval_interval", "save_interval"):
+        counts = "train_batch_size", "valid_batch_size", "log_interval", "eval_interval", "save_interval", "keep_last"
+        for name in counts:
             _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         _require(self.max_epoch is None or self.max_epoch >= 1, "max_epoch", "at least 1", self.max_epoch)
         _require(self.seq_len >= 2, "seq_len", "at least 2 tokens", self.seq_len)

@@ -93,16 +93,23 @@ def stop() -> None:
         distributed.destroy_process_group()
 
 
-def average_gradients(parameters: Iterable[torch.nn.Parameter], world_size: int) -> None:
-    """Replace each gradient by its mean over the ranks, in one message."""
+def average_gradients(parameters: Iterable[torch.nn.Parameter], world_size: int, flag: bool = False) -> Tensor | None:
+    """Replace each gradient by its mean over the ranks, in one message that also carries every rank's `flag`.
+
+    A missing gradient counts as zero. Return how many ranks' flags are set, still on the device; None with one rank.
+    """
     if world_size == 1:
-        return
-    grads = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([g.reshape(-1) for g in grads])
+        return None
+    parameters = list(parameters)
+    for p in parameters:
+        if p.grad is None:
+            p.grad = torch.zeros_like(p)
+    flat = torch.cat([p.grad.reshape(-1) for p in parameters] + [parameters[0].new_tensor([float(flag)])])
     distributed.all_reduce(flat)
-    flat /= world_size
-    for grad, mean in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
-        grad.copy_(mean.view_as(grad))
+    *means, flags = flat.split([p.numel() for p in parameters] + [1])
+    for p, mean in zip(parameters, means, strict=True):
+        torch.div(mean.view_as(p), world_size, out=p.grad)
+    return flags
 
 
 def mean_over_ranks(value: Tensor, world_size: int) -> Tensor:
@@ -111,6 +118,20 @@ def mean_over_ranks(value: Tensor, world_size: int) -> Tensor:
         distributed.all_reduce(value)
         value = value / world_size
     return value
+
+
+def from_main(value, ranks: Ranks):
+    """Return the main rank's `value` on every rank."""
+    if ranks.world_size == 1:
+        return value
+    values = [value]
+    distributed.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def restarted() -> bool:
+    """Return whether torchrun started this process again after a failure."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
 
 
 def gather_to_main(value, ranks: Ranks) -> list | None:

@@ -1,26 +1,26 @@
-"""Training: the loop, what it logs, and what it leaves in the work dir."""
+"""Training: the loop, and all that it takes to go on with it."""
 
-import contextlib
 import itertools
-import json
 import math
-import sys
+import signal
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lora_nlg import checkpoints, dist
+from lora_nlg import dist
+from lora_nlg.cli import Stopped, UserError
 from lora_nlg.config import OptimConfig, TrainConfig
-from lora_nlg.curve import TOLERANCE, Curve, is_on
+from lora_nlg.curve import Curve
 from lora_nlg.examples import Batch, Example, ItemOrder, collate
 from lora_nlg.gpt2 import GPT2
-from lora_nlg.lora import adapter_config, adapter_tensors
+from lora_nlg.log import Log
 from lora_nlg.losses import masked_loss
-from lora_nlg.optim import build_optimizer, learning_rate
+from lora_nlg.optim import AdamW, build_optimizer, learning_rate
+from lora_nlg.saves import Saves
+from lora_nlg.signals import requests
 
 
 class Split:
@@ -35,18 +35,23 @@ class Split:
             len(examples), batch_size, config.random_seed, ranks.world_size, ranks.rank, drop_last=not validation
         )
 
-    def stream(self) -> Iterator[tuple[int, int, Batch]]:
-        """Yield (epoch, number of the batch in it, batch), both counted from 1, for max_epoch epochs or without end."""
+    def stream(self, skip: int = 0) -> Iterator[tuple[int, int, list[int], Batch]]:
+        """Yield (epoch, number of the batch in it, its items, batch), counted from 1, for max_epoch epochs or without end.
+
+        The first `skip` batches are drawn, so that later ones come out the same, but not made.
+        """
         epochs = itertools.count(1) if self.config.max_epoch is None else range(1, self.config.max_epoch + 1)
-        for epoch in epochs:
-            for in_epoch, batch in enumerate(self.batches(epoch), 1):
-                yield epoch, in_epoch, batch
+        numbered = ((epoch, *pair) for epoch in epochs for pair in enumerate(self.order.epoch(epoch), 1))
+        for epoch, in_epoch, items in itertools.islice(numbered, skip, None):
+            yield epoch, in_epoch, items, self.batch(items)
+
+    def batch(self, items: list[int]) -> Batch:
+        """Return the examples of `items` as one batch on this rank's device."""
+        return collate([self.examples[i] for i in items], self.config.seq_len, self.objective).to(self.device)
 
     def batches(self, epoch: int) -> Iterator[Batch]:
-        """Yield the batches of `epoch`, on this rank's device."""
-        for items in self.order.epoch(epoch):
-            batch = collate([self.examples[i] for i in items], self.config.seq_len, self.objective)
-            yield batch.to(self.device)
+        """Yield the batches of `epoch`."""
+        return map(self.batch, self.order.epoch(epoch))
 
 
 @torch.no_grad()
@@ -63,148 +68,160 @@ def validation_loss(model: GPT2, valid: Split, ranks: dist.Ranks) -> float:
     return dist.mean_over_ranks(torch.stack(losses).mean(), ranks.world_size).item()
 
 
-def perplexity(loss: float) -> float:
-    """Return exp(loss); infinity where that is too large for a float."""
-    return math.inf if loss > 700 else math.exp(loss)
-
-
-class Log:
-    """What a run says: a line each log interval on stdout, the same in full precision in log.jsonl, a bar on a terminal."""
-
-    def __init__(self, work_dir: Path, max_step: int, is_main: bool, curve: Curve | None = None):
-        self.is_main, self.curve = is_main, curve
-        self.bar = tqdm(total=max_step, desc="training", unit="step", disable=None if is_main else True)
-        # Stays open for the whole run, so that each line is there to follow as soon as it is written.
-        self.file = open(work_dir / "log.jsonl", "w", encoding="utf-8") if is_main else None  # noqa: SIM115
-        self._start_interval()
-
-    def _start_interval(self) -> None:
-        self.losses, self.n_tokens, self.pauses, self.started = [], 0, 0.0, time.perf_counter()
-
-    def add(self, loss: Tensor, batch: Batch) -> None:
-        """Count one micro-batch. `loss` stays on its device: fetching it would make every step wait for the GPU."""
-        self.losses.append(loss)
-        self.n_tokens += batch.n_tokens
-        self.bar.update()
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Keep the time of the block, a validation or a save, out of ms/batch."""
-        started = time.perf_counter()
-        yield
-        self.pauses += time.perf_counter() - started
-
-    def interval(self, epoch: int, step: int, in_epoch: int, lr: float, next_lr: float) -> None:
-        """Report the micro-batches since the last call; avg_loss is over these alone."""
-        losses = torch.stack(self.losses).double()
-        loss, avg_loss = losses[-1].item(), losses.mean().item()
-        ppl = perplexity(avg_loss)
-        seconds = time.perf_counter() - self.started - self.pauses
-        ms_per_batch = 1000 * seconds / len(losses)
-        # Kept for parity: the printed rate is that of the next micro-batch; log.jsonl has the one that was used.
-        line = (
-            f"epoch {epoch:3d} | step {step:7d} | batches {in_epoch:6d} | lr {next_lr:.3g} | ms/batch {ms_per_batch:.1f} | "
-            f"loss {loss:.2f} | avg loss {avg_loss:.2f} | ppl {ppl:.2f}"
-        )
-        fields = dict(step=step, epoch=epoch, lr=lr, loss=loss, avg_loss=avg_loss, ppl=ppl)
-        self._write(line, dict(fields, ms_per_batch=ms_per_batch, tokens_per_s=self.n_tokens / seconds))
-        self._start_interval()
-        published = self.curve.published(step) if self.curve else None
-        if published is not None:
-            self._compare(step, avg_loss, published)
-
-    def _compare(self, step: int, avg_loss: float, published: float) -> None:
-        """Say whether the run is on the published curve."""
-        on_curve = is_on(avg_loss, published)
-        line = f"curve | step {step:7d} | avg loss {avg_loss:.2f} | published {published:.2f} | "
-        line += (
-            "on the curve"
-            if on_curve
-            else f"OFF the curve by more than {TOLERANCE}: not the recipe of {self.curve.path}"
-        )
-        self._write(line, {"curve": dict(step=step, avg_loss=avg_loss, published=published, on_curve=on_curve)})
-
-    def validation(self, step: int, loss: float, seconds: float) -> None:
-        """Report a validation pass."""
-        ppl = perplexity(loss)
-        line = f"validation | step {step:7d} | valid loss {loss:.2f} | valid ppl {ppl:.2f} | {seconds:.1f} s"
-        self._write(line, {"eval": dict(step=step, valid_loss=loss, valid_ppl=ppl, seconds=seconds)})
-
-    def _write(self, line: str, fields: dict) -> None:
-        if self.is_main:
-            self.file.write(json.dumps(fields) + "\n")  # not a number and infinity as NaN and Infinity
-            self.file.flush()
-            tqdm.write(line, file=sys.stdout)
-            sys.stdout.flush()
-
-    def close(self) -> None:
-        """End the bar and the file."""
-        self.bar.close()
-        if self.file:
-            self.file.close()
-
-
 def train(
     model: GPT2,
     train_split: Split,
     valid: Split,
     optim: OptimConfig,
-    work_dir: Path,
+    saves: Saves,
     ranks: dist.Ranks,
-    base: checkpoints.Base | None = None,
     curve: Curve | None = None,
+    state: dict | None = None,
 ) -> float:
     """Train `model` for `optim.max_step` micro-batches and return the validation loss at the end.
 
-    Writes model.STEP.pt every save_interval, model.final.pt and adapter.safetensors at the end, and log.jsonl. `base` goes
-    into the files of adapters; with `curve` the log says whether the run is on it.
+    Writes what `saves` and `log` describe. With `state`, of `Saves.load`, it goes on where that was saved; on a CPU every
+    number is then the same as without the interruption. Raises Stopped after a signal, and UserError at a loss that is no
+    number, unless `skip_nan` leaves that batch out.
     """
-    config = train_split.config
+    config, is_cpu = train_split.config, ranks.device.type == "cpu"
     optimizer = build_optimizer(model, optim)
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     scaler = torch.amp.GradScaler(ranks.device.type, enabled=config.precision == "fp16")
-    log = Log(work_dir, optim.max_step, ranks.is_main, curve)
+    done, saved_step, valid_step, valid_loss = 0, None, None, math.nan
+    if state is not None:
+        done = saved_step = state["step"]
+        valid_step, valid_loss = state["valid_step"], state["valid_loss"]
+        _restore(state, model, optimizer, scaler, trained, ranks)
+    log = Log(saves.work_dir, optim.max_step, ranks.is_main, curve, state and state["log"], done)
+    step = done
+    items_of: list[tuple[int, list[int]]] = []  # step and items of the losses that were not looked at yet
 
-    def validate(step: int) -> float:
+    def look_at_losses() -> None:
+        """Raise UserError if a loss is no number. A GPU would have to be waited for, so there it is done now and then."""
+        fetched = torch.stack(log.losses[-len(items_of) :]).tolist() if items_of else []
+        for (at, items), loss in zip(items_of, fetched, strict=True):
+            if not math.isfinite(loss):
+                whole = f"the save of step {saves.last_step} is whole; " if saves.last_step else ""
+                raise UserError(
+                    f"the loss of step {at} is {loss}, on the items {', '.join(map(str, items))} (counted from 0); {whole}"
+                    "go on with --resume and --skip_nan, which leaves such batches out, or start anew with a lower --lr or with --clip"
+                )
+        items_of.clear()
+
+    def validate() -> None:
+        nonlocal valid_step, valid_loss
         with log.paused():
             started = time.perf_counter()
-            loss = validation_loss(model, valid, ranks)
-            log.validation(step, loss, time.perf_counter() - started)
-        return loss
+            valid_step, valid_loss = step, validation_loss(model, valid, ranks)
+            log.validation(step, valid_loss, time.perf_counter() - started)
+            if ranks.is_main:
+                saves.add_best(model, step, valid_loss)
 
-    def save(name: str) -> None:
-        if ranks.is_main:
-            with log.paused():
-                checkpoints.save_recipe(model, work_dir / name, base, step)
+    def save() -> None:
+        nonlocal saved_step
+        look_at_losses()
+        if not _are_finite(trained):
+            raise UserError(
+                f"the weights after step {step} are no numbers and are not saved; use a lower --lr or --clip"
+            )
+        with log.paused():
+            of_ranks = dist.gather_to_main(_of_this_rank(trained, ranks), ranks)
+            if ranks.is_main:
+                shared = dict(step=step, valid_step=valid_step, valid_loss=valid_loss, log=log.state())
+                shared |= dict(optimizer=optimizer.state_dict(), scaler=scaler.state_dict(), ranks=of_ranks)
+                saves.add(model, step, shared)
+        saved_step = step
 
-    model.train()
-    for step, (epoch, in_epoch, batch) in zip(range(1, optim.max_step + 1), train_split.stream(), strict=False):
-        lr = learning_rate(optim, step - 1)
-        with dist.autocast(ranks.device, config.precision):
-            loss = masked_loss(model, batch, config.label_smooth)
-        scaler.scale(loss / optim.grad_acc).backward()
-        if step % optim.grad_acc == 0:
-            dist.average_gradients(trained, ranks.world_size)
-            scaler.unscale_(optimizer)
-            if optim.clip > 0:
-                torch.nn.utils.clip_grad_norm_(trained, optim.clip)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
+    def update(lr: float, items: list[int]) -> Tensor | None:
+        """Take one step of the optimiser; return how many ranks were asked to stop, as `average_gradients` does."""
+        flags = dist.average_gradients(trained, ranks.world_size, request.number is not None)
+        scaler.unscale_(optimizer)
+        if optim.clip > 0:
+            torch.nn.utils.clip_grad_norm_(trained, optim.clip)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        if config.skip_nan and not scaler.is_enabled() and not _are_finite(p.grad for p in trained):
+            log.skipped(step, items, "a gradient is no number")
+        else:
             scaler.step(optimizer)
             scaler.update()
-            optimizer.zero_grad()
-        log.add(loss.detach(), batch)
+        optimizer.zero_grad()
+        return flags
 
-        if step % config.log_interval == 0:
-            log.interval(epoch, step, in_epoch, lr, learning_rate(optim, step))
-        if step % config.eval_interval == 0:
-            valid_loss = validate(step)
-        if step % config.save_interval == 0:
-            save(f"model.{step}.pt")
-    if step % config.eval_interval:
-        valid_loss = validate(step)
-    save("model.final.pt")
-    if ranks.is_main and (lora := adapter_config(model)):
-        checkpoints.save_adapters(adapter_tensors(model), work_dir / "adapter.safetensors", lora, base, step)
+    model.train()
+    flags = None
+    with requests() as request:
+        steps = range(done + 1, optim.max_step + 1)
+        for step, (epoch, in_epoch, items, batch) in zip(steps, train_split.stream(skip=done), strict=False):
+            lr = learning_rate(optim, step - 1)
+            with dist.autocast(ranks.device, config.precision):
+                loss = masked_loss(model, batch, config.label_smooth)
+            if config.skip_nan and not torch.isfinite(loss):
+                log.skipped(step, items, f"the loss is {loss.item()}")
+            else:
+                log.add(loss.detach(), batch.n_tokens)
+                items_of.append((step, items))
+                if is_cpu:
+                    look_at_losses()
+                scaler.scale(loss / optim.grad_acc).backward()
+            asked = request.number is not None if ranks.world_size == 1 else flags is not None and flags.item() > 0
+            if step % optim.grad_acc == 0:
+                flags = update(lr, items)
+
+            if step % config.log_interval == 0:
+                look_at_losses()
+                log.interval(epoch, step, in_epoch, lr, learning_rate(optim, step))
+            if step % config.eval_interval == 0:
+                validate()
+            stopping = asked and step % optim.grad_acc == 0
+            if step % config.save_interval == 0 or stopping:
+                save()
+            if stopping:
+                log.close()
+                how = f"stopped and saved at step {step}; the same command with --resume goes on"
+                raise Stopped(request.number or signal.SIGTERM, how if ranks.is_main else "")
+    if saved_step != step:
+        save()
+    if valid_step != step:
+        validate()
+    if ranks.is_main:
+        saves.finish(model, step)
     log.close()
     return valid_loss
+
+
+def _are_finite(tensors) -> bool:
+    return all(torch.isfinite(tensor).all() for tensor in tensors if tensor is not None)
+
+
+def _of_this_rank(trained: list[torch.nn.Parameter], ranks: dist.Ranks) -> dict:
+    """Return what a save must hold of every rank: its random state and, between two updates, what it has accumulated."""
+    return {
+        "cpu_rng": torch.get_rng_state(),
+        "gpu_rng": torch.cuda.get_rng_state(ranks.device) if ranks.device.type == "cuda" else None,
+        "grads": [None if p.grad is None else p.grad.cpu() for p in trained],
+    }
+
+
+def _restore(
+    state: dict,
+    model: GPT2,
+    optimizer: AdamW,
+    scaler: torch.amp.GradScaler,
+    trained: list[torch.nn.Parameter],
+    ranks: dist.Ranks,
+) -> None:
+    """Undo a save: weights, optimiser, scaler, and this rank's share."""
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, tensor in state["model"].items():
+            parameters[name].copy_(tensor)
+    optimizer.load_state_dict(state["optimizer"])
+    scaler.load_state_dict(state["scaler"])
+    own = state["ranks"][ranks.rank]
+    torch.set_rng_state(own["cpu_rng"])
+    if own["gpu_rng"] is not None and ranks.device.type == "cuda":
+        torch.cuda.set_rng_state(own["gpu_rng"], ranks.device)
+    for parameter, grad in zip(trained, own["grads"], strict=True):
+        parameter.grad = None if grad is None else grad.to(parameter.device)

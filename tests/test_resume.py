@@ -1,0 +1,403 @@
+"""A run that is stopped, killed or damaged goes on: the same numbers bit for bit, and nothing half-written is ever picked up."""
+
+import errno
+import json
+import math
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import gpt2_ft
+import toy
+from lora_nlg import cli, files, tensor_files, train
+
+SRC = Path(__file__).resolve().parents[1] / "src"
+# Dropout draws random numbers at every step, updates come every second one, and log lines every third.
+FLAGS = (
+    "--precision fp64 --device cpu --lora_dim 4 --lora_alpha 32 --lora_dropout 0.3 --lr 0.01 --correct_bias --grad_acc 2 "
+    "--train_batch_size 4 --max_step 14 --log_interval 3 --eval_interval 5 --save_interval 3 --random_seed 110"
+).split()
+
+
+class PowerCut(BaseException):
+    """Ends a run like a power cut: nothing of ours catches it."""
+
+
+@pytest.fixture
+def flags(tmp_path):
+    """Flags of a toy run in tmp_path/work."""
+    (tmp_path / "config.json").write_text(json.dumps(vars(toy.CONFIG)))
+    save_file(toy.tensors(0), tmp_path / "base.safetensors")
+    for name, n in (("train", 22), ("valid", 12)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(vars(e)) + "\n" for e in toy.examples(n)))
+    paths = (
+        f"--train_data {tmp_path}/train.jsonl --valid_data {tmp_path}/valid.jsonl --model_card {tmp_path}/config.json "
+    )
+    return (paths + f"--init_checkpoint {tmp_path}/base.safetensors --work_dir {tmp_path}/work").split() + FLAGS
+
+
+def results(work_dir: Path) -> tuple[list[dict], dict[str, torch.Tensor]]:
+    """The log without its times, and the final weights."""
+    lines = [json.loads(line) for line in (work_dir / "log.jsonl").read_text().splitlines()]
+    for line in lines:
+        for fields in (line, line.get("eval", {})):
+            for name in ("ms_per_batch", "tokens_per_s", "seconds"):
+                fields.pop(name, None)
+    return lines, torch.load(work_dir / "model.final.pt", weights_only=True)["model_state_dict"]
+
+
+def same(first, second) -> bool:
+    return first[0] == second[0] and all(torch.equal(t, second[1][name]) for name, t in first[1].items())
+
+
+def cut_at(monkeypatch, step: int) -> None:
+    """Let the power fail in the middle of `step`."""
+    count = iter(range(1, 10_000))
+    real = train.masked_loss
+
+    def masked_loss(model, batch, *smoothing):
+        if model.training and next(count) == step:
+            raise PowerCut
+        return real(model, batch, *smoothing)
+
+    monkeypatch.setattr(train, "masked_loss", masked_loss)
+
+
+@pytest.fixture
+def whole_run(flags, tmp_path, capsys):
+    """The results of the run without an interruption."""
+    gpt2_ft.main([*flags, "--work_dir", str(tmp_path / "whole")])
+    return results(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("step", [4, 5, 7, 9, 10, 12, 13, 14])
+def test_a_resumed_run_is_the_same_bit_for_bit(step, flags, tmp_path, whole_run, monkeypatch, capsys):
+    """Fails when the random state, Adam's averages, gradients between two updates, the item order or an unfinished log
+    interval are left out of a save (each was)."""
+    with monkeypatch.context() as cut:
+        cut_at(cut, step)
+        with pytest.raises(PowerCut):
+            gpt2_ft.main(flags)
+    assert not (tmp_path / "work/model.final.pt").exists()
+    assert gpt2_ft.main([*flags, "--resume"]) == 0
+    assert f"going on from step {(step - 1) // 3 * 3}" in capsys.readouterr().out
+    assert same(results(tmp_path / "work"), whole_run)
+
+
+def test_a_run_cut_many_times_is_the_same(flags, tmp_path, whole_run, monkeypatch, capsys):
+    for step in (4, 4, 2, 5):
+        with monkeypatch.context() as cut:
+            cut_at(cut, step)
+            with pytest.raises(PowerCut):
+                gpt2_ft.main([*flags, "--resume", "auto"])
+    assert gpt2_ft.main([*flags, "--resume", "auto"]) == 0
+    assert same(results(tmp_path / "work"), whole_run)
+
+
+@pytest.fixture
+def cut_run(flags, tmp_path, monkeypatch, capsys):
+    """The work dir of a run cut in step 11, with saves of steps 3, 6 and 9."""
+    with monkeypatch.context() as cut:
+        cut_at(cut, 11)
+        with pytest.raises(PowerCut):
+            gpt2_ft.main(flags)
+    capsys.readouterr()
+    return tmp_path / "work"
+
+
+def test_an_unfinished_run_is_not_thrown_away_by_the_same_command(cut_run, flags):
+    with pytest.raises(cli.UserError, match=r"saved at step 9; pass --resume to go on with it, or --resume never"):
+        gpt2_ft.main(flags)
+    assert gpt2_ft.main([*flags, "--resume", "never"]) == 0
+
+
+def test_a_finished_run_is_not_trained_again(cut_run, flags, capsys):
+    gpt2_ft.main([*flags, "--resume"])
+    before = {path.name: path.stat().st_mtime_ns for path in cut_run.iterdir()}
+    assert gpt2_ft.main([*flags, "--resume", "auto"]) == 0
+    assert "finished at step 14" in capsys.readouterr().out
+    del before["run.json"]
+    assert all((cut_run / name).stat().st_mtime_ns == time for name, time in before.items())
+
+
+def test_an_earlier_step_can_be_chosen(cut_run, flags, whole_run, capsys):
+    assert gpt2_ft.main([*flags, "--resume", "6"]) == 0
+    assert "going on from step 6" in capsys.readouterr().out
+    assert same(results(cut_run), whole_run)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("--resume 7", "no save of step 7; it has 3, 6, 9"),
+        ("--resume soon", "--resume must be auto, never or the step of a save"),
+        ("--resume --lr 0.02", "other settings (optim.lr 0.01, now 0.02)"),
+        ("--resume auto --lora_dropout 0", "other settings (lora.dropout 0.3, now 0.0)"),
+        ("--resume --train_batch_size 2", "other settings (train.train_batch_size 4, now 2)"),
+        ("--resume --init_checkpoint random", "other settings (base.sha256"),
+        ("--resume --work_dir {0}/elsewhere", "elsewhere holds no run to go on with"),
+    ],
+)
+def test_what_cannot_be_resumed_is_said(cut_run, flags, given, words):
+    with pytest.raises(cli.UserError) as error:
+        gpt2_ft.main([*flags, *given.format(cut_run.parent).split()])
+    assert words in str(error.value)
+
+
+def test_other_data_are_other_settings(cut_run, flags):
+    with open(cut_run.parent / "train.jsonl", "a") as file:
+        file.write(json.dumps(vars(toy.examples(23)[22])) + "\n")
+    with pytest.raises(cli.UserError, match="other settings"):
+        gpt2_ft.main([*flags, "--resume"])
+
+
+def test_intervals_may_change(cut_run, flags, whole_run):
+    assert gpt2_ft.main([*flags, "--resume", "--save_interval", "2", "--keep_last", "1"]) == 0
+    assert torch.equal(*(r[1]["module.transformer.h.1.attn.c_attn.lora_B"] for r in (results(cut_run), whole_run)))
+
+
+# Damage
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "delete"])
+@pytest.mark.parametrize("name", ["model.9.pt", "state.9.pt"])
+def test_a_damaged_save_is_named_and_the_one_before_is_offered(cut_run, flags, whole_run, damage, name, capsys):
+    """Fails when the hash is not checked: a flipped bit in the weights would go on unseen."""
+    path = cut_run / name
+    {"flip": lambda: flip(path), "cut": lambda: path.write_bytes(path.read_bytes()[:-9]), "delete": path.unlink}[
+        damage
+    ]()
+    with pytest.raises(cli.UserError, match=rf"{name} is (damaged|missing).*step 6 is whole: pass --resume 6"):
+        gpt2_ft.main([*flags, "--resume"])
+    assert gpt2_ft.main([*flags, "--resume", "auto"]) == 0  # what a scheduler runs at night
+    assert f"{name} is" in capsys.readouterr().err
+    assert same(results(cut_run), whole_run)
+
+
+def test_nothing_whole_and_a_damaged_list(cut_run, flags):
+    for step in (3, 6, 9):
+        flip(cut_run / f"state.{step}.pt")
+    with pytest.raises(cli.UserError, match="no earlier save is whole; pass --resume never"):
+        gpt2_ft.main([*flags, "--resume", "auto"])
+    (cut_run / "saves.json").write_text('{"saves": [')
+    with pytest.raises(cli.UserError, match=r"saves.json is damaged .* pass --resume never to start anew"):
+        gpt2_ft.main([*flags, "--resume"])
+
+
+def test_files_that_are_not_listed_are_never_picked_up(cut_run, flags, whole_run):
+    """What a process leaves that is killed within a save: a whole file without its partner, and temporary ones."""
+    (cut_run / "model.12.pt").write_bytes(b"half")
+    (cut_run / ".state.12.pt.x1y2.tmp").write_bytes(b"half")
+    assert gpt2_ft.main([*flags, "--resume"]) == 0
+    assert same(results(cut_run), whole_run)
+    assert not list(cut_run.glob(".*"))
+
+
+def test_the_newest_saves_and_the_best_are_kept(flags, tmp_path, capsys):
+    gpt2_ft.main([*flags, "--keep_last", "2", "--eval_interval", "1"])
+    work = tmp_path / "work"
+    assert sorted(p.name for p in work.glob("*.[0-9]*.pt")) == [
+        "model.12.pt",
+        "model.14.pt",
+        "state.12.pt",
+        "state.14.pt",
+    ]
+    listed = json.loads((work / "saves.json").read_text())
+    evals = [line["eval"] for line in results(work)[0] if "eval" in line]
+    best = min(evals, key=lambda e: e["valid_loss"])
+    assert (listed["best"]["step"], listed["best"]["valid_loss"]) == (best["step"], best["valid_loss"])
+    assert listed["final"]["step"] == 14
+    for entry in (listed["best"], listed["final"], *listed["saves"]):
+        assert all(files.sha256(work / name) == digest for name, digest in entry["files"].items())
+
+
+def test_a_disk_that_fills_up_leaves_the_last_save(flags, tmp_path, whole_run, monkeypatch, capsys):
+    """The kernel refuses to let a file grow any further, as a full disk does."""
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    real, count = tensor_files.torch.save, iter(range(100))
+
+    def save(content, file):
+        if (
+            next(count) == 6
+        ):  # the state of step 9, after two files of steps 3 and 6, the best, and the weights of step 9
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, unlimited[1]))
+        real(content, file)
+
+    monkeypatch.setattr(tensor_files.torch, "save", save)
+    try:
+        with pytest.raises(
+            cli.UserError, match=r"cannot write .*state\.9\.pt.*free space; the save of step 6 is whole"
+        ):
+            gpt2_ft.main(flags)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert not list((tmp_path / "work").glob(".*"))
+    assert gpt2_ft.main([*flags, "--resume"]) == 0
+    assert "going on from step 6" in capsys.readouterr().out
+    assert same(results(tmp_path / "work"), whole_run)
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_first_step(flags, tmp_path, monkeypatch, capsys):
+    def refuse(*args, **kwargs):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(files.tempfile, "mkstemp", refuse)
+    with pytest.raises(cli.UserError, match=r"cannot write .*run\.json: Read-only file system"):
+        gpt2_ft.main(flags)
+    assert "epoch" not in capsys.readouterr().out
+
+
+def test_a_disk_that_returns_other_bytes_is_noticed(flags, tmp_path, monkeypatch, capsys):
+    from lora_nlg import saves
+
+    monkeypatch.setattr(saves, "sha256", lambda path: "0" * 64)
+    with pytest.raises(cli.UserError, match=r"model\.3\.pt reads back other than it was written"):
+        gpt2_ft.main(flags)
+
+
+# Numbers that go wrong
+
+
+def not_a_number_at(monkeypatch, step: int, value: float = math.nan) -> None:
+    count = iter(range(1, 10_000))
+    real = train.masked_loss
+
+    def masked_loss(model, batch, *smoothing):
+        loss = real(model, batch, *smoothing)
+        return loss * value if model.training and next(count) == step else loss
+
+    monkeypatch.setattr(train, "masked_loss", masked_loss)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_stops_the_run(flags, tmp_path, monkeypatch, value, capsys):
+    """With its step, its items and the last good save. Fails when weights are saved that it has already reached."""
+    items = next(i for n, i in enumerate(train_items(tmp_path), 1) if n == 8)
+    not_a_number_at(monkeypatch, 8, value)
+    with pytest.raises(cli.UserError) as error:
+        gpt2_ft.main(flags)
+    said = str(error.value)
+    assert f"the loss of step 8 is {value}, on the items {', '.join(map(str, items))} (counted from 0)" in said
+    assert "the save of step 6 is whole; go on with --resume and --skip_nan" in said
+    assert not (tmp_path / "work/model.9.pt").exists()
+
+
+def train_items(tmp_path):
+    from lora_nlg.examples import ItemOrder
+
+    order = ItemOrder(22, 4, 110)
+    return [items for epoch in (1, 2, 3) for items in order.epoch(epoch)]
+
+
+def test_skip_nan_leaves_the_batch_out(flags, tmp_path, monkeypatch, capsys):
+    not_a_number_at(monkeypatch, 8)
+    assert gpt2_ft.main([*flags, "--skip_nan"]) == 0
+    lines, weights = results(tmp_path / "work")
+    skipped = [line["skipped"] for line in lines if "skipped" in line]
+    assert [s["step"] for s in skipped] == [8] and len(skipped[0]["items"]) == 4
+    assert all(math.isfinite(line["loss"]) for line in lines if "loss" in line)
+    assert all(torch.isfinite(t).all() for t in weights.values())
+
+
+def test_skip_nan_leaves_a_gradient_out_that_is_no_number(flags, tmp_path, monkeypatch, capsys):
+    real = train.dist.average_gradients
+
+    def average_gradients(parameters, world_size, flag):
+        if next(count) == 3:
+            parameters[0].grad[0, 0] = math.inf
+        return real(parameters, world_size, flag)
+
+    count = iter(range(100))
+    monkeypatch.setattr(train.dist, "average_gradients", average_gradients)
+    assert gpt2_ft.main([*flags, "--skip_nan"]) == 0
+    lines, weights = results(tmp_path / "work")
+    assert [line["skipped"]["step"] for line in lines if "skipped" in line] == [8]
+    assert all(torch.isfinite(t).all() for t in weights.values())
+
+
+def test_weights_that_are_no_numbers_are_not_saved(flags, tmp_path, monkeypatch, capsys):
+    real = train.dist.average_gradients
+
+    def average_gradients(parameters, world_size, flag):
+        if next(count) == 2:  # the update of step 6
+            parameters[0].grad[0, 0] = math.inf
+        return real(parameters, world_size, flag)
+
+    count = iter(range(100))
+    monkeypatch.setattr(train.dist, "average_gradients", average_gradients)
+    with pytest.raises(cli.UserError, match="weights after step 6 are no numbers"):
+        gpt2_ft.main(flags)
+    assert not (tmp_path / "work/model.6.pt").exists()
+
+
+# Signals and kills, in processes of their own
+
+
+def start(flags, *more: str) -> subprocess.Popen:
+    command = [sys.executable, str(SRC / "gpt2_ft.py"), *flags, *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def wait_for(condition, process: subprocess.Popen, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end and process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+LONG = ("--max_step", "4000", "--save_interval", "50", "--log_interval", "50", "--eval_interval", "100000")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_says_how_to_go_on(number, code, flags, tmp_path):
+    process = start([*flags, *LONG])
+    wait_for((tmp_path / "work/saves.json").exists, process)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == code
+    step = json.loads((tmp_path / "work/saves.json").read_text())["saves"][-1]["step"]
+    assert f"stopped and saved at step {step}; the same command with --resume goes on" in said
+    assert "Traceback" not in said
+    again = start([*flags, *LONG, "--max_step", "4000", "--resume"])
+    assert again.stdout.readline().startswith(f"going on from step {step:,}")
+    again.kill()
+    again.communicate()
+
+
+def test_killed_at_twenty_random_moments(flags, tmp_path, capsys):
+    """SIGKILL at any moment, within a save as well: saves come every step. Nothing is lost but the steps since the last one."""
+    many = [*flags, "--max_step", "300", "--save_interval", "1", "--eval_interval", "1000", "--keep_last", "2"]
+    gpt2_ft.main([*many, "--work_dir", str(tmp_path / "whole"), "--save_interval", "1000"])
+    work, moments, reached = tmp_path / "work", random.Random(5), 0
+    for _ in range(20):
+        process = start(many, "--resume", "auto")
+        if reached:
+            assert process.stdout.readline() == f"going on from step {reached}\n"
+        wait_for(lambda: step_of(work) > reached, process)  # noqa: B023  (called before reached changes)
+        time.sleep(moments.random() * 0.05)
+        process.kill()
+        process.communicate()
+        reached = step_of(work)
+    assert reached < 300
+    assert gpt2_ft.main([*many, "--resume"]) == 0
+    assert same(results(work), results(tmp_path / "whole"))
+
+
+def step_of(work: Path) -> int:
+    manifest = work / "saves.json"
+    saves = json.loads(manifest.read_text())["saves"] if manifest.exists() else []
+    return saves[-1]["step"] if saves else 0
