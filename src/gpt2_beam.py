@@ -20,6 +20,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seq_len", type=int, default=512, help="a context keeps its last seq_len - eval_len ids")
     p.add_argument("--work_dir", default="trained_models/run", help="default: %(default)s")
     p.add_argument("--output_file", help="default: beam_prediction.jsonl; a relative path is in the work dir")
+    p.add_argument(
+        "--resume", action="store_true", help="go on with what an interrupted run with the same settings has decoded"
+    )
 
     rules = p.add_argument_group("search")
     rules.add_argument("--beam", type=int, default=1)
@@ -50,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch
 
-    from lora_nlg import checkpoints, decode, dist, examples, files, lora, record
+    from lora_nlg import checkpoints, decode, dist, examples, files, lora, record, signals
 
     precision = cli.chosen_precision(args)
     model_config = config.model_config(args.model_card)
@@ -66,11 +69,6 @@ def main(argv: list[str] | None = None) -> int:
     n_cut = sum(len(line.context) > longest for line in lines)
 
     ranks = dist.start(args.device, args.rank, args.world_size, args.local_rank)
-    output = Path(args.work_dir) / (args.output_file or "beam_prediction.jsonl")
-    run = record.Record(
-        output.with_suffix(".run.json"), argv or sys.argv[1:], model=model_config, search=rules, device=str(ranks.device),
-        world_size=ranks.world_size, precision=precision, batch_size=args.batch_size,
-    )  # fmt: skip
     adapters = checkpoints.read(args.lora_checkpoint) if args.lora_checkpoint else None
     generator = torch.Generator().manual_seed(args.random_seed)
     model = checkpoints.base_model(model_config, args.init_checkpoint, generator, precision, adapters)
@@ -78,23 +76,60 @@ def main(argv: list[str] | None = None) -> int:
         lora.add_adapters(model, adapters.lora_config(args.lora_dim, args.lora_alpha))
         checkpoints.load_adapters(model, adapters)
         lora.merge_adapters(model)
+    output = Path(args.work_dir) / (args.output_file or "beam_prediction.jsonl")
+    decisive = dict(model=model_config, weights=checkpoints.fingerprint(model), search=rules, precision=precision)
+    run = record.Record(
+        output.with_suffix(".run.json"), argv or sys.argv[1:], **decisive, data=files.sha256(args.data), seq_len=args.seq_len,
+        device=str(ranks.device), world_size=ranks.world_size, batch_size=args.batch_size,
+    )  # fmt: skip
+    if args.resume and dist.from_main(ranks.is_main and is_decoded(output, run), ranks):
+        if ranks.is_main:
+            print(f"{output} is decoded with these settings already; without --resume it is decoded again")
+        dist.stop()
+        return 0
     model.to(ranks.device)
 
     if ranks.is_main:
-        run.write()  # before the first step: a folder that cannot be written is found out now
         print(f"{len(lines):,} lines, {len(set(map(tuple, contexts))):,} distinct inputs, ", end="")
         print(f"beam {args.beam}, {ranks.world_size} × {ranks.device}, {precision}", flush=True)
         if n_cut:
             print(f"warning: {n_cut:,} contexts have more than {longest} ids and keep their last ones", file=sys.stderr)
-    predictions = decode.decode(model, contexts, rules, args.batch_size, ranks, precision)
+    how_to_go_on = (
+        "interrupted; what is decoded is kept, and the same command with --resume goes on" if ranks.is_main else ""
+    )
+    with signals.stopped_by_signals(how_to_go_on):
+        partial = None
+        if ranks.is_main:
+            run.write()  # before the first step: a folder that cannot be written is found out now
+            settings = {name: run.fields["settings"][name] for name in decisive}
+            partial = decode.Partial(output.with_suffix(".partial.jsonl"), settings, args.resume)
+            if partial.decoded:
+                print(f"going on after {len(partial.decoded):,} inputs")
+        predictions = decode.decode(model, contexts, rules, args.batch_size, ranks, precision, partial)
     if ranks.is_main:
         with files.atomic_writer(output) as file:
-            for number, ids in enumerate(predictions):
-                file.write(json.dumps({"id": number, "predict": ids}) + "\n")
-        run.write()
+            for number, decoded in enumerate(predictions):
+                file.write(json.dumps({"id": number, "predict": decoded.predict}) + "\n")
+        distinct = {decoded.context: decoded for decoded in predictions}
+        seconds = [round(decoded.seconds, 3) for decoded in distinct.values()]
+        run.write(sha256=files.sha256(output), input_seconds=seconds)
+        partial.remove()
         print(f"saved {output}")
     dist.stop()
     return 0
+
+
+def is_decoded(output: Path, run) -> bool:
+    """Return whether `output` is what an earlier run with the same settings wrote, unchanged."""
+    from lora_nlg import files
+
+    try:
+        earlier = json.loads(run.path.read_text(encoding="utf-8"))
+        return earlier["settings"] == json.loads(json.dumps(run.fields["settings"])) and earlier[
+            "sha256"
+        ] == files.sha256(output)
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def check_lengths(args: argparse.Namespace, model_config: config.ModelConfig) -> None:

@@ -1,9 +1,11 @@
-"""SIGTERM and Ctrl-C as requests: what runs is finished and saved before the process ends."""
+"""SIGTERM and Ctrl-C: work ends where it can be gone on with."""
 
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+from lora_nlg.cli import Stopped
 
 
 class Request:
@@ -20,12 +22,29 @@ class Request:
 
 
 @contextlib.contextmanager
+def stopped_by_signals(how_to_go_on: str) -> Iterator[None]:
+    """Let SIGTERM and SIGINT raise Stopped within the block: for work that is kept as it comes."""
+
+    def stop(number: int, frame) -> None:
+        raise Stopped(number, how_to_go_on)
+
+    with _handlers(stop):
+        yield
+
+
+@contextlib.contextmanager
 def requests() -> Iterator[Request]:
     """Take SIGTERM and SIGINT as requests within the block."""
     request = Request()
-    before = {number: signal.signal(number, request.take) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with _handlers(request.take):
         yield request
+
+
+@contextlib.contextmanager
+def _handlers(handler: Callable) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

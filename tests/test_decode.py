@@ -1,0 +1,174 @@
+"""Decoding a file: what is decoded is kept as it comes, and a killed process goes on to the same output."""
+
+import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+
+import gpt2_beam
+import toy
+from lora_nlg import cli, decode
+
+SRC = Path(__file__).resolve().parents[1] / "src"
+
+
+@pytest.fixture
+def flags(tmp_path):
+    """Flags that decode 30 toy inputs, two of them on two lines, into tmp_path/work."""
+    (tmp_path / "config.json").write_text(json.dumps(vars(toy.CONFIG)))
+    save_file(toy.tensors(0), tmp_path / "base.safetensors")
+    lines = toy.examples(30) + toy.examples(30)[3:5]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(vars(line)) + "\n" for line in lines))
+    paths = f"--data {tmp_path}/data.jsonl --model_card {tmp_path}/config.json --init_checkpoint {tmp_path}/base.safetensors"
+    search = "--precision fp64 --device cpu --seq_len 64 --eval_len 20 --beam 3 --eos_token_id 162 --batch_size 4"
+    return f"{paths} --work_dir {tmp_path}/work {search}".split()
+
+
+@pytest.fixture
+def whole(flags, tmp_path, capsys):
+    """The output of a run without an interruption."""
+    gpt2_beam.main([*flags, "--work_dir", str(tmp_path / "whole")])
+    return (tmp_path / "whole/beam_prediction.jsonl").read_bytes()
+
+
+def cut_after(monkeypatch, batches: int) -> None:
+    real, count = decode.beam_search, iter(range(100))
+
+    def beam_search(*args):
+        if next(count) == batches:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(decode, "beam_search", beam_search)
+
+
+@pytest.fixture
+def cut_run(flags, tmp_path, monkeypatch, capsys):
+    """A work dir with what three batches of four left."""
+    with monkeypatch.context() as cut:
+        cut_after(cut, 3)
+        with pytest.raises(KeyboardInterrupt):
+            gpt2_beam.main(flags)
+    capsys.readouterr()
+    return tmp_path / "work"
+
+
+def partial(work: Path) -> Path:
+    return work / "beam_prediction.partial.jsonl"
+
+
+def test_it_goes_on_where_it_was_cut(cut_run, flags, whole, monkeypatch, capsys):
+    """Fails when what was decoded is decoded again, lost, or given to another line."""
+    assert not (cut_run / "beam_prediction.jsonl").exists()
+    cut_after(monkeypatch, 5)  # 18 inputs are left: five batches
+    assert gpt2_beam.main([*flags, "--resume"]) == 0
+    assert "going on after 12 inputs" in capsys.readouterr().out
+    assert (cut_run / "beam_prediction.jsonl").read_bytes() == whole
+    assert not partial(cut_run).exists()
+
+
+@pytest.mark.parametrize("tail", [b'{"context": [1, 2], "pre', b"\x00\x00\n", b'{"context": 3}\n'])
+def test_what_a_killed_process_wrote_last_does_not_count(cut_run, flags, whole, tail, capsys):
+    with open(partial(cut_run), "ab") as file:
+        file.write(tail)
+    assert gpt2_beam.main([*flags, "--resume"]) == 0
+    assert "going on after 12 inputs" in capsys.readouterr().out
+    assert (cut_run / "beam_prediction.jsonl").read_bytes() == whole
+
+
+def test_without_the_flag_it_starts_anew(cut_run, flags, whole, capsys):
+    assert gpt2_beam.main(flags) == 0
+    assert "going on" not in capsys.readouterr().out
+    assert (cut_run / "beam_prediction.jsonl").read_bytes() == whole
+
+
+@pytest.mark.parametrize("change", ["--beam 2", "--eval_len 19", "--init_checkpoint random", "--precision fp32"])
+def test_other_settings_start_anew(cut_run, flags, change, capsys):
+    """Fails when a file of other settings is taken up: its predictions would be mixed in without a word."""
+    assert gpt2_beam.main([*flags, *change.split(), "--resume"]) == 0
+    assert "going on" not in capsys.readouterr().out
+
+
+def test_more_data_need_only_the_new_inputs(cut_run, flags, tmp_path, capsys):
+    with open(tmp_path / "data.jsonl", "a") as file:
+        file.write(json.dumps(vars(toy.examples(31)[30])) + "\n")
+    assert gpt2_beam.main([*flags, "--resume"]) == 0
+    assert "going on after 12 inputs" in capsys.readouterr().out
+    assert len((cut_run / "beam_prediction.jsonl").read_text().splitlines()) == 33
+
+
+def test_a_finished_output_is_not_decoded_again(flags, tmp_path, capsys):
+    gpt2_beam.main(flags)
+    output = tmp_path / "work/beam_prediction.jsonl"
+    before = output.stat().st_mtime_ns
+    assert gpt2_beam.main([*flags, "--resume"]) == 0
+    assert "decoded with these settings already" in capsys.readouterr().out
+    assert output.stat().st_mtime_ns == before
+    output.write_text("changed by hand\n")
+    assert gpt2_beam.main([*flags, "--resume"]) == 0
+    assert len(output.read_text().splitlines()) == 32
+
+
+def test_seconds_of_every_distinct_input_are_recorded(flags, tmp_path, capsys):
+    gpt2_beam.main(flags)
+    record = json.loads((tmp_path / "work/beam_prediction.run.json").read_text())
+    assert len(record["input_seconds"]) == 30 and all(seconds > 0 for seconds in record["input_seconds"])
+
+
+def test_a_disk_that_fills_up_is_one_sentence(flags, tmp_path, monkeypatch, capsys):
+    def refuse(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(decode, "open", refuse, raising=False)
+    with pytest.raises(cli.UserError, match=r"cannot write .*partial\.jsonl: No space left on device"):
+        gpt2_beam.main(flags)
+
+
+def start(flags: list[str]) -> subprocess.Popen:
+    command = [sys.executable, str(SRC / "gpt2_beam.py"), *flags, "--resume"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def n_decoded(work: Path) -> int:
+    return max(0, partial(work).read_bytes().count(b"\n") - 1) if partial(work).exists() else 0
+
+
+def test_killed_ten_times_it_writes_the_same_file(flags, tmp_path, whole):
+    """SIGKILL after every batch or two, and at random moments within."""
+    work, moments, reached = tmp_path / "work", random.Random(7), 0
+    one_by_one = [*flags, "--batch_size", "1"]
+    for _ in range(10):
+        process = start(one_by_one)
+        end = time.monotonic() + 60
+        while n_decoded(work) <= reached:
+            assert time.monotonic() < end and process.poll() is None, process.communicate()
+            time.sleep(0.002)
+        time.sleep(moments.random() * 0.02)
+        process.kill()
+        process.communicate()
+        reached = n_decoded(work)
+        if reached >= 26:  # a few are left for the last process
+            break
+    process = start(one_by_one)
+    process.communicate()
+    assert process.returncode == 0
+    assert (work / "beam_prediction.jsonl").read_bytes() == whole
+
+
+def test_a_signal_says_how_to_go_on(flags, tmp_path):
+    lines = [json.dumps(vars(line)) + "\n" for line in toy.examples(200)]
+    (tmp_path / "data.jsonl").write_text("".join(lines))
+    process = start([*flags, "--batch_size", "1"])
+    while n_decoded(tmp_path / "work") == 0:
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.terminate()
+    _, said = process.communicate()
+    assert process.returncode == 143
+    assert "what is decoded is kept, and the same command with --resume goes on" in said
+    assert "Traceback" not in said
