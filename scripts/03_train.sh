@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
 # Usage: bash scripts/03_train.sh [--preset NAME] [--work_dir DIR] [flags of gpt2_ft.py]
 #
-# Trains and leaves model.final.pt, model.STEP.pt, log.jsonl and run.json in trained_models/NAME. The presets' own headers
+# Checks what this and the later steps need, trains, and leaves model.final.pt, model.best.pt, adapter.safetensors, the newest
+# model.STEP.pt and state.STEP.pt, log.jsonl and run.json in trained_models/NAME. The presets' own headers
 # (scripts/presets/) say how long that takes; mini (default) takes about two minutes on 2 CPU cores.
+# An interrupted run goes on from its newest save when the same command is given again; a finished one is not trained again
+# (--resume never starts anew).
 # NPROC=4 uses four processes, one a GPU; NNODES, NODE_RANK and MASTER_ADDR join several machines. Every process takes
 # --train_batch_size examples a step.
 set -euo pipefail
@@ -21,7 +24,9 @@ seed=$(grep -oE -- '--random_seed[= ][0-9]+' <<<"${TRAIN[*]} ${rest[*]-}" | tail
 if [[ -n $CURVE && $seed == *[=\ ]110 && ${NPROC:-1}${NNODES:-1} == 11 && " ${rest[*]-}" != *" --log_interval"* ]]; then
   curve=(--compare_curve "$CURVE")
 fi
+flags=(--model_card "$CARD" --init_checkpoint "$BASE" --train_data "$data/train.jsonl" --valid_data "$data/valid.jsonl"
+  --work_dir "$work_dir" ${LORA[@]+"${LORA[@]}"} "${TRAIN[@]}" ${curve[@]+"${curve[@]}"} --resume auto ${rest[@]+"${rest[@]}"})
+say "Before training"
+"$python" src/preflight.py "${flags[@]}"
 say "Training, preset $preset"
-launch src/gpt2_ft.py --model_card "$CARD" --init_checkpoint "$BASE" \
-  --train_data "$data/train.jsonl" --valid_data "$data/valid.jsonl" --work_dir "$work_dir" \
-  ${LORA[@]+"${LORA[@]}"} "${TRAIN[@]}" ${curve[@]+"${curve[@]}"} ${rest[@]+"${rest[@]}"}
+launch src/gpt2_ft.py "${flags[@]}"

@@ -12,7 +12,7 @@ ensure_setup
 
 decode() { # OUTPUT flags…
   launch src/gpt2_beam.py --model_card "$CARD" --data "$data/test.jsonl" --work_dir "$work_dir" --output_file "$1" \
-    "${@:2}" "${DECODE[@]}" ${rest[@]+"${rest[@]}"}
+    "${@:2}" "${DECODE[@]}" --resume ${rest[@]+"${rest[@]}"}
 }
 
 if [[ -n $COMPARE_WITH_BASE ]]; then

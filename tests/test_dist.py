@@ -2,9 +2,12 @@
 
 import json
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,12 +15,15 @@ import torch
 from safetensors.torch import save_file
 
 import toy
-from lora_nlg import dist
+from lora_nlg import dist, optim, train
 from lora_nlg.cli import UserError
+from lora_nlg.config import OptimConfig, TrainConfig
+from lora_nlg.losses import masked_loss
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 LAUNCHERS = {
     "torchrun": ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"],
+    "four": ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=4"],
     "launch": ["-m", "torch.distributed.launch", "--nproc_per_node=2"],
 }
 
@@ -34,13 +40,19 @@ def folder(tmp_path):
     return tmp_path
 
 
-def run(program: str, folder: Path, flags: str, launcher: list[str]) -> subprocess.CompletedProcess:
+def start(program: str, folder: Path, flags: str, launcher: list[str]) -> subprocess.Popen:
     common = (
         f"--model_card {folder}/config.json --init_checkpoint {folder}/base.safetensors --precision fp64 --device cpu"
     )
     command = [sys.executable, *launcher, str(SRC / program), *common.split(), *flags.split()]
     environment = {**os.environ, "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def run(program: str, folder: Path, flags: str, launcher: list[str]) -> subprocess.CompletedProcess:
+    process = start(program, folder, flags, launcher)
+    said, complaints = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, said, complaints)
 
 
 def free_port() -> int:
@@ -64,34 +76,136 @@ def test_more_ranks_than_batches_is_an_error_not_an_endless_search(folder):
     assert "makes 1 batches of 24, too few for 2 processes" in done.stderr
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_two_ranks_train_as_one_that_accumulates(folder, launcher):
-    """24 items in batches of 4: rank 0 of 2 takes every other item of the same permutation, rank 1 the others. One rank on the
-    batches (rank 0's first, rank 1's first, rank 0's second, …) with --grad_acc 2 takes the same steps, in float64.
+@pytest.mark.parametrize(
+    ("launcher", "world_size", "batch_size"), [("torchrun", 2, 4), ("launch", 2, 4), ("four", 4, 2)]
+)
+def test_ranks_train_as_one_that_accumulates(folder, launcher, world_size, batch_size):
+    """24 items: rank 0 of W takes every Wth item of the same permutation, rank 1 the next ones, and so on. One rank on the
+    batches (every rank's first, every rank's second, …) with --grad_acc W takes the same steps, in float64. Fails when
+    gradients are summed, or weighted by their numbers of tokens, in place of averaged.
     """
-    done = run("gpt2_ft.py", folder, train_flags(folder, "two") + " --max_step 3", LAUNCHERS[launcher])
+    flags = train_flags(folder, "many").replace("--train_batch_size 4", f"--train_batch_size {batch_size}")
+    done = run("gpt2_ft.py", folder, flags + " --max_step 3", LAUNCHERS[launcher])
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("saved") == 1  # rank 0 alone speaks
 
-    from lora_nlg import optim, train
-    from lora_nlg.config import OptimConfig, TrainConfig
-    from lora_nlg.losses import masked_loss
-
     model = toy.model(4, b_is_zero=True)
-    config = TrainConfig(4, 4, random_seed=110, precision="fp64")
-    splits = [train.Split(toy.examples(24), config, dist.Ranks(r, 2, torch.device("cpu"))) for r in (0, 1)]
+    config = TrainConfig(batch_size, 4, random_seed=110, precision="fp64")
+    ranks = [dist.Ranks(r, world_size, torch.device("cpu")) for r in range(world_size)]
+    splits = [train.Split(toy.examples(24), config, rank) for rank in ranks]
     settings = OptimConfig(0.002, 3, correct_bias=True)
     optimizer = optim.build_optimizer(model, settings)
     for step, batches in enumerate(zip(*(split.batches(1) for split in splits), strict=True)):
         for batch in batches:
-            (masked_loss(model, batch) / 2).backward()
+            (masked_loss(model, batch) / world_size).backward()
         optimizer.param_groups[0]["lr"] = optim.learning_rate(settings, step)
         optimizer.step()
         optimizer.zero_grad()
-    saved = torch.load(folder / "two/model.final.pt", weights_only=True)["model_state_dict"]
+    assert step == 2
+    saved = torch.load(folder / "many/model.final.pt", weights_only=True)["model_state_dict"]
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             assert torch.allclose(saved[f"module.transformer.{name}"], parameter, rtol=1e-9, atol=1e-15)
+
+
+def test_two_ranks_resume_bit_for_bit(folder):
+    """Each rank has its own random state, dropout's. Fails when both ranks go on with the first one's."""
+    flags = train_flags(folder, "whole") + " --lora_dropout 0.3 --grad_acc 2 --max_step 9 --save_interval 3"
+    assert run("gpt2_ft.py", folder, flags, LAUNCHERS["torchrun"]).returncode == 0
+    shutil.copytree(folder / "whole", folder / "again")
+    saves = json.loads((folder / "again/saves.json").read_text())
+    (folder / "again/saves.json").write_text(json.dumps(saves | {"saves": saves["saves"][:1], "final": None}))
+    done = run("gpt2_ft.py", folder, flags.replace("/whole", "/again") + " --resume", LAUNCHERS["torchrun"])
+    assert "going on from step 3" in done.stdout
+    whole, again = (
+        torch.load(folder / name / "model.final.pt", weights_only=True)["model_state_dict"]
+        for name in ("whole", "again")
+    )
+    assert all(torch.equal(tensor, again[name]) for name, tensor in whole.items())
+    one = run("gpt2_ft.py", folder, flags.replace("/whole", "/again") + " --resume", [])
+    assert one.returncode == 2 and "world_size 2, now 1" in one.stderr
+
+
+def long_run(folder: Path, *launcher: str) -> subprocess.Popen:
+    """Start two ranks on a run that lasts until it is stopped."""
+    flags = (
+        train_flags(folder, "work") + " --max_step 100000 --save_interval 20 --log_interval 20 --eval_interval 1000000 "
+    )
+    return start("gpt2_ft.py", folder, flags + "--resume auto", [*LAUNCHERS["torchrun"], *launcher])
+
+
+def wait_for_step(folder: Path, process: subprocess.Popen, step: int) -> None:
+    end = time.monotonic() + 120
+    while saved_step(folder) < step:
+        assert time.monotonic() < end and process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+def saved_step(folder: Path) -> int:
+    path = folder / "work/saves.json"
+    return json.loads(path.read_text())["saves"][-1]["step"] if path.exists() else 0
+
+
+def workers(launcher: subprocess.Popen) -> list[int]:
+    """The process ids of a launcher's ranks."""
+    children = subprocess.run(["pgrep", "-P", str(launcher.pid)], capture_output=True, text=True).stdout.split()
+    return [int(pid) for pid in children]
+
+
+def test_a_rank_that_dies_ends_the_job(folder):
+    """Within a minute, with an error, and without leaving the other rank behind."""
+    process = long_run(folder)
+    wait_for_step(folder, process, 20)
+    ranks = workers(process)
+    os.kill(ranks[1], signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
+
+
+def test_torchrun_restarts_and_goes_on_by_itself(folder):
+    """The second attempt starts from the last save, not from the beginning."""
+    process = long_run(folder, "--max_restarts=1")
+    wait_for_step(folder, process, 20)
+    at = saved_step(folder)
+    os.kill(workers(process)[1], signal.SIGKILL)
+    wait_for_step(folder, process, at + 100)
+    process.terminate()
+    said, _ = process.communicate(timeout=60)
+    resumed = [
+        int(line.split()[-1].replace(",", "")) for line in said.splitlines() if line.startswith("going on from step")
+    ]
+    assert len(resumed) == 1 and resumed[0] >= at
+
+
+def test_a_signal_to_the_launcher_saves_on_one_agreed_step(folder):
+    """Fails when each rank stops by itself: one would wait for the other's gradients."""
+    process = long_run(folder)
+    wait_for_step(folder, process, 20)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert f"stopped and saved at step {saved_step(folder)};" in said
+    assert said.count("stopped and saved") == 1
+
+
+def test_two_nodes(folder):
+    """Two launchers that meet at one address, as on two machines; the first one's rank 0 writes."""
+    flags = train_flags(folder, "nodes") + " --max_step 3"
+    port = free_port()
+    launchers = [
+        ["-m", "torch.distributed.run", "--nnodes=2", f"--node_rank={n}", "--nproc_per_node=1", "--master_addr=127.0.0.1",
+         f"--master_port={port}"] for n in (0, 1)
+    ]  # fmt: skip
+    nodes = [start("gpt2_ft.py", folder, flags, launcher) for launcher in launchers]
+    said = [node.communicate(timeout=120) for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert "saved" in said[0][0] and "saved" not in said[1][0]
+    alone = run("gpt2_ft.py", folder, train_flags(folder, "one") + " --max_step 3", LAUNCHERS["torchrun"])
+    assert alone.returncode == 0
+    first, second = (
+        torch.load(folder / name / "model.final.pt", weights_only=True)["model_state_dict"] for name in ("nodes", "one")
+    )
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
 def test_two_ranks_decode_the_golden_ids_each_input_once(folder):

@@ -28,6 +28,18 @@ def load_encoding(folder: str | Path = "vocab"):
     import tiktoken
 
     folder = Path(folder)
+    check_files(folder)
+    return tiktoken.Encoding(
+        "gpt2",
+        pat_str=PATTERN,
+        mergeable_ranks=token_ranks(folder),
+        special_tokens={END_OF_TEXT: END_OF_TEXT_ID},
+        explicit_n_vocab=END_OF_TEXT_ID + 1,
+    )
+
+
+def check_files(folder: Path) -> None:
+    """Raise UserError when a vocabulary file is missing from `folder` or is not GPT-2's own."""
     for name, expected in VOCAB_FILES.items():
         path = folder / name
         if not path.is_file():
@@ -36,13 +48,6 @@ def load_encoding(folder: str | Path = "vocab"):
             raise UserError(
                 f"{path} is not GPT-2's file (its sha256 differs); replace it with: bash scripts/00_setup.sh"
             )
-    return tiktoken.Encoding(
-        "gpt2",
-        pat_str=PATTERN,
-        mergeable_ranks=token_ranks(folder),
-        special_tokens={END_OF_TEXT: END_OF_TEXT_ID},
-        explicit_n_vocab=END_OF_TEXT_ID + 1,
-    )
 
 
 def token_ranks(folder: Path) -> dict[bytes, int]:

@@ -47,7 +47,7 @@ def start(device: str, rank: int, world_size: int, local_rank: int) -> Ranks:
         raise UserError(
             f"--device {device} would put {on_this_node} processes on one GPU; with --device cuda each takes its own"
         )
-    chosen = _device(device, local_rank if world_size > 1 else 0)
+    chosen = device_of(device, local_rank if world_size > 1 else 0)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if world_size > 1:
@@ -56,7 +56,8 @@ def start(device: str, rank: int, world_size: int, local_rank: int) -> Ranks:
     return Ranks(rank, world_size, chosen)
 
 
-def _device(name: str, local_rank: int) -> torch.device:
+def device_of(name: str, local_rank: int = 0) -> torch.device:
+    """Return the device that `--device` names; raise UserError if this machine has none such."""
     if name.isdecimal():  # the recipe's --device 0
         name = f"cuda:{name}"
     if name == "auto":

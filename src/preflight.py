@@ -1,0 +1,66 @@
+"""Check, before hours of training, what it and the steps after it will need: data, base, vocabulary, Java, disk and memory.
+
+Takes the flags of gpt2_ft.py. Prints one line a check and exits with 2 if any of them fails.
+"""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import gpt2_ft
+from lora_nlg import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+SCORER = ROOT / "eval/e2e/measure_scores.py"
+
+
+def java() -> str:
+    """Run the scorer's two Java programs."""
+    done = subprocess.run([sys.executable, str(SCORER), "--check_java"], capture_output=True, text=True)
+    if done.returncode:
+        raise cli.UserError(done.stderr.strip().removeprefix("measure_scores.py: error: "))
+    return done.stdout.strip()
+
+
+def vocabulary() -> str:
+    """Check GPT-2's vocabulary, which the text step needs."""
+    from lora_nlg import bpe
+
+    bpe.check_files(ROOT / "vocab")
+    return "GPT-2's, by its sha256"
+
+
+def checks(args) -> dict[str, Callable[[], str]]:
+    """Return the checks by name: each says what it found, or raises UserError."""
+    from lora_nlg import needs
+
+    of_run = needs.Run(args)
+    return {
+        "data": of_run.data,
+        "base": of_run.base,
+        "vocabulary": vocabulary,
+        "java": java,
+        "work dir": of_run.work_dir,
+        "disk": of_run.disk,
+        "memory": of_run.memory,
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run all checks, also after one has failed."""
+    args = gpt2_ft.parser().parse_args(argv)
+    failed = 0
+    for name, check in checks(args).items():
+        try:
+            print(f"{name:<10} ok  {check()}", flush=True)
+        except cli.UserError as error:
+            failed += 1
+            print(f"{name:<10} NO  {error}", flush=True)
+    if failed:
+        raise cli.UserError(f"{failed} of the checks above failed; mend what they name before training")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
