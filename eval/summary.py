@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         print_names_copied(inputs, outputs)
         print_samples(inputs, outputs)
     else:
-        print(f"Scored on a part of the {len(inputs)} inputs only.\n")
+        print(f"Scored on {min(map(len, outputs.values()))} of the {len(inputs)} inputs only.\n")
     print_training(training, log)
     print(f"everything is in {args.work_dir}/: scores.json, prediction.txt, log.jsonl, run.json, model.final.pt")
     return 0

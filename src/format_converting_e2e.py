@@ -21,6 +21,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from lora_nlg import e2e_text, files
 
+    files.check_outputs([args.output], inputs=[args.input])
     pairs = e2e_text.read_raw(args.input)
     with files.atomic_writer(args.output) as file:
         for mr, reference in pairs:

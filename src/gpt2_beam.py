@@ -63,6 +63,8 @@ def main(argv: list[str] | None = None) -> int:
         tuple(dict.fromkeys(eos + args.eos_token_id)),
     )  # fmt: skip
     check_lengths(args, model_config)
+    output = Path(args.work_dir) / (args.output_file or "beam_prediction.jsonl")
+    files.check_outputs([output, output.with_suffix(".run.json")], [args.data])
     lines = examples.read_examples(args.data, model_config.vocab_size)
     longest = args.seq_len - args.eval_len
     contexts = [line.context[-longest:] for line in lines]
@@ -76,7 +78,6 @@ def main(argv: list[str] | None = None) -> int:
         lora.add_adapters(model, adapters.lora_config(args.lora_dim, args.lora_alpha))
         checkpoints.load_adapters(model, adapters)
         lora.merge_adapters(model)
-    output = Path(args.work_dir) / (args.output_file or "beam_prediction.jsonl")
     decisive = dict(model=model_config, weights=checkpoints.fingerprint(model), search=rules, precision=precision)
     run = record.Record(
         output.with_suffix(".run.json"), argv or sys.argv[1:], **decisive, data=files.sha256(args.data), seq_len=args.seq_len,

@@ -5,16 +5,21 @@ Input lines with the same context are one input with several references; its pre
 --ref_type e2e: --output_ref_file is one file, the references of an input on consecutive lines and a blank line after each
 input. --ref_type webnlg and dart: it is a folder with reference0 … reference(N-1) for --ref_num N; line i of each belongs
 to input i and is empty where that input has fewer references. In both, line i of --output_pred_file is input i.
+
+--only_predicted leaves out the inputs without a prediction, in both outputs, and says in PRED_FILE.covered.json which are left;
+measure_scores.py reads it and shows the scores as those of a part.
 """
 
 import argparse
 import contextlib
+import json
 import sys
 from pathlib import Path
 
 from lora_nlg import cli
 
 DEFAULT_REF_NUM = 4
+COVERED = ".covered.json"  # after the name of the prediction file
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,7 +45,9 @@ def parser() -> argparse.ArgumentParser:
         choices=("all", "seen", "unseen"),
         help='only inputs whose "cate" is true (seen in training) or false; default: %(default)s',
     )
-    p.add_argument("--only_predicted", action="store_true", help="leave out inputs without a prediction")
+    p.add_argument(
+        "--only_predicted", action="store_true", help="leave out inputs without a prediction; their scores say so"
+    )
     return p
 
 
@@ -53,17 +60,27 @@ def main(argv: list[str] | None = None) -> int:
     if ref_num < 1:
         raise cli.UserError(f"--ref_num must be at least 1, but is {ref_num}")
 
-    from lora_nlg import bpe, e2e_text
+    from lora_nlg import bpe, e2e_text, files
 
+    folder = Path(args.output_ref_file)
+    ref_files = [folder] if args.ref_type == "e2e" else [folder / f"reference{i}" for i in range(ref_num)]
+    given = [path for path in (args.sample_file, args.input_file, args.ref_unique_file) if path]
+    note = Path(args.output_pred_file + COVERED)
+    files.check_outputs([args.output_pred_file, note, *ref_files], inputs=given)
     inputs = e2e_text.read_formatted(args.input_file)
+    e2e_text.check_references(inputs, args.input_file)
     predictions = e2e_text.read_predictions(args.sample_file, bpe.load_encoding(args.vocab), len(inputs))
-    groups = e2e_text.group_lines(inputs, group_keys(args, inputs), predictions, kept_lines(args, inputs))
-    groups = predicted(groups, args)
+    every_group = e2e_text.group_lines(inputs, group_keys(args, inputs), predictions, kept_lines(args, inputs))
+    groups = predicted(every_group, args)
     for group in groups:
         group.references = [e2e_text.standardise(text, args.tokenize, args.lower) for text in group.references]
         group.prediction = e2e_text.standardise(group.prediction, args.tokenize, args.lower)
 
-    write(groups, args.output_pred_file, args.output_ref_file, None if args.ref_type == "e2e" else ref_num)
+    if len(groups) < len(every_group):  # before the texts, so that a part is never without its note
+        write_note(note, every_group)
+    write(groups, args.output_pred_file, ref_files, one_file=args.ref_type == "e2e")
+    if len(groups) == len(every_group):
+        note.unlink(missing_ok=True)
     print(f"decoded {len(groups):,} inputs into {args.output_pred_file}, references in {args.output_ref_file}")
     return 0
 
@@ -112,29 +129,34 @@ def predicted(groups: list, args: argparse.Namespace) -> list:
     return covered
 
 
-def write(groups: list, pred_file: str, ref_file: str, ref_num: int | None) -> None:
-    """Write predictions and references: all of them in one file (`ref_num` None), or the first `ref_num` in a folder."""
+def write_note(path: Path, groups: list) -> None:
+    """Write how many inputs there are, and the numbers, from 0, of those with a prediction."""
+    from lora_nlg import files
+
+    covered = [number for number, group in enumerate(groups) if group.prediction is not None]
+    with files.atomic_writer(path) as file:
+        json.dump({"inputs": len(groups), "covered": covered}, file)
+        file.write("\n")
+
+
+def write(groups: list, pred_file: str, ref_files: list[Path], one_file: bool) -> None:
+    """Write predictions, and references: all of them in `one_file`, or the first of each input in as many files as there are."""
     from lora_nlg import files
 
     with contextlib.ExitStack() as stack:
-        pred = stack.enter_context(files.atomic_writer(pred_file))
-        if ref_num is None:
-            refs = stack.enter_context(files.atomic_writer(ref_file))
-        else:
-            paths = [Path(ref_file) / f"reference{i}" for i in range(ref_num)]
-            ref_files = [stack.enter_context(files.atomic_writer(path)) for path in paths]
+        pred, *refs = [stack.enter_context(files.atomic_writer(path)) for path in (pred_file, *ref_files)]
         for group in groups:
             pred.write(group.prediction + "\n")
-            if ref_num is None:
-                refs.writelines(reference + "\n" for reference in group.references)
-                refs.write("\n")
+            if one_file:
+                refs[0].writelines(reference + "\n" for reference in group.references)
+                refs[0].write("\n")
             else:
-                padded = group.references + [""] * ref_num
-                for file, reference in zip(ref_files, padded, strict=False):
+                padded = group.references + [""] * len(refs)
+                for file, reference in zip(refs, padded, strict=False):
                     file.write(reference + "\n")
-    dropped = 0 if ref_num is None else sum(max(0, len(group.references) - ref_num) for group in groups)
+    dropped = 0 if one_file else sum(max(0, len(group.references) - len(refs)) for group in groups)
     if dropped:
-        print(f"--ref_num {ref_num} left out {dropped:,} references of inputs that have more", file=sys.stderr)
+        print(f"--ref_num {len(refs)} left out {dropped:,} references of inputs that have more", file=sys.stderr)
 
 
 if __name__ == "__main__":

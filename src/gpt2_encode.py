@@ -26,6 +26,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from lora_nlg import bpe, e2e_text, files
 
+    files.check_outputs([args.output], inputs=[args.input])
     encoding = bpe.load_encoding(args.vocab)
     lines = e2e_text.read_formatted(args.input)
     bos = [bpe.END_OF_TEXT_ID] if args.add_bos else []

@@ -71,7 +71,7 @@ def export_model(args: argparse.Namespace, folder: Path) -> None:
 
 def export_adapters(args: argparse.Namespace, output: Path) -> None:
     """Write the adapters alone, without their base."""
-    from lora_nlg import checkpoints
+    from lora_nlg import checkpoints, files
 
     if not args.lora_checkpoint:
         raise cli.UserError(f"--to {args.to} writes adapters; pass them as --lora_checkpoint")
@@ -79,6 +79,8 @@ def export_adapters(args: argparse.Namespace, output: Path) -> None:
         raise cli.UserError(
             f"--init_checkpoint would have no effect: --to {args.to} writes adapters alone; leave it out"
         )
+    if args.to != "peft":
+        files.check_outputs([output], [args.lora_checkpoint])
     adapters = checkpoints.read(args.lora_checkpoint)
     lora_config = adapters.lora_config(args.lora_dim, args.lora_alpha)
     tensors = adapters.adapters()

@@ -176,11 +176,14 @@ def main(argv: list[str] | None = None) -> int:
     import torch
 
     from lora_nlg import checkpoints, curve, dist, examples, files, lora, record, train
-    from lora_nlg.saves import Saves
+    from lora_nlg.saves import RESULTS, Saves
 
     precision = cli.chosen_precision(args)
     model_config = config.model_config(args.model_card)
     config.check_seq_len(args.seq_len, model_config, args.model_card)
+    config.check_rank(args.lora_dim, model_config, args.model_card)
+    work_dir = Path(args.work_dir)
+    files.check_outputs([work_dir / name for name in RESULTS], [args.train_data, args.valid_data])
     train_config = config.TrainConfig(
         args.train_batch_size, args.valid_batch_size, args.seq_len, args.obj, args.label_smooth,
         args.random_seed, precision, args.max_epoch, args.log_interval, args.eval_interval, args.save_interval,
@@ -221,7 +224,6 @@ def main(argv: list[str] | None = None) -> int:
     model.to(ranks.device)
     torch.manual_seed(args.random_seed + ranks.rank)  # dropout differs between ranks
 
-    work_dir = Path(args.work_dir)
     settings = dict(model=model_config, lora=lora_config, optim=optim_config, train=train_config, base=base)
     settings |= dict(world_size=ranks.world_size, train_data=files.sha256(args.train_data))
     run = record.Record(work_dir / "run.json", argv or sys.argv[1:], device=str(ranks.device), **settings)

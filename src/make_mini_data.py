@@ -20,7 +20,7 @@ REFERENCES = 3  # drawn for each training and validation input; those that agree
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("out_dir", type=Path, metavar="OUT_DIR", help="folder to write the three files to")
     parser.add_argument("--seed", type=int, default=1, help="the bundled files were made with 1 (default: %(default)s)")
     args = parser.parse_args(argv)

@@ -31,10 +31,22 @@ def main(argv: list[str] | None = None) -> int:
 
     from lora_nlg import bpe, checkpoints, config, e2e_text, files, layouts, pretrain, venues
 
+    for flag in ("steps", "rows"):
+        if getattr(args, flag) < 1:
+            raise cli.UserError(f"--{flag} must be at least 1, but is {getattr(args, flag)}")
+    if not 0 <= args.random_seed < 2**63:  # what torch takes
+        raise cli.UserError(f"--random_seed must be from 0 to {2**63 - 1}, but is {args.random_seed}")
     model_config = config.model_config(args.model_card)
+    if model_config.vocab_size != config.GPT2_VOCAB_SIZE:
+        raise cli.UserError(
+            f"--model_card {args.model_card} has {model_config.vocab_size} tokens; expected a card with GPT-2's vocabulary, "
+            f"{config.GPT2_VOCAB_SIZE}"
+        )
     optim = config.OptimConfig(
         args.lr, args.steps, 0.01, True, scheduler="cosine", warmup_step=args.warmup_step, clip=1.0
     )
+    output = Path(args.output_dir)
+    files.check_outputs([output / "model.safetensors", output / "config.json"])  # now, not after an hour
     rng = random.Random(args.random_seed)
     if args.texts:
         lines = list(e2e_text.read_pairs(args.texts))
@@ -48,7 +60,6 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{len(ids):,} tokens, {len(used):,} of them different", flush=True)
     model = pretrain.pretrain(ids, used, model_config, optim, args.rows, args.random_seed)
 
-    output = Path(args.output_dir)
     checkpoints.save_compact(model, used, output / "model.safetensors")
     with files.atomic_writer(output / "config.json") as file:
         json.dump({"model_type": "gpt2", **vars(model_config)}, file, indent=1)

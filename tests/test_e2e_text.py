@@ -140,9 +140,9 @@ def test_standardise(tokenize, lower, expected):
 
 def test_predictions_are_cut_at_end_of_text_and_at_a_blank_line(write):
     path = write(
-        '{"id": 1, "predict": [1, 2, 5, 1, 0, 0]}\n{"id": 0, "predict": [2, 4, 1, 5]}\n{"id": 1, "predict": []}\n'
+        '{"id": 1, "predict": [1, 2, 5, 1, 0, 0]}\n{"id": 0, "predict": [2, 4, 1, 5]}\n{"id": 2, "predict": []}\n'
     )
-    assert e2e_text.read_predictions(path, Letters(), 2) == [(1, "a b"), (0, "b"), (1, "")]
+    assert e2e_text.read_predictions(path, Letters(), 3) == [(1, "a b"), (0, "b"), (2, "")]
 
 
 @pytest.mark.parametrize(
@@ -150,6 +150,7 @@ def test_predictions_are_cut_at_end_of_text_and_at_a_blank_line(write):
     [
         ('{"id": 2, "predict": [1]}', ":2: id 2 is no line .* 0 to 1"),
         ('{"id": -1, "predict": [1]}', ":2: id -1 is no line"),
+        ('{"id": 0, "predict": [1]}', ":2: id 0 is in line 1, too"),
         ('{"id": true, "predict": [1]}', ':2: expected a JSON object with a whole number under "id"'),
         ('{"id": 1, "predict": [1, 6]}', ":2: expected token ids from 0 to 5, found 6"),
         ('{"id": 1, "predict": [-1]}', "found -1"),

@@ -76,7 +76,7 @@ def test_without_drop_last_the_rest_is_a_batch():
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("{", "data.jsonl:2: expected"),
+        ("{", "data.jsonl:2: not JSON"),
         ('{"context": [1]}', "data.jsonl:2: expected"),
         ('{"context": 1, "completion": [2]}', "data.jsonl:2: expected"),
         ('{"context": [1], "completion": [211]}', "data.jsonl:2: expected token ids from 0 to 210, found 211"),
@@ -86,7 +86,7 @@ def test_without_drop_last_the_rest_is_a_batch():
         ('{"context": [], "completion": [2]}', "data.jsonl:2: the context is empty"),
         ("[1, 2]", "data.jsonl:2: expected"),
         ("", "data.jsonl:2: the line is blank"),
-        ("\xff", "data.jsonl:2: expected"),
+        ("\xff", "data.jsonl:2: not JSON"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path, line, words):

@@ -355,7 +355,9 @@ def start(flags, *more: str) -> subprocess.Popen:
 def wait_for(condition, process: subprocess.Popen, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end and process.poll() is None, process.communicate()
+        if time.monotonic() > end or process.poll() is not None:
+            process.kill()
+            raise AssertionError(process.communicate())
         time.sleep(0.01)
 
 

@@ -273,7 +273,7 @@ def test_meteor_that_stops_between_two_answers(tmp_path, monkeypatch):
 
 def test_ptb_tokeniser_that_fails_is_one_sentence_with_what_it_said(tmp_path):
     path = fake_java(tmp_path, "cat > /dev/null; echo 'no class' >&2; exit 1")
-    with pytest.raises(UserError, match=r"PTB tokeniser failed under .*: no class"):
+    with pytest.raises(UserError, match=r"PTB tokeniser failed under .*; it said: no class"):
         ptb.tokenise(java.Java(path, "9.9"), [["a"]])
 
 

@@ -63,7 +63,7 @@ def test_a_missing_file_is_named(summary, run, capsys):
 def test_a_part_of_the_inputs_is_said_to_be_one(summary, run, capsys):
     (run / "base.txt").write_text("Nothing .\n")
     assert summary.main([str(run), "--data", str(run / "data.jsonl")]) == 0
-    assert "Scored on a part of the 2 inputs only" in capsys.readouterr().out
+    assert "Scored on 1 of the 2 inputs only" in capsys.readouterr().out
 
 
 def test_a_training_that_did_not_finish_has_no_summary(summary, run, capsys):

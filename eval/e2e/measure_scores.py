@@ -58,10 +58,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
 
-    from e2e_metrics import inputs, java, nist, results, scores
+    from e2e_metrics import files, inputs, java, nist, results, scores
 
+    outputs = [path for path in (args.seg_level, args.json) if path]
+    files.check_outputs(outputs, inputs=[args.references, *args.systems, *([args.src] if args.src else [])])
     references = inputs.read_references(args.references)
     systems = [inputs.read_outputs(path, references) for path in args.systems]
+    coverage = common_coverage(args.systems, systems)
     sources = inputs.read_sources(args.src, len(references.groups)) if args.src else references.sources
     for path, system in zip(args.systems, systems, strict=True):
         if empty := results.count_empty(system.texts):
@@ -76,15 +79,32 @@ def main(argv: list[str] | None = None) -> int:
         results.write_segments(args.seg_level, sources or systems[0].sources, texts[0], scored[0])
     if args.json:
         signature = results.signature(references.groups, definition, runtime)
+        signature["inputs"] = coverage.inputs if coverage else len(references.groups)
         results.write_json(args.json, args.systems, texts, scored, signature)
     if args.header:
         print(results.TABLE_HEADER)
     for path, one in zip(args.systems, scored, strict=True):
+        name = f"{path} ({coverage})" if coverage else path
         if args.table:
-            print(results.table_line(path, one))
+            print(results.table_line(name, one))
         else:
-            print(f"{path}\n{results.for_people(one)}" if len(args.systems) > 1 else results.for_people(one))
+            print(
+                f"{name}\n{results.for_people(one)}" if len(args.systems) > 1 or coverage else results.for_people(one)
+            )
     return 0
+
+
+def common_coverage(paths: list[str], systems: list):
+    """Return which inputs the systems cover, None if all of them; raise UserError if not every system covers the same."""
+    from e2e_metrics import inputs
+
+    notes = [inputs.read_coverage(path, len(system.texts)) for path, system in zip(paths, systems, strict=True)]
+    other = next((path for path, note in zip(paths, notes, strict=True) if note != notes[0]), None)
+    if other is not None:
+        raise errors.UserError(
+            f"{paths[0]} and {other} do not cover the same inputs, so their scores cannot be compared; score each by itself"
+        )
+    return notes[0]
 
 
 if __name__ == "__main__":

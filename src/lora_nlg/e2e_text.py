@@ -14,6 +14,7 @@ from lora_nlg.cli import UserError
 
 SEPARATOR = "||"  # between the MR and the reference of a raw line
 JSON_NAMES = {str: "a string", int: "a whole number", list: "a list"}
+HALF_PAIR = re.compile(r"[\ud800-\udfff]")  # JSON can say what no UTF-8 file can hold
 SLOT = r"(?P<slot>[^|:]+) : (?P<value>[^|]+)"
 
 
@@ -43,7 +44,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[str, str]]:
     except UnicodeDecodeError as error:
         raise UserError(f"{where}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot read {path}: {error.strerror or error}; check the path and its rights") from error
     if where == str(path):
         raise UserError(f"{path} is empty; expected one example a line")
 
@@ -78,21 +79,34 @@ def parse_mr(mr: str, where: str) -> dict[str, str]:
     match = regex.fullmatch(rf"{SLOT}(?: \| {SLOT})*", mr)
     if match is None:
         raise UserError(f"{where}: expected slot : value, with | between slots, found {mr[:60]!r}")
-    return dict(zip(match.captures("slot"), match.captures("value"), strict=True))
+    slots = match.captures("slot")
+    twice = next((slot for slot in slots if slots.count(slot) > 1), None)
+    if twice is not None:
+        raise UserError(f"{where}: the slot {twice!r} is there twice; expected each once, so leave one out")
+    return dict(zip(slots, match.captures("value"), strict=True))
+
+
+def parse_json(text: str, where: str):
+    """Return the value that one line of JSON holds; `where` is its "path:line" for the error."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not JSON ({error}); expected one JSON object a line") from error
 
 
 def read_json_lines(path: str | Path, **types: type) -> list[dict]:
     """Return the JSON object of every line, after checking that it has the keys of `types` with values of those types."""
     objects = []
     for where, text in read_lines(path):
-        try:
-            fields = json.loads(text)
-        except ValueError as error:
-            raise UserError(f"{where}: not JSON ({error}); expected one JSON object a line") from error
+        fields = parse_json(text, where)
         for key, kind in types.items():
             if not isinstance(fields, dict) or type(fields.get(key)) is not kind:
                 raise UserError(
                     f'{where}: expected a JSON object with {JSON_NAMES[kind]} under "{key}", found {text[:60]!r}'
+                )
+            if kind is str and HALF_PAIR.search(fields[key]):
+                raise UserError(
+                    f'{where}: "{key}" holds one half of a surrogate pair such as \\ud83d; expected whole characters'
                 )
         objects.append(fields)
     return objects
@@ -105,6 +119,15 @@ def read_formatted(path: str | Path) -> list[dict]:
     if empty is not None:
         raise UserError(f"{path}:{empty}: the context is empty; expected a meaning representation")
     return lines
+
+
+def check_references(lines: Sequence[dict], path: str | Path) -> None:
+    """Raise UserError when a line of the formatted file `path` has an empty reference: in a reference file it would end its group."""
+    empty = next((number for number, line in enumerate(lines, 1) if not clean(line["completion"])), None)
+    if empty is not None:
+        raise UserError(
+            f"{path}:{empty}: the completion is empty; expected a reference, so fill it in or drop the line"
+        )
 
 
 def clean(text: str) -> str:
@@ -122,9 +145,13 @@ def standardise(text: str, tokenize: bool, lower: bool) -> str:
 
 def read_predictions(path: str | Path, encoding, n_inputs: int) -> list[tuple[int, str]]:
     """Return (input line counted from 0, text) of every {"id": line, "predict": token ids} in `path`, in the file's order."""
-    predictions = []
+    predictions, first_at = [], {}
     for number, fields in enumerate(read_json_lines(path, id=int, predict=list), 1):
         line, ids = fields["id"], fields["predict"]
+        if first_at.setdefault(line, number) != number:
+            raise UserError(
+                f"{path}:{number}: id {line} is in line {first_at[line]}, too; expected each once, so drop one"
+            )
         if not 0 <= line < n_inputs:
             raise UserError(f"{path}:{number}: id {line} is no line of the input file, which has 0 to {n_inputs - 1}")
         bad = next((i for i in ids if type(i) is not int or not 0 <= i < encoding.n_vocab), None)

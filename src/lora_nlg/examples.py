@@ -3,7 +3,6 @@
 Alphabet: B batch, T time, M learnt positions. Token ids are int64.
 """
 
-import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from lora_nlg.cli import UserError
-from lora_nlg.e2e_text import read_lines
+from lora_nlg.e2e_text import parse_json, read_lines
 
 FILLER_SEED = 911  # Kept for parity: the recipe draws the items that fill the last batch from random.Random(911)
 
@@ -50,12 +49,11 @@ def read_examples(path: str | Path, vocab_size: int) -> list[Example]:
 
 
 def _parse_example(line: str, where: str, vocab_size: int) -> Example:
-    try:
-        fields = json.loads(line)
-        example = Example(fields["context"], fields["completion"])
-        ids = example.context + example.completion
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f'{where}: expected {{"context": [ids], "completion": [ids]}}, found {line[:60]!r}') from error
+    fields = parse_json(line, where)
+    if not isinstance(fields, dict) or any(type(fields.get(key)) is not list for key in ("context", "completion")):
+        raise UserError(f'{where}: expected {{"context": [ids], "completion": [ids]}}, found {line[:60]!r}')
+    example = Example(fields["context"], fields["completion"])
+    ids = example.context + example.completion
     bad = next((i for i in ids if type(i) is not int or not 0 <= i < vocab_size), None)
     if bad is not None:
         raise UserError(f"{where}: expected token ids from 0 to {vocab_size - 1}, found {bad!r}")

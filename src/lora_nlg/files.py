@@ -1,10 +1,11 @@
 """Files that are either whole or not there."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -22,6 +23,7 @@ def atomic_writer(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _refuse_folder(path)
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         with open(descriptor, mode, **text) as file:
             yield file
@@ -32,9 +34,7 @@ def atomic_writer(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
         temporary = None
         _sync_folder(path.parent)
     except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; check its folder's rights and free space"
-        ) from error
+        raise _cannot_write(path, error) from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
@@ -51,6 +51,32 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def check_outputs(outputs: Iterable[str | os.PathLike], inputs: Iterable[str | os.PathLike] = ()) -> None:
+    """Raise UserError, before any work is done, for an output that cannot be written, is an input, or is named twice."""
+    taken = {os.path.realpath(path): "is an input, too" for path in inputs}
+    for path in map(Path, outputs):
+        if use := taken.get(os.path.realpath(path)):
+            raise UserError(f"cannot write {path}: it {use}, and would be lost; give the output a name of its own")
+        taken[os.path.realpath(path)] = "is named for two outputs"
+        try:
+            _refuse_folder(path)
+            with tempfile.TemporaryFile(dir=next(folder for folder in path.absolute().parents if folder.exists())):
+                pass
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+
+
+def _refuse_folder(path: Path) -> None:
+    if path.is_dir():  # else it would be found out by the renaming, when all is written
+        raise IsADirectoryError(errno.EISDIR, "it is a folder")
+
+
+def _cannot_write(path: Path, error: OSError) -> UserError:
+    is_file = isinstance(error, FileExistsError | NotADirectoryError)
+    reason = "a part of its path is a file, not a folder" if is_file else error.strerror or error
+    return UserError(f"cannot write {path}: {reason}; check the path, its folder's rights and free space")
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -58,9 +84,12 @@ def _umask() -> int:
 
 
 def sha256(path: str | os.PathLike) -> str:
-    """Return the file's sha256 as 64 hexadecimal digits."""
+    """Return the file's sha256 as 64 hexadecimal digits. Raises UserError when it cannot be read."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
+    try:
+        with open(path, "rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}; check its rights") from error
     return digest.hexdigest()

@@ -17,6 +17,10 @@ def cider(outputs: list[str], references: list[list[str]]) -> np.ndarray:
     """
     from pycocoevalcap.cider.cider import Cider
 
+    if not any(
+        text.split() for group in references for text in group
+    ):  # Cider takes a maximum over the references' words
+        return np.zeros(len(outputs))
     return _segment_scores(Cider(), outputs, references)
 
 

@@ -1,10 +1,11 @@
 """Text files: read with one clear sentence for what is wrong, written whole or not at all."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -48,6 +49,7 @@ def atomic_writer(path: str | os.PathLike) -> Iterator[TextIO]:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _refuse_folder(path)
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         with open(descriptor, "w", encoding="utf-8", newline="\n") as file:
             yield file
@@ -57,11 +59,37 @@ def atomic_writer(path: str | os.PathLike) -> Iterator[TextIO]:
         os.replace(temporary, path)
         temporary = None
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; check its folder's rights and free space") from error
+        raise _cannot_write(path, error) from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+def check_outputs(outputs: Iterable[str | os.PathLike], inputs: Iterable[str | os.PathLike]) -> None:
+    """Raise UserError, before any work is done, for an output that cannot be written, is an input, or is named twice."""
+    taken = {os.path.realpath(path): "is an input, too" for path in inputs}
+    for path in map(Path, outputs):
+        if use := taken.get(os.path.realpath(path)):
+            raise UserError(f"cannot write {path}: it {use}, and would be lost; give the output a name of its own")
+        taken[os.path.realpath(path)] = "is named for two outputs"
+        try:
+            _refuse_folder(path)
+            with tempfile.TemporaryFile(dir=next(folder for folder in path.absolute().parents if folder.exists())):
+                pass
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+
+
+def _refuse_folder(path: Path) -> None:
+    if path.is_dir():  # else it would be found out by the renaming, when all is written
+        raise IsADirectoryError(errno.EISDIR, "it is a folder")
+
+
+def _cannot_write(path: Path, error: OSError) -> UserError:
+    is_file = isinstance(error, FileExistsError | NotADirectoryError)
+    reason = "a part of its path is a file, not a folder" if is_file else error.strerror or error
+    return UserError(f"cannot write {path}: {reason}; check the path, its folder's rights and free space")
 
 
 def sha256(path: str | os.PathLike) -> str:

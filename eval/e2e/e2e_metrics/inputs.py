@@ -6,11 +6,14 @@ same source are the references of one input. In a table of outputs with sources,
 
 import csv
 import io
+import json
 import os
 from dataclasses import dataclass
 
 from e2e_metrics import files
 from e2e_metrics.errors import UserError
+
+COVERED = ".covered.json"  # after a file's name: the note that gpt2_decode.py --only_predicted leaves beside it
 
 # Names of columns, in lower case with blanks and dashes as underscores
 SOURCE = ("mr", "src", "source", "input", "context", "meaning_representation")
@@ -32,6 +35,17 @@ class Outputs:
 
     texts: list[str]
     sources: list[str] | None
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Which of the inputs have outputs, where the others were left out on purpose."""
+
+    inputs: int  # all there are
+    covered: list[int]  # the numbers, from 0, of those with an output
+
+    def __str__(self):
+        return f"{len(self.covered)} of {self.inputs} inputs"
 
 
 def read_references(path: str) -> References:
@@ -76,6 +90,23 @@ def read_sources(path: str, inputs: int) -> list[str]:
     if len(sources) != inputs:
         raise UserError(f"{path} has {len(sources)} sources but the references are of {inputs} inputs")
     return sources
+
+
+def read_coverage(path: str, outputs: int) -> Coverage | None:
+    """Return the note beside `path`, a file of `outputs` outputs, None if there is none. Raises UserError if it is of others."""
+    note = path + COVERED
+    if not os.path.lexists(note):
+        return None
+    try:
+        fields = json.loads(files.read(note))
+        coverage = Coverage(int(fields["inputs"]), list(map(int, fields["covered"])))
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise UserError(
+            f"{note} is damaged; expected what gpt2_decode.py --only_predicted writes: decode again"
+        ) from error
+    if len(coverage.covered) != outputs:
+        raise UserError(f"{note} is of {len(coverage.covered)} outputs but {path} has {outputs}; decode again")
+    return coverage
 
 
 def _is_table(path: str) -> bool:
@@ -145,7 +176,8 @@ def _column(path: str, header: list[str], role: str, names: tuple[str, ...]) -> 
     plain = [cell.strip().lower().replace(" ", "_").replace("-", "_") for cell in header]
     found = [i for i, cell in enumerate(plain) if cell in names]
     if len(found) > 1:
-        raise UserError(f"{path}: the header names more than one {role} column: {', '.join(header[i] for i in found)}")
+        columns = files.one_line(", ".join(header[i] for i in found))
+        raise UserError(f"{path}: the header names more than one {role} column: {columns}")
     return found[0] if found else None
 
 

@@ -16,6 +16,7 @@ PTB_JAR = "tokenizer/stanford-corenlp-3.4.1.jar"
 PARAPHRASES = "meteor/data/paraphrase-en.gz"  # METEOR looks for it beside its jar
 # Nothing of the user's locale may reach a score: METEOR, for one, lower-cases as the locale does, and Turkish has a second i.
 LOCALE_FLAGS = ("-Duser.language=en", "-Duser.country=US", "-Dfile.encoding=UTF-8")
+SAID_LINES = 5  # of what a failed program printed, how much an error repeats
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,31 @@ class Java:
     version: str
 
     def command(self, *arguments: str | Path) -> list[str]:
-        """Return the command line that runs Java with these arguments, whatever the user's locale."""
-        return [self.path, *LOCALE_FLAGS, *map(str, arguments)]
+        """Return the command line that runs Java with these arguments, whatever the user's locale.
+
+        On Linux it gets no network, where users may make network namespaces: neither program has any use for one.
+        """
+        return [*_without_network(), self.path, *LOCALE_FLAGS, *map(str, arguments)]
+
+
+@functools.cache
+def _without_network() -> tuple[str, ...]:
+    """Return the words that start a program without network, none where the system does not have or allow that."""
+    unshare = shutil.which("unshare")
+    if unshare is None:
+        return ()
+    words = (unshare, "--map-root-user", "--net", "--")
+    try:
+        subprocess.run([*words, unshare, "--version"], capture_output=True, timeout=START_TIMEOUT, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return words
+
+
+def said(stderr: bytes) -> str:
+    """Return the last lines that a program printed as one, without the inner lines of a stack trace."""
+    lines = stderr.decode("utf-8", "replace").strip().splitlines()
+    return " / ".join([line for line in lines if not line.startswith("\tat ")][-SAID_LINES:]) or "nothing"
 
 
 def find_java() -> Java:

@@ -33,6 +33,7 @@ class Meteor:
 
     def __init__(self, java: java_runtime.Java, *flags: str):
         jar = java_runtime.data_file(java_runtime.METEOR_JAR)
+        self._java = java.path
         self._command = java.command("-Xmx2G", "-jar", jar, "-", "-", "-stdio", "-l", "en", "-norm", *flags)
 
     def __enter__(self) -> "Meteor":
@@ -43,7 +44,7 @@ class Meteor:
             )
         except OSError as error:
             self._stderr.close()
-            raise UserError(f"cannot start METEOR with {self._command[0]}: {error.strerror}") from error
+            raise UserError(f"cannot start METEOR with {self._java}: {error.strerror}") from error
         self._questions, self._answers = queue.SimpleQueue(), queue.SimpleQueue()
         self._threads = [threading.Thread(target=job, daemon=True) for job in (self._write, self._read)]
         for thread in self._threads:
@@ -113,8 +114,8 @@ class Meteor:
         self._process.kill()
         self._process.wait()
         self._stderr.seek(0)
-        said = self._stderr.read().decode("utf-8", "replace").strip().splitlines()[-5:]
-        return UserError(f"METEOR {what} (Java: {self._command[0]}); it said: {' / '.join(said) or 'nothing'}")
+        said = java_runtime.said(self._stderr.read())
+        return UserError(f"METEOR {what} (Java: {self._java}); it said: {said}")
 
 
 def score(statistics: np.ndarray) -> np.ndarray:

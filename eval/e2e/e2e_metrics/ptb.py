@@ -21,13 +21,16 @@ def tokenise(java: java_runtime.Java, text_sets: list[list[str]]) -> list[list[s
         done = subprocess.run(
             java.command("-cp", jar, *flags), input=text.encode("utf-8"), capture_output=True, timeout=TIMEOUT
         )
-    except subprocess.TimeoutExpired:
-        raise UserError(f"the PTB tokeniser did not finish in {TIMEOUT} s; is the machine overloaded?") from None
+    except subprocess.TimeoutExpired as error:
+        said = java_runtime.said(error.stderr or b"")
+        raise UserError(
+            f"the PTB tokeniser did not finish in {TIMEOUT} s (is the machine overloaded?); it said: {said}"
+        ) from None
     except OSError as error:
         raise UserError(f"cannot start the PTB tokeniser with {java.path}: {error.strerror}") from error
-    lines = done.stdout.decode("utf-8").split("\n")[:-1]
+    lines = done.stdout.decode("utf-8", "replace").split("\n")[:-1]
     if done.returncode or len(lines) != sum(len(texts) + 1 for texts in text_sets):
-        raise UserError(f"the PTB tokeniser failed under {java.path}: {done.stderr.decode('utf-8', 'replace').strip()}")
+        raise UserError(f"the PTB tokeniser failed under {java.path}; it said: {java_runtime.said(done.stderr)}")
     tokenised = []
     for texts in text_sets:
         tokenised.append([_words(line) for line in lines[: len(texts)]])

@@ -1,6 +1,7 @@
 """A sign of life on a terminal while something of unknown length runs elsewhere."""
 
 import math
+import sys
 import time
 from collections.abc import Callable
 
@@ -14,7 +15,7 @@ def spin_until(ready: Callable[[], bool], message: str, timeout: float = math.in
     deadline = time.monotonic() + timeout
     if ready():
         return True
-    with Spinner(f"{message} ") as spinner:
+    with Spinner(f"{message} ", file=sys.stderr) as spinner:
         while not ready():
             if time.monotonic() > deadline:
                 return False
