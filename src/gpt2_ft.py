@@ -1,7 +1,6 @@
 """Fine-tune GPT-2 on encoded examples, with LoRA adapters (--lora_dim R) or whole (--lora_dim 0)."""
 
 import argparse
-import dataclasses
 import math
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     cli.add_platform_flags(p)
     cli.add_model_flags(p, card="gpt2.md", alpha=128.0)
+    p.add_argument("--lora_targets", default="q,v", help="which of q, k and v are adapted; default: %(default)s")
     p.add_argument("--lora_dropout", type=float, default=0.0, help="on the adapters' input")
 
     data = p.add_argument_group("data")
@@ -95,7 +95,11 @@ def refuse_ignored(args: argparse.Namespace) -> None:
     if args.scheduler in ("inv_sqrt", "dev_perf"):
         raise cli.UserError(f"--scheduler {args.scheduler} is a constant rate in the recipe; say --scheduler constant")
     rules = (
-        (args.lora_dim == 0, ("lora_alpha", "lora_dropout", "lora_checkpoint"), "--lora_dim 0 trains no adapters"),
+        (
+            args.lora_dim == 0,
+            ("lora_alpha", "lora_dropout", "lora_checkpoint", "lora_targets"),
+            "--lora_dim 0 trains no adapters",
+        ),
         (args.lora_dim > 0, ("no_decay_bias",), "adapters have neither biases nor layer norms"),
         (args.scheduler != "cycle", ("i_steps", "i_lrs"), "only --scheduler cycle reads it"),
         (
@@ -148,11 +152,12 @@ def main(argv: list[str] | None = None) -> int:
         args.random_seed, precision, args.max_epoch, args.log_interval, args.eval_interval, args.save_interval,
     )  # fmt: skip
     adapters = checkpoints.read(args.lora_checkpoint) if args.lora_checkpoint else None
-    lora_config = config.LoraConfig(args.lora_dim, args.lora_alpha, args.lora_dropout)
+    targets = config.lora_targets(args.lora_targets)
+    lora_config = config.LoraConfig(args.lora_dim, args.lora_alpha, args.lora_dropout, targets)
     if adapters:
-        lora_config = dataclasses.replace(
-            adapters.lora_config(args.lora_dim, args.lora_alpha), dropout=args.lora_dropout
-        )
+        found = ",".join(adapters.lora_config(args.lora_dim, args.lora_alpha).targets)
+        if found != ",".join(targets):
+            raise cli.UserError(f"{adapters.path} adapts {found}, not {args.lora_targets}; pass --lora_targets {found}")
     published = curve.read(args.compare_curve, args.log_interval) if args.compare_curve else None
     train_examples = examples.read_examples(args.train_data, model_config.vocab_size)
     valid_examples = examples.read_examples(args.valid_data, model_config.vocab_size)

@@ -154,6 +154,24 @@ def test_adapters_to_start_from_are_checked_like_those_to_decode_with(files, cap
     assert losses[1] < losses[0]
 
 
+def test_other_targets_train_save_and_go_on(files, capsys):
+    """2 R C numbers a target and layer; a second run finds the targets in the file."""
+    folder, flags = files
+    gpt2_ft.main([*flags, *RECIPE, "--lora_targets", "v,q,k"])
+    assert json.loads((folder / "work/run.json").read_text())["trained_parameters"] == 3 * 2 * 4 * 32 * 2
+    again = [
+        *flags,
+        *RECIPE,
+        "--lora_checkpoint",
+        str(folder / "work/model.final.pt"),
+        "--work_dir",
+        str(folder / "second"),
+    ]
+    with pytest.raises(cli.UserError, match="adapts q,k,v, not q,v; pass --lora_targets q,k,v"):
+        gpt2_ft.main(again)
+    assert gpt2_ft.main([*again, "--lora_targets", "q,k,v"]) == 0
+
+
 def test_printed_line_has_the_recipes_columns(files, capsys):
     _, flags = files
     gpt2_ft.main([*flags, *RECIPE])
@@ -225,6 +243,8 @@ def test_dropout_changes_training_but_not_validation(files, capsys):
         ("--max_step 0", "--max_step must be at least 1"),
         ("--max_step 5 --warmup_step 5", "--warmup_step must be less than"),
         ("--max_step 5 --lora_dropout 0.1", "--lora_dropout would have no effect: --lora_dim 0"),
+        ("--max_step 5 --lora_targets q", "--lora_targets would have no effect"),
+        ("--max_step 5 --lora_dim 4 --lora_targets q,w", "--lora_targets must be some of q,k,v"),
         ("--max_step 5 --lora_alpha 32", "--lora_alpha would have no effect"),
         ("--max_step 5 --i_steps 0,5", "--i_steps would have no effect"),
         ("--scheduler cycle --i_steps 0,5 --i_lrs 0,1 --max_step 3", "--max_step would have no effect"),

@@ -71,6 +71,13 @@ def check_seq_len(seq_len: int, model: ModelConfig, card: str) -> None:
         raise UserError(f"--seq_len {seq_len} is longer than the {model.n_positions} positions of {card}")
 
 
+def lora_targets(text: str) -> tuple[str, ...]:
+    """Return the targets of `--lora_targets`, e.g. "q,v", in the order of ATTENTION_TARGETS."""
+    named = text.split(",")
+    _require(set(named) <= set(ATTENTION_TARGETS), "lora_targets", f"some of {','.join(ATTENTION_TARGETS)}", repr(text))
+    return tuple(target for target in ATTENTION_TARGETS if target in named)
+
+
 @dataclass(frozen=True)
 class LoraConfig:
     """Adapters on thirds of c_attn, in the paper the query's and the value's (section 4.2)."""
