@@ -1,13 +1,12 @@
-"""Print what a run came to: its scores beside those to compare with, sample outputs, time, and where everything is."""
+"""Print what a run came to: its scores, sample outputs, time, and where everything is."""
 
 import argparse
-import csv
 import json
 import sys
 from pathlib import Path
 
-METRICS = ("BLEU", "NIST", "METEOR", "ROUGE_L", "CIDEr")
-PUBLISHED = Path(__file__).with_name("published.tsv")
+from run_dir import METRICS, distinct_inputs, errors
+
 SAMPLES = 3
 NAMES = {"base.txt": "this run, base alone", "prediction.txt": "this run"}
 
@@ -17,7 +16,6 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     p.add_argument("work_dir", type=Path, help="a run's folder, with scores.json")
     p.add_argument("--data", type=Path, required=True, help="the formatted test file, for the sample inputs")
-    p.add_argument("--rows", help='show published scores of this model, e.g. "GPT-2 M"')
     return p
 
 
@@ -39,9 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
     print("\n== Summary\n")
-    print_scores(systems, published(args.rows) if args.rows else [])
-    if not args.rows:
-        print("Not to be compared with the paper: another base, or other data.")
+    print_scores(systems)
     print()
     if all(len(texts) == len(inputs) for texts in outputs.values()):
         print_names_copied(inputs, outputs)
@@ -58,26 +54,14 @@ def read_lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
 
 
-def distinct_inputs(path: Path) -> list[str]:
-    """Return the meaning representations of a formatted file once each, in the order of prediction.txt."""
-    return list(dict.fromkeys(json.loads(line)["context"] for line in read_lines(path)))
-
-
 def venue_name(mr: str) -> str:
     """Return "Blue Spice" of "name : Blue Spice | Type : coffee shop"."""
     return mr.split("|")[0].split(":", 1)[-1].strip()
 
 
-def published(model: str) -> list[dict]:
-    """Return the rows of published.tsv for `model`."""
-    with open(PUBLISHED, encoding="utf-8", newline="") as file:
-        return [row for row in csv.DictReader(file, delimiter="\t") if row["model"] == model]
-
-
-def print_scores(systems: list[dict], rows: list[dict]) -> None:
-    """Print the run's scores, then the published ones."""
+def print_scores(systems: list[dict]) -> None:
+    """Print the run's scores."""
     named = [(NAMES.get(Path(s["file"]).name, s["file"]), s["scores"]) for s in systems]
-    named += [(row["system"], {metric: float(row[metric]) for metric in METRICS}) for row in rows]
     width = max(len(name) for name, _ in named)
     print(" " * width, *(f"{metric:>8}" for metric in METRICS))
     for name, scores in named:
@@ -112,4 +96,4 @@ def print_training(training: dict, log: list[dict]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(errors.run(main))

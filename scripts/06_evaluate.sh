@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Usage: bash scripts/06_evaluate.sh [--preset NAME] [--work_dir DIR] [flags of measure_scores.py]
 #
-# Scores prediction.txt (and base.txt) of the work dir against reference.txt, writes scores.json, and ends with the summary
-# of the run. The 630 test inputs of E2E take about 11 s on 2 CPU cores.
+# Scores prediction.txt (and base.txt) of the work dir against reference.txt: scores.json, with 95 % intervals over the choice of
+# inputs, and segments.tsv with every input's own scores (base_segments.tsv). Ends with the summary of the run. The 630 test
+# inputs of E2E take about 11 s on 2 CPU cores.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
@@ -10,10 +11,10 @@ take_preset "$@"
 ensure_setup
 
 say "Scores"
-if [[ " ${rest[*]-} " == *" -l "* ]]; then
-  COMPARE_WITH_BASE="" # segment scores are of one system
+systems=("$work_dir/prediction.txt") segments=(-l "$work_dir/segments.tsv")
+if [[ -n $COMPARE_WITH_BASE ]]; then
+  systems=("$work_dir/base.txt" "${systems[@]}") segments=(-l "$work_dir/base_segments.tsv" "${segments[@]}")
 fi
-systems=(${COMPARE_WITH_BASE:+"$work_dir/base.txt"} "$work_dir/prediction.txt")
-"$python" eval/e2e/measure_scores.py "$work_dir/reference.txt" "${systems[@]}" -p --json "$work_dir/scores.json" \
-  ${rest[@]+"${rest[@]}"}
-"$python" eval/summary.py "$work_dir" --data "$data/test_formatted.jsonl" ${ROWS:+--rows "$ROWS"}
+"$python" eval/e2e/measure_scores.py "$work_dir/reference.txt" "${systems[@]}" -p --bootstrap "${segments[@]}" \
+  --json "$work_dir/scores.json" ${rest[@]+"${rest[@]}"}
+"$python" eval/summary.py "$work_dir" --data "$data/test_formatted.jsonl"

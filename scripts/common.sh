@@ -43,7 +43,7 @@ take_preset() {
   done
   [[ $preset =~ ^[A-Za-z0-9_.-]+$ && -f scripts/presets/$preset.sh ]] ||
     fail "unknown preset $preset; expected one of: $(basename -s .sh scripts/presets/*.sh | tr '\n' ' ')"
-  PRETRAIN=() COMPARE_WITH_BASE="" CURVE="" ROWS="" # what a preset may leave out
+  PRETRAIN=() COMPARE_WITH_BASE="" CURVE="" # what a preset may leave out
   # shellcheck source=scripts/presets/mini.sh
   source "scripts/presets/$preset.sh"
   work_dir=${work_dir:-trained_models/$preset}

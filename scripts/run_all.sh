@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Usage: bash scripts/run_all.sh [--preset NAME] [--work_dir DIR] [flags of gpt2_ft.py]
 #
-# The whole pipeline: set-up, base, data, training, decoding, text, scores, and a summary of them. Presets:
+# The whole pipeline: set-up, base, data, training, decoding, text, scores, a summary of
+# them, and how they compare with the paper's. Presets:
 #   mini            the bundled base and data, no download; 3.5 minutes on 2 CPU cores with the set-up (the default)
 #   e2e_gpt2_md     the paper's run: GPT-2 Medium on E2E; a GPU node (also e2e_gpt2_sm, e2e_gpt2_lg)
 #   e2e_scratch     the real data without a pretrained base, on a CPU
@@ -31,3 +32,4 @@ fi
 NNODES=1 bash scripts/04_beam.sh "${where[@]}"
 bash scripts/05_decode.sh "${where[@]}"
 bash scripts/06_evaluate.sh "${where[@]}"
+bash scripts/07_compare.sh "${where[@]}"

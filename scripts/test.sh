@@ -7,6 +7,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
 bash scripts/00_setup.sh --dev
+bash scripts/install_chromium.sh || say "No Chromium: the tests of the report in a browser will be skipped"
 
 say "Style"
 .venv/bin/ruff check .

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,15 +27,6 @@ SHARED = ROOT.parent / "shared"
 
 def decimals(corpus):
     return {name: f"{value:.4f}" for name, value in corpus.items()}
-
-
-@pytest.fixture(scope="module")
-def edge():
-    """The edge corpus scored with three systems in one run: its own, perfect ones, and nothing at all."""
-    groups = inputs.read_references(REFERENCES).groups
-    own = inputs.read_outputs(OUTPUTS, inputs.References(groups, None)).texts
-    perfect = [group[0] for group in groups]
-    return scores.score(groups, [own, perfect, [""] * len(groups)], nist.SEGMENT_MEANS)
 
 
 def test_edge_corpus(edge):
@@ -96,7 +88,7 @@ def counted(monkeypatch):
     def constant(references, systems, definition, runtime):
         segments = {name: np.full(len(references), 0.5) for name in scores.SEGMENT_METRICS}
         corpus = dict.fromkeys(scores.METRICS, 0.25 if definition == nist.MTEVAL else 0.75)
-        return [scores.Scores(corpus, segments, *[np.zeros(1)] * 3) for _ in systems]
+        return [SimpleNamespace(corpus=corpus, segments=segments) for _ in systems]
 
     monkeypatch.setattr(scores, "score", constant)
     monkeypatch.setattr(java, "find_java", lambda: java.Java("java", "17"))
@@ -136,14 +128,11 @@ def test_empty_outputs_are_counted_in_a_warning(counted, tmp_path, capsys):
     assert capsys.readouterr().err == f"warning: 2 of 12 outputs in {outputs} are empty\n"
 
 
-@pytest.mark.parametrize(
-    ("flags", "says"), [(["-H"], "no effect without -t"), ([OUTPUTS, "-l", "x"], "one SYS, not of 2")]
-)
-def test_flags_that_would_do_nothing_are_errors(flags, says, capsys):
+def test_a_flag_that_would_do_nothing_is_an_error(capsys):
     with pytest.raises(SystemExit) as exit_:
-        measure_scores.main([REFERENCES, OUTPUTS, *flags])
+        measure_scores.main([REFERENCES, OUTPUTS, "-H"])
     assert exit_.value.code == 2
-    assert says in capsys.readouterr().err
+    assert "no effect without -t" in capsys.readouterr().err
 
 
 def test_an_error_is_one_line_and_leaves_no_file(tmp_path):

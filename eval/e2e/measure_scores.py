@@ -35,11 +35,20 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("references", metavar="REF", help="references, as text or as a table")
     p.add_argument("systems", metavar="SYS", nargs="+", help="outputs, as text or as a table; one file a system")
     p.add_argument("-p", "--python", action="store_true", help="NIST's reference length as the Python tool has it")
-    p.add_argument("-l", "--seg-level", metavar="FILE", help="write the segments' scores to this TSV (one SYS only)")
+    p.add_argument(
+        "-l",
+        "--seg-level",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="write the segments' scores to this TSV; one -l for each SYS",
+    )
     p.add_argument("-s", "--src", metavar="SRC", help="the inputs, one a line or a table, for -l's first column")
     p.add_argument("-t", "--table", action="store_true", help="print one line with tabs for each SYS")
     p.add_argument("-H", "--header", action="store_true", help="with -t: print the line of column names first")
     p.add_argument("--json", metavar="FILE", help="write the scores, and all that can change them, to this file")
+    p.add_argument("--bootstrap", action="store_true", help="add 95 %% intervals over the choice of inputs")
+    p.add_argument("--paired", action="store_true", help="test the difference of two SYS over the choice of inputs")
     p.add_argument("--check_java", action=CheckJava, nargs=0, help="run Java, print its version and path, and end")
     return p
 
@@ -50,17 +59,39 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     args = p.parse_args(argv)
     if args.header and not args.table:
         p.error("-H would have no effect without -t; give both")
-    if args.seg_level and len(args.systems) > 1:
-        p.error(f"-l takes the outputs of one SYS, not of {len(args.systems)}; run once for each")
+    if args.seg_level and len(args.seg_level) != len(args.systems):
+        p.error(f"each SYS needs its own -l: {len(args.systems)} SYS, but {len(args.seg_level)} -l")
+    if args.paired and len(args.systems) != 2:
+        p.error(f"--paired compares two SYS, but {len(args.systems)} were given")
+    if args.paired and args.table:
+        p.error("--paired prints a table of its own; leave out -t, or write everything with --json")
     return args
+
+
+def show(
+    args: argparse.Namespace, names: list[str], scored: list, intervals: list | None, differences: dict | None
+) -> None:
+    """Print the scores as the flags say."""
+    from e2e_metrics import results
+
+    if args.header:
+        print(results.table_header(args.bootstrap))
+    for name, one, bounds in zip(names, scored, intervals or [None] * len(scored), strict=True):
+        if args.table:
+            print(results.table_line(name, one, bounds))
+        elif args.bootstrap or not args.paired:  # the paired table has the scores as well, without their intervals
+            shown = results.for_people(one, bounds)
+            print(shown if name == args.systems[0] and len(names) == 1 else f"{name}\n{shown}")
+    if differences:
+        print(results.paired_for_people(*names, *scored, differences))
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
 
-    from e2e_metrics import files, inputs, java, nist, results, scores
+    from e2e_metrics import bootstrap, files, inputs, java, nist, results, scores
 
-    outputs = [path for path in (args.seg_level, args.json) if path]
+    outputs = [*args.seg_level, *([args.json] if args.json else [])]
     files.check_outputs(outputs, inputs=[args.references, *args.systems, *([args.src] if args.src else [])])
     references = inputs.read_references(args.references)
     systems = [inputs.read_outputs(path, references) for path in args.systems]
@@ -75,22 +106,17 @@ def main(argv: list[str] | None = None) -> int:
     texts = [system.texts for system in systems]
     scored = scores.score(references.groups, texts, definition, runtime)
 
-    if args.seg_level:
-        results.write_segments(args.seg_level, sources or systems[0].sources, texts[0], scored[0])
+    intervals = [bootstrap.intervals(one) for one in scored] if args.bootstrap else None
+    differences = bootstrap.differences(*scored) if args.paired else None
+
+    for path, system, one in zip(args.seg_level, systems, scored, strict=False):
+        results.write_segments(path, sources or system.sources, system.texts, one)
     if args.json:
         signature = results.signature(references.groups, definition, runtime)
         signature["inputs"] = coverage.inputs if coverage else len(references.groups)
-        results.write_json(args.json, args.systems, texts, scored, signature)
-    if args.header:
-        print(results.TABLE_HEADER)
-    for path, one in zip(args.systems, scored, strict=True):
-        name = f"{path} ({coverage})" if coverage else path
-        if args.table:
-            print(results.table_line(name, one))
-        else:
-            print(
-                f"{name}\n{results.for_people(one)}" if len(args.systems) > 1 or coverage else results.for_people(one)
-            )
+        results.write_json(args.json, args.systems, texts, scored, signature, intervals, differences)
+    names = [f"{path} ({coverage})" if coverage else path for path in args.systems]
+    show(args, names, scored, intervals, differences)
     return 0
 
 

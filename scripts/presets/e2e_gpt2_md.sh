@@ -10,4 +10,3 @@ TRAIN=(--train_batch_size 8 --valid_batch_size 4 --grad_acc 1 --seq_len 512 --ma
 DECODE=(--seq_len 512 --eval_len 64 --batch_size 16 --beam 10 --length_penalty 0.8 --no_repeat_ngram_size 4
   --repetition_penalty 1.0 --eos_token_id 628)
 CURVE=data/curves/gpt2_md_seed110.tsv
-ROWS="GPT-2 M"

@@ -3,4 +3,3 @@
 source scripts/presets/e2e_gpt2_md.sh
 CARD=gpt2.sm
 BASE=pretrained_checkpoints/gpt2
-ROWS="" # published.tsv has none

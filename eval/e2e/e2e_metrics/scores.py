@@ -1,5 +1,6 @@
 """All five scores of one or several systems: the entry for programs that build on them."""
 
+import functools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,17 +20,31 @@ SEGMENT_METRICS = ("BLEU", "sentBLEU", "NIST", "METEOR", "ROUGE_L", "CIDEr")
 
 @dataclass(frozen=True)
 class Scores:
-    """One system's scores, and what another mean over the segments (a bootstrap, a subset) can be computed from.
+    """One system's scores, and the statistics, (segments, COLUMNS of the module), that they are computed from."""
 
-    ROUGE_L and CIDEr of a set of segments are the means of theirs. The other three are `bleu.score`, `nist.score` and
-    `meteor.score` of the sum of their statistics, (segments, COLUMNS of the module).
-    """
-
-    corpus: dict[str, float]  # by METRICS
     segments: dict[str, np.ndarray]  # by SEGMENT_METRICS, each (segments,)
     bleu_statistics: np.ndarray
     nist_statistics: np.ndarray
     meteor_statistics: np.ndarray
+    nist_definition: str
+
+    @functools.cached_property
+    def corpus(self) -> dict[str, float]:
+        """The scores of all segments together, by METRICS."""
+        return {name: float(value) for name, value in self.weighted(np.ones(len(self.bleu_statistics))).items()}
+
+    def weighted(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the corpus scores, by METRICS, each (...), if segment i stood in the corpus weights[..., i] times.
+
+        BLEU, NIST and METEOR are functions of summed statistics, ROUGE_L and CIDEr means over the segments.
+        """
+        return {
+            "BLEU": bleu.score(weights @ self.bleu_statistics),
+            "NIST": nist.score(weights @ self.nist_statistics, self.nist_definition),
+            "METEOR": meteor.score(weights @ self.meteor_statistics),
+            "ROUGE_L": weights @ self.segments["ROUGE_L"] / weights.sum(axis=-1),
+            "CIDEr": weights @ self.segments["CIDEr"] / weights.sum(axis=-1),
+        }
 
 
 def score(
@@ -107,11 +122,4 @@ def _combine(of_bleu, of_nist, of_own_nist, rouge_l, cider, of_meteor, nist_defi
         "ROUGE_L": rouge_l,
         "CIDEr": cider,
     }
-    corpus = {
-        "BLEU": bleu.score(of_bleu.sum(axis=0)),
-        "NIST": nist.score(of_nist.sum(axis=0), nist_definition),
-        "METEOR": meteor.score(of_meteor.sum(axis=0)),
-        "ROUGE_L": rouge_l.mean(),
-        "CIDEr": cider.mean(),
-    }
-    return Scores({name: float(value) for name, value in corpus.items()}, segments, of_bleu, of_nist, of_meteor)
+    return Scores(segments, of_bleu, of_nist, of_meteor, nist_definition)

@@ -1,0 +1,94 @@
+"""What a run did otherwise than the public recipe, by its own records."""
+
+import csv
+from pathlib import Path
+
+from run_dir import Run
+
+CURVE = Path(__file__).resolve().parents[1] / "data" / "curves" / "gpt2_md_seed110.tsv"
+CURVE_SEED, CURVE_INTERVAL = 110, 100  # micro-batches
+CURVE_TOLERANCE = 0.05  # nats; two public runs of the seed agree within 0.01 everywhere
+
+# The public recipe of GPT-2 on E2E, each setting with the values that are as good. The preset e2e_gpt2_md says the same to training.
+RECIPE = {
+    "lora": {"rank": (4,), "alpha": (32,), "dropout": (0.1,)},
+    "optim": {
+        "lr": (2e-4,),
+        "scheduler": ("linear",),
+        "warmup_step": (500,),
+        "weight_decay": (0.01,),
+        "correct_bias": (True,),
+        "beta1": (0.9,),
+        "beta2": (0.999,),
+        "epsilon": (1e-6,),
+        "clip": (0,),
+    },
+    "train": {"seq_len": (512,), "objective": ("clm",), "label_smooth": (0.1,), "precision": ("fp32",)},
+    "search": {
+        "beam": (10,),
+        "length_penalty": (0.8, 0.9),  # the public recipe's, and the paper's Table 11
+        "no_repeat_ngram_size": (4,),
+        "repetition_penalty": (1,),
+        "eval_len": (64,),
+        "min_length": (0,),
+        "eos_token_ids": ([50256, 628],),
+    },
+}
+EXAMPLES_AN_UPDATE = 8
+EXAMPLES = 5 * 42_064  # five epochs, each filled up to whole batches of 8
+
+
+def departures(run: Run) -> list[str]:
+    """Return, in words, every recorded setting that is not the recipe's. Full fine-tuning has a recipe for decoding only."""
+    sections = list(RECIPE) if run.setting("lora", "rank") else ["search"]
+    found = []
+    for section in sections:
+        for name, expected in RECIPE[section].items():
+            value = run.setting(section, name)
+            if value is not None and value not in expected:
+                words = " or ".join(map(str, expected))
+                found.append(f"{'LoRA ' if section == 'lora' else ''}{name} {value} instead of {words}")
+    if "train" in sections:
+        found += _amount(run)
+    return found
+
+
+def _amount(run: Run) -> list[str]:
+    """Return what is unlike the recipe in how much was trained on, in all and for an update."""
+    settings = run.training.get("settings", {})
+    if not {"train", "optim", "world_size"} <= settings.keys():
+        return []
+    together = settings["train"]["train_batch_size"] * settings["world_size"]
+    an_update, seen = together * settings["optim"]["grad_acc"], together * settings["optim"]["max_step"]
+    found = []
+    if an_update != EXAMPLES_AN_UPDATE:
+        found.append(f"{an_update} examples an update instead of {EXAMPLES_AN_UPDATE}")
+    if abs(seen - EXAMPLES) > EXAMPLES / 1000:  # several processes fill up their epochs differently
+        found.append(f"{seen:,} examples trained on instead of {EXAMPLES:,}")
+    if run.log and "valid_loss" not in run.training:
+        found.append("a training that did not finish")
+    return found
+
+
+def off_curve(run: Run) -> str | None:
+    """Return where the training of GPT-2 Medium left the published curve, in words; None if it did not or cannot be held against it.
+
+    The curve is of one process with the recipe's settings and one seed: other seeds see other examples at a step.
+    """
+    settings = run.training.get("settings", {})
+    train = settings.get("train", {})
+    alike = (
+        train.get("random_seed"),
+        train.get("log_interval"),
+        train.get("train_batch_size"),
+        settings.get("world_size"),
+    )
+    if alike != (CURVE_SEED, CURVE_INTERVAL, EXAMPLES_AN_UPDATE, 1) or not CURVE.is_file():
+        return None
+    with open(CURVE, encoding="utf-8", newline="") as file:
+        published = {int(row["step"]): float(row["avg_loss_a"]) for row in csv.DictReader(file, delimiter="\t")}
+    for line in run.log:
+        known = published.get(line.get("step"))
+        if known is not None and not abs(line["avg_loss"] - known) <= CURVE_TOLERANCE:  # not …: NaN is off as well
+            return f"average loss {line['avg_loss']:.2f} at step {line['step']:,}, where public runs have {known:.2f}"
+    return None

@@ -1,0 +1,145 @@
+"""Charts as inline SVG whose colours are the page's CSS variables, so that they follow its light or dark mode.
+
+Every chart is small (about 330 points wide): several stand side by side on a wide screen, and the text is readable on a phone.
+"""
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+WIDTH = 4.6  # inches, 72 points each
+HEIGHT = 2.7
+ROW_HEIGHT = 0.21  # of one system in a chart of scores
+
+# matplotlib wants real colours; each of these stands for the CSS variable of its name, and means nothing by itself.
+COLOURS = {
+    name: f"#0000{number:02x}"
+    for number, name in enumerate(("ink", "muted", "grid", "run", "valid", "paper", "public", "base"), 0xA0)
+}
+
+RC = {
+    "svg.fonttype": "none",  # text stays text: selectable, and in the page's font
+    "svg.hashsalt": "report",  # the same ids every time
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    "font.size": 9,
+    "text.color": COLOURS["ink"],
+    "axes.labelcolor": COLOURS["ink"],
+    "axes.edgecolor": COLOURS["muted"],
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": COLOURS["grid"],
+    "grid.linewidth": 0.7,
+    "xtick.color": COLOURS["muted"],
+    "ytick.color": COLOURS["muted"],
+    "xtick.labelcolor": COLOURS["ink"],
+    "ytick.labelcolor": COLOURS["ink"],
+    "figure.facecolor": "none",
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a chart; `style` is matplotlib's, so that lines differ by more than colour. The ones behind are broad and pale."""
+
+    name: str
+    xs: Sequence[float]
+    ys: Sequence[float]
+    colour: str  # in COLOURS
+    style: str = "-"
+    behind: bool = False
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One system in a chart of scores."""
+
+    name: str
+    value: float
+    interval: tuple[float, float] | None
+    colour: str  # in COLOURS
+
+
+def over_steps(name: str, description: str, lines: Sequence[Line], y_label: str, from_zero: bool = False) -> str:
+    """Return an SVG of `lines` over training steps. `name` makes its ids unique on the page."""
+    with rc_context(RC):
+        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+        axes = figure.add_subplot()
+        for line in lines:
+            look = {"color": COLOURS[line.colour], "label": line.name}
+            if line.behind:
+                look |= {"linewidth": 5, "alpha": 0.4}
+            elif len(line.xs) < 20:  # few points: show where they are
+                look |= {"marker": "o", "markersize": 3.5}
+            axes.plot(line.xs, line.ys, line.style, **look)
+        axes.set_xlabel("step (micro-batches)")
+        axes.set_ylabel(y_label)
+        axes.set_xlim(left=0)
+        if from_zero:
+            axes.update_datalim([(0, 0)])
+            axes.autoscale_view()
+            axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}".replace(",", "\u202f")))
+        if len(lines) > 1:
+            axes.legend()
+        return _inline(figure, name, description)
+
+
+def of_scores(
+    name: str,
+    description: str,
+    marks: Sequence[Mark],
+    x_label: str,
+    band: tuple[float, float] | None = None,
+    from_zero: bool = False,
+) -> str:
+    """Return an SVG with a row for each mark, top down, its interval as a line, and `band` shaded behind all.
+
+    Only an axis from zero has bars: elsewhere their lengths would say nothing.
+    """
+    with rc_context(RC):
+        figure = Figure(figsize=(WIDTH, 0.75 + ROW_HEIGHT * len(marks)), layout="constrained")
+        axes = figure.add_subplot()
+        if band:
+            axes.axvspan(*band, color=COLOURS["public"], alpha=0.15, linewidth=0)
+        for y, mark in enumerate(marks):
+            colour = COLOURS[mark.colour]
+            if from_zero:
+                axes.barh(y, mark.value, height=0.55, color=colour, alpha=0.25)
+            if mark.interval:
+                axes.plot(mark.interval, (y, y), "|-", color=colour, markersize=8)
+            axes.plot(mark.value, y, "D" if mark.colour == "run" else "o", color=colour, markersize=5)
+        axes.set_yticks(range(len(marks)), [mark.name for mark in marks])
+        axes.set_ylim(len(marks) - 0.4, -0.6)
+        axes.margins(x=0.08)
+        if from_zero:
+            axes.set_xlim(left=0)
+        axes.set_xlabel(x_label)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.tick_params(axis="y", length=0)
+        return _inline(figure, name, description)
+
+
+def _inline(figure: Figure, name: str, description: str) -> str:
+    """Return the figure as an <svg> that can stand in a page beside others."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    svg = re.sub(r"(?s)^.*?(?=<svg)|<metadata>.*?</metadata>|<style.*?</style>", "", buffer.getvalue())
+    box = re.search(r'viewBox="([^"]*)"', svg)[1]
+    svg = re.sub(r"<svg[^>]*>", f'<svg viewBox="{box}" role="img" aria-label="{escape(description)}">', svg, count=1)
+    svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r'font: ([\d.]+px)[^;"]*', r"font: \1 var(--font)", svg)
+    for variable, colour in COLOURS.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    return svg

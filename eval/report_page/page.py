@@ -1,0 +1,285 @@
+"""The page: what the template shows, computed from a run, and the rendering."""
+
+import base64
+import hashlib
+import math
+import shlex
+from collections import Counter
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from report_page import charts
+from report_page.contents import SYSTEM, Contents, Row
+from run_dir import METRICS
+
+HERE = Path(__file__).parent
+SEGMENT_METRICS = ("sentBLEU", "NIST", "METEOR", "ROUGE_L", "CIDEr")  # BLEU without smoothing is 0 for most sentences
+NAMES = {"sentBLEU": "BLEU", "ROUGE_L": "ROUGE-L", "base.txt": "this run, base alone", SYSTEM: "this run"}
+# Kinds of published scores that stand in the charts, and their colours
+CHARTED = {"paper": "paper", "rank": "paper", "public": "public"}
+WORST = 10
+
+
+def render(run: Contents) -> str:
+    """Return the page's HTML. Every text from a file is escaped by the template."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(number=number, interval=interval, whole=whole, signed=signed, duration=duration)
+    environment.globals.update(name=lambda key: NAMES.get(key, key))
+    script = (HERE / "table.js").read_text(encoding="utf-8")
+    return environment.get_template("page.html.jinja").render(
+        run=run,
+        metrics=METRICS,
+        segment_metrics=SEGMENT_METRICS,
+        systems=_systems(run),
+        published=_published(run),
+        facts=_facts(run),
+        score_charts=_score_charts(run),
+        learning_charts=_learning_charts(run),
+        learning_table=_learning_table(run),
+        off_curve=_off_curve(run),
+        time_chart=_time_chart(run),
+        costs=_costs(run),
+        slot_counts=_slot_counts(run),
+        rows=[_shown(row) for row in run.rows or []],
+        worst=[_shown(row) for row in _worst(run)],
+        commands=_commands(run),
+        style=Markup((HERE / "style.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Return 0.6059 of 0.60585…, a dash of None, and words of what is no number."""
+    if value is None:
+        return "–"
+    if math.isnan(value):
+        return "not a number"
+    return f"{value:.{digits}f}".replace("inf", "∞")
+
+
+def interval(bounds: tuple[float, float]) -> str:
+    """Return 0.594–0.618 of its bounds."""
+    return "–".join(number(bound, 3) for bound in bounds)
+
+
+def whole(value: float) -> str:
+    """Return 26 290 of 26290, its blank narrow and not to be broken at."""
+    return f"{value:,.0f}".replace(",", "\u202f")
+
+
+def signed(value: float) -> str:
+    """Return +0.0123 or −0.0123, with a true minus sign."""
+    return f"{value:+.4f}".replace("-", "−")
+
+
+def duration(seconds: float) -> str:
+    """Return "4.6 minutes" of 276."""
+    for unit, length in (("hours", 3600), ("minutes", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} seconds"
+
+
+def _systems(run: Contents) -> list[dict]:
+    """Return the scored systems, this run first."""
+    rows = [
+        {"name": NAMES.get(Path(one["file"]).name, one["file"]), "kind": "run", "intervals": {}, **one}
+        for one in run.systems
+    ]
+    for row in rows:
+        row["kind"] = "run" if Path(row["file"]).name == SYSTEM else "base"
+    return sorted(rows, key=lambda row: row["kind"] != "run")
+
+
+def _published(run: Contents) -> list[dict]:
+    """Return the published rows, if the run may be compared with them."""
+    return run.comparison["rows"] if run.comparison and run.comparison["comparable"] else []
+
+
+def _facts(run: Contents) -> list[tuple[str, str]]:
+    """Return what was trained on what, as names and values; settings that the record lacks are left out."""
+    settings = run.record.training.get("settings", {})
+    model, lora, train = (settings.get(name) or {} for name in ("model", "lora", "train"))
+    facts = []
+    if model:
+        facts.append(("Model", f"GPT-2 of {model['n_layer']} layers × {model['n_embd']}"))
+    if lora.get("rank"):
+        facts.append(("Adapters", f"LoRA, r = {lora['rank']}, α = {lora['alpha']:g}"))
+    else:
+        facts.append(("Adapters", "none: every parameter is trained"))
+    if "trained_parameters" in run.record.training:
+        facts.append(("Trained", f"{whole(run.record.training['trained_parameters'])} parameters"))
+    if run.intervals and train:
+        processes = settings.get("world_size", 1)
+        batch = f"{train['train_batch_size']}{f' × {processes}' if processes > 1 else ''}"
+        facts.append(("Training", f"{whole(run.intervals[-1]['step'])} steps of {batch}"))
+    segments, references = run.record.signature.get("segments"), run.record.signature.get("references")
+    facts.append(("Scored on", f"{whole(segments)} inputs, {whole(references)} references"))
+    gpu = run.record.training.get("versions", {}).get("gpu", "none")
+    facts.append(("Machine", settings.get("device", "unknown") if gpu == "none" else gpu))
+    return facts
+
+
+def _score_charts(run: Contents) -> list[str]:
+    """Return a chart for each metric: the run, then what is published, or the base alone if nothing may stand beside it."""
+    published = [row for row in _published(run) if row["kind"] in CHARTED]
+    shown = []
+    for metric in METRICS:
+        marks = [
+            charts.Mark(row["name"], row["scores"][metric], row["intervals"].get(metric), row["kind"])
+            for row in _systems(run)
+            if row["kind"] == "run" or not published
+        ]
+        marks += [
+            charts.Mark(row["system"], row[metric], _spread(row, metric), CHARTED[row["kind"]])
+            for row in published
+            if row.get(metric) is not None
+        ]
+        band = run.comparison["band"] if metric == "BLEU" and published else None
+        # Published scores lie close together: from zero, their differences could not be seen.
+        label = NAMES.get(metric, metric)
+        description = f"{label} of {len(marks)} systems; the figures are in the table of scores"
+        shown.append(charts.of_scores(f"score-{metric}", description, marks, label, band, from_zero=not published))
+    return [Markup(svg) for svg in shown]
+
+
+def _spread(row: dict, metric: str) -> tuple[float, float] | None:
+    """Return a published score less and more its standard deviation over seeds, if that is published."""
+    deviation = row.get("deviations", {}).get(metric)
+    return None if deviation is None else (row[metric] - deviation, row[metric] + deviation)
+
+
+def _learning_charts(run: Contents) -> list[str]:
+    """Return the charts of the losses and of the learning rate."""
+    steps = [line["step"] for line in run.intervals]
+    losses = [charts.Line("training", steps, [line["avg_loss"] for line in run.intervals], "run")]
+    rates = [charts.Line("this run", steps, [line["lr"] for line in run.intervals], "run")]
+    if run.validations:
+        valid = [(line["step"], line["valid_loss"]) for line in run.validations]
+        losses.append(charts.Line("validation", *zip(*valid, strict=True), "valid"))
+    if curve := run.published_curve:
+        losses[:0] = [
+            charts.Line("published, training", curve.steps, curve.losses, "public", behind=True),
+            charts.Line("published, validation", curve.valid_steps, curve.valid_losses, "public", ":", behind=True),
+        ]
+        rates.insert(0, charts.Line("published", curve.steps, curve.rates, "public", behind=True))
+    described = "over the training steps; the figures are in the table below"
+    return [
+        Markup(charts.over_steps("loss", f"Loss {described}", losses, "loss (nats a token)")),
+        Markup(charts.over_steps("rate", f"Learning rate {described}", rates, "learning rate", from_zero=True)),
+    ]
+
+
+def _learning_table(run: Contents) -> list[dict]:
+    """Return a row for each step that has a loss: of training, of validation, or of both, beside the published ones."""
+    curve = run.published_curve
+    published = dict(zip(curve.steps, curve.losses, strict=True)) if curve else {}
+    published_valid = dict(zip(curve.valid_steps, curve.valid_losses, strict=True)) if curve else {}
+    training = {line["step"]: line for line in run.intervals}
+    valid = {line["step"]: line["valid_loss"] for line in run.validations}
+    return [
+        {
+            "step": step,
+            "loss": training.get(step, {}).get("avg_loss"),
+            "valid": valid.get(step),
+            "rate": training.get(step, {}).get("lr"),
+            "published": published.get(step),
+            "published_valid": published_valid.get(step),
+        }
+        for step in sorted({*training, *valid})
+    ]
+
+
+def _off_curve(run: Contents) -> tuple[float, int] | None:
+    """Return the largest distance of the training losses from the published ones, and its step."""
+    rows = [row for row in _learning_table(run) if row["loss"] is not None and row["published"] is not None]
+    return max(((abs(row["loss"] - row["published"]), row["step"]) for row in rows), default=None)
+
+
+def _time_chart(run: Contents) -> str:
+    """Return the chart of the time a step took."""
+    steps = [line["step"] for line in run.intervals]
+    times = charts.Line("this run", steps, [line["ms_per_batch"] for line in run.intervals], "run")
+    description = "Time a step took, over the training steps; the figures are in the table below"
+    return Markup(charts.over_steps("time", description, [times], "ms a step", from_zero=True))
+
+
+def _costs(run: Contents) -> list[tuple[str, str]]:
+    """Return time and memory as names and values; what the records lack is left out."""
+    costs = []
+    if run.intervals:
+        times = sorted((line["ms_per_batch"], line["step"]) for line in run.intervals)
+        rates = sorted(line["tokens_per_s"] for line in run.intervals)
+        costs += [
+            ("Time a step, median", f"{times[len(times) // 2][0]:.1f} ms"),
+            ("Time a step, slowest interval", f"{times[-1][0]:.1f} ms, up to step {whole(times[-1][1])}"),
+            ("Tokens a second, median", whole(rates[len(rates) // 2])),
+        ]
+    if run.validations:
+        costs.append(("Validation, all passes", duration(sum(line["seconds"] for line in run.validations))))
+    for name, record in (("Training", run.record.training), ("Decoding", run.record.decoding)):
+        if "seconds" in record:
+            costs.append((f"{name}, from start to end", duration(record["seconds"])))
+        for unit, mib in record.get("peak_memory", {}).items():
+            costs.append((f"{name}, peak memory, {unit.removesuffix('_mib')}", f"{whole(mib)} MiB"))
+    return costs
+
+
+def _slot_counts(run: Contents) -> list[tuple[str, dict[str, int]]]:
+    """Return (slot, {"missing", "wrong", "invented": outputs}), the slot with most errors first."""
+    counts: dict[str, Counter] = {}
+    for row in run.rows or []:
+        for kind, marks in (row.slots or {}).items():
+            for mark in marks:
+                counts.setdefault(mark if kind == "missing" else mark["slot"], Counter())[kind] += 1
+    return sorted(counts.items(), key=lambda item: (-item[1].total(), item[0]))
+
+
+def _worst(run: Contents) -> list[Row]:
+    """Return the rows of the lowest sentence BLEU, the lowest first."""
+    scored = [row for row in run.rows or [] if row.scores]
+    return sorted(scored, key=lambda row: row.scores["sentBLEU"])[:WORST]
+
+
+def _shown(row: Row) -> dict:
+    """Return a row as the template shows it: the input as (slot, value) pairs, its slot errors as (kind, words)."""
+    pairs = [[part.strip() for part in pair.split(":", 1)] for pair in row.meaning.split("|")]
+    marks = None
+    if row.slots is not None:
+        marks = [("missing", slot) for slot in row.slots["missing"]]
+        marks += [
+            ("wrong", f"{one['slot']}: {one['found']} instead of {one['expected']}") for one in row.slots["wrong"]
+        ]
+        marks += [("invented", f"{one['slot']}: {one['found']}") for one in row.slots["invented"]]
+    return {"row": row, "pairs": [(pair[0], pair[-1] if len(pair) > 1 else "") for pair in pairs], "marks": marks}
+
+
+def _commands(run: Contents) -> list[tuple[str, list[str]]]:
+    """Return (what, command in the parts of `_command`) of each step, as recorded; text and scores follow from the file names."""
+    folder = run.record.work_dir
+    commands = [("Training", _command("src/gpt2_ft.py", *run.record.training.get("argv", [])))]
+    if run.record.decoding:
+        commands.append(("Beam search", _command("src/gpt2_beam.py", *run.record.decoding["argv"])))
+    to_text = ["--sample_file", folder / "beam_prediction.jsonl", "--input_file", run.data]
+    to_text += ["--output_pred_file", folder / SYSTEM, "--output_ref_file", folder / "reference.txt"]
+    commands.append(("Ids to text", _command("src/gpt2_decode.py", *to_text)))
+    scoring = ["eval/e2e/measure_scores.py", folder / "reference.txt", folder / SYSTEM]
+    if "mean" in run.record.signature.get("nist_reference_length", ""):
+        scoring.append("-p")
+    commands.append(("Scores", _command(*scoring)))
+    return commands
+
+
+def _command(program: str, *arguments: object) -> list[str]:
+    """Return the command, quoted for a shell, in parts that belong on one line: the program, then each flag with its values."""
+    parts = [["python", program]]
+    for argument in map(str, arguments):
+        if argument.startswith("--"):
+            parts.append([])
+        parts[-1].append(argument)
+    return [shlex.join(part) for part in parts]
