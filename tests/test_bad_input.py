@@ -337,7 +337,7 @@ REFUSED = [
     ("measure_scores refs.txt", {}, "required: SYS"),
     (f"{SCORE} --tables", {}, "unrecognized arguments: --tables"),
     (f"{SCORE} -H", {}, "-H would have no effect without -t; give both"),
-    (f"{SCORE} sys.txt -l out/x", {}, "-l takes the outputs of one SYS, not of 2"),
+    (f"{SCORE} sys.txt -l out/x", {}, "each SYS needs its own -l: 2 SYS, but 1 -l"),
     (SCORE, {"sys.txt.covered.json": '{"inputs": 3, "covered": [0]}'}, "sys.txt.covered.json is of 1 outputs but sys.txt has 2"),
     (SCORE, {"sys.txt.covered.json": '{"inputs": 3'}, "sys.txt.covered.json is damaged … decode again"),
     (f"{SCORE} b.txt", {"b.txt": TWO, "b.txt.covered.json": '{"inputs": 3, "covered": [0, 2]}'}, "do not cover the same inputs"),

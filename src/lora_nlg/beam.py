@@ -5,7 +5,7 @@ Scores are natural-log probabilities in the model's dtype, float32 at least; "im
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ class Beams:
     scores: Tensor  # (B, K), sum of log p; -inf for a beam that has ended
     best_tokens: Tensor  # (B, eval_len) int64, the best ended hypothesis, padded with 0
     best_scores: Tensor  # (B,), its score / length ** length_penalty
+    ended_scores: Tensor | None = None  # (B, K), the same of each that ended in the last step, else -inf
 
     def select(self, sentences: Tensor) -> "Beams":
         """Return the state of `sentences` (int64 indices) only."""
@@ -116,6 +117,7 @@ def advance(logits: Tensor, beams: Beams, config: BeamConfig) -> tuple[Beams, Te
         scores=scores.masked_fill(ended, IMPOSSIBLE),
         best_tokens=torch.where(better.unsqueeze(-1), hypothesis, beams.best_tokens),
         best_scores=torch.where(better, score, beams.best_scores),
+        ended_scores=normalised,
     ), parents
 
 
@@ -128,6 +130,36 @@ def is_decided(beams: Beams, config: BeamConfig) -> Tensor:
     p = config.length_penalty
     divisor = max((beams.tokens.shape[-1] + 1) ** p, config.eval_len**p)
     return beams.best_scores >= beams.scores.amax(dim=-1) / divisor
+
+
+class Endings:
+    """The `n` best hypotheses that ended in a search, best first: what `beam_search` fills if it is passed one.
+
+    After it, `tokens` is (B, n, eval_len) int64, padded with 0, and `scores` (B, n), -inf where fewer than n ended.
+    """
+
+    def __init__(self, n: int):
+        self.n = n
+
+    def start(self, beams: Beams) -> None:
+        """Forget everything; `beams` gives the number of sentences, dtype and device."""
+        B, eval_len = beams.best_tokens.shape
+        self.scores = beams.best_scores.new_full((B, self.n), IMPOSSIBLE)
+        self.tokens = beams.best_tokens.new_zeros(B, self.n, eval_len)
+
+    def add(self, beams: Beams, sentences: Tensor) -> None:
+        """Take in the hypotheses that ended in the last step; row i of `beams` is sentence sentences[i]."""
+        pad = (0, self.tokens.shape[-1] - beams.tokens.shape[-1])
+        tokens = torch.cat([self.tokens[sentences], F.pad(beams.tokens, pad)], dim=1)  # (B, n + K, eval_len)
+        scores = torch.cat([self.scores[sentences], beams.ended_scores], dim=1)  # (B, n + K)
+        scores, order = scores.sort(dim=1, descending=True, stable=True)  # as good as an earlier one is not better
+        order = order[:, : self.n]
+        self.scores[sentences] = scores[:, : self.n]
+        self.tokens[sentences] = tokens.gather(1, order.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+
+    def are_decided(self, beams: Beams, sentences: Tensor, config: BeamConfig) -> Tensor:
+        """Return (B,) bool: no live beam can still become one of the n best, by the bound of `is_decided`."""
+        return is_decided(replace(beams, best_scores=self.scores[sentences, -1]), config)
 
 
 class Cache:
@@ -184,11 +216,14 @@ class Cache:
 
 
 @torch.inference_mode()
-def beam_search(model: GPT2, prompts: Sequence[list[int]], config: BeamConfig) -> list[list[int]]:
+def beam_search(
+    model: GPT2, prompts: Sequence[list[int]], config: BeamConfig, endings: Endings | None = None
+) -> list[list[int]]:
     """Return for each prompt the ids of its best hypothesis, padded with 0 to eval_len.
 
     A prompt is one or more ids, and len(prompt) + eval_len may not exceed the model's positions. The result does not depend
-    on which prompts share the batch, up to the rounding of the matrix products.
+    on which prompts share the batch, up to the rounding of the matrix products. With `endings` the search goes on until those
+    are decided as well, and the result is the same.
     """
     device = model.wte.weight.device
     lengths = torch.tensor([len(p) for p in prompts], device=device)
@@ -201,14 +236,19 @@ def beam_search(model: GPT2, prompts: Sequence[list[int]], config: BeamConfig) -
     logits = at_least_float32(model.logits(last))
 
     beams = start_beams(len(prompts), config, like=logits)
+    if endings is not None:
+        endings.start(beams)
     results = torch.zeros(len(prompts), config.eval_len, dtype=torch.int64, device=device)
     searching = torch.arange(len(prompts), device=device)  # which prompt each row of the batch is
     for step in range(config.eval_len):
         beams, parents = advance(logits, beams, config)
         results[searching] = beams.best_tokens
+        if endings is not None:
+            endings.add(beams, searching)
         if step + 1 == config.eval_len:
             break
-        undecided = (~is_decided(beams, config)).nonzero().squeeze(-1)
+        decided = is_decided(beams, config) if endings is None else endings.are_decided(beams, searching, config)
+        undecided = (~decided).nonzero().squeeze(-1)
         if len(undecided) == 0:
             break
         if len(undecided) <= SHRINK_AT * len(searching):

@@ -1,0 +1,183 @@
+"""Type or pipe meaning representations (MRs), and get a text for each, with what else the search found.
+
+    python src/gpt2_generate.py --model_card gpt2.mini --init_checkpoint pretrained_checkpoints/gpt2.mini \\
+        --lora_checkpoint trained_models/mini/model.final.pt
+
+Typed at a prompt (Ctrl-D ends), or piped, one MR a line: name : Blue Spice | Type : coffee shop | area : riverside
+
+Prints "score  text" for the text itself and for each of its alternatives, then a blank line; with --alternatives 0 the text alone,
+one line an MR. With --jsonl a line is {"mr": MR} or, as in formatted data, {"context": MR}, and is answered by one line
+{"mr", "text", "score", "alternatives": [{"text", "score"}, ...]}.
+
+The text is the best hypothesis that ended in the beam search, the one that gpt2_beam.py and gpt2_decode.py give; the alternatives
+are the next best that ended, as many as --alternatives says, or fewer where two differ in their end token alone. A hypothesis ends
+with an end token or after --eval_len tokens. A score is the natural log of the probability of a hypothesis, its end token
+included, divided by (number of its tokens) ** length_penalty.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+
+from lora_nlg import cli, config
+
+PROMPT = "MR> "
+EXAMPLE = "name : Blue Spice | Type : coffee shop | area : riverside"
+STDIN = "standard input"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the flags. The search's defaults are those of the E2E runs, not gpt2_beam.py's."""
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    cli.add_model_flags(p, card="gpt2.md", alpha=None)
+    p.add_argument("--vocab", default="vocab", help="folder with encoder.json and vocab.bpe; default: %(default)s")
+    p.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:N")
+    p.add_argument("--jsonl", action="store_true", help="JSON lines in and out")
+    p.add_argument("--alternatives", type=int, default=3, help="0: none; default: %(default)s")
+
+    rules = p.add_argument_group("search")
+    rules.add_argument("--beam", type=int, default=10, help="default: %(default)s")
+    rules.add_argument("--eval_len", type=int, default=64, help="most tokens generated; default: %(default)s")
+    rules.add_argument("--min_length", type=int, default=0, help="tokens before an end token may be chosen")
+    rules.add_argument(
+        "--length_penalty",
+        type=float,
+        default=0.8,
+        help="a score is divided by length to this power; default: %(default)s",
+    )
+    rules.add_argument("--no_repeat_ngram_size", type=int, default=4, help="0: off; default: %(default)s")
+    rules.add_argument("--repetition_penalty", type=float, default=1.0, help="1: off")
+    rules.add_argument(
+        "--eos_token_id", type=int, default=628, help="end token beside 50256; default: %(default)s, a blank line"
+    )
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Answer what is typed or piped, until it ends."""
+    args = parser().parse_args(argv)
+    model_config = config.model_config(args.model_card)
+    rules = config.BeamConfig(
+        args.beam, args.eval_len, args.min_length, args.length_penalty, args.no_repeat_ngram_size, args.repetition_penalty,
+        (config.END_OF_TEXT_ID, args.eos_token_id),
+    )  # fmt: skip
+    check(args, model_config)
+    generator = load(args, model_config, rules)
+    if sys.stdin.isatty() and not args.jsonl:
+        converse(generator, args.alternatives)
+        return 0
+
+    from tqdm import tqdm
+
+    with tqdm(desc="answering", unit="MR", disable=True if sys.stdout.isatty() else None) as bar:
+        for where, line in piped_lines():
+            mr = mr_of(line, where) if args.jsonl else line
+            answers = generator.answers(mr, where, args.alternatives + 1)
+            print(json_line(mr, answers) if args.jsonl else plain(answers, args.alternatives), flush=True)
+            bar.update()
+    return 0
+
+
+def check(args: argparse.Namespace, model_config: config.ModelConfig) -> None:
+    """Raise UserError for flags that contradict each other or the model."""
+    if not args.lora_checkpoint and (args.lora_dim or args.lora_alpha is not None):
+        raise cli.UserError(
+            "--lora_dim and --lora_alpha need the adapters they describe; pass them as --lora_checkpoint"
+        )
+    if model_config.vocab_size != config.GPT2_VOCAB_SIZE:
+        raise cli.UserError(
+            f"--model_card {args.model_card} has {model_config.vocab_size} tokens, not GPT-2's {config.GPT2_VOCAB_SIZE}; take a "
+            "model with GPT-2's vocabulary"
+        )
+    if args.alternatives < 0:
+        raise cli.UserError(f"--alternatives must be 0 or more, but is {args.alternatives}")
+    if not 0 <= args.eos_token_id < model_config.vocab_size:
+        raise cli.UserError(
+            f"--eos_token_id must be from 0 to {model_config.vocab_size - 1}, but is {args.eos_token_id}"
+        )
+    if args.eval_len >= model_config.n_positions:
+        raise cli.UserError(
+            f"--eval_len {args.eval_len} leaves no room for the input in the {model_config.n_positions} positions of {args.model_card}"
+        )
+
+
+def load(args: argparse.Namespace, model_config: config.ModelConfig, rules: config.BeamConfig):
+    """Return the lora_nlg.generate.Generator that the flags describe."""
+    import torch
+
+    from lora_nlg import bpe, checkpoints, dist, lora
+    from lora_nlg.generate import Generator
+
+    precision = cli.chosen_precision(args)
+    encoding = bpe.load_encoding(args.vocab)
+    device = dist.start(args.device, rank=0, world_size=1, local_rank=0).device
+    adapters = checkpoints.read(args.lora_checkpoint) if args.lora_checkpoint else None
+    model = checkpoints.base_model(model_config, args.init_checkpoint, torch.Generator(), precision, adapters)
+    if adapters:
+        lora.add_adapters(model, adapters.lora_config(args.lora_dim, args.lora_alpha))
+        checkpoints.load_adapters(model, adapters)
+        lora.merge_adapters(model)
+    return Generator(model.to(device).eval(), encoding, rules, device, precision)
+
+
+def converse(generator, n_alternatives: int) -> None:
+    """Answer at a prompt until the end of input; a mistake gets its sentence and another try."""
+    print(f"Type an MR, for example {EXAMPLE}; Ctrl-D ends.")
+    while True:
+        try:
+            mr = input(PROMPT).strip()
+        except EOFError:
+            print()
+            return
+        if mr:
+            try:
+                print(plain(generator.answers(mr, "this MR", n_alternatives + 1), n_alternatives))
+            except cli.UserError as error:
+                print(error, file=sys.stderr)
+
+
+def piped_lines() -> Iterator[tuple[str, str]]:
+    """Yield ("standard input:line", text) as lines come. Raises UserError for a blank line or bytes that are not UTF-8."""
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        where = f"{STDIN}:{number}"
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise cli.UserError(f"{where}: not UTF-8 ({error.reason}); convert the text") from error
+        if not text:
+            raise cli.UserError(f"{where}: the line is blank; every line must hold one MR, so remove it")
+        yield where, text
+
+
+def mr_of(line: str, where: str) -> str:
+    """Return the MR of a JSON line, under "mr" or "context"."""
+    try:
+        fields = json.loads(line)
+    except ValueError as error:
+        raise cli.UserError(f"{where}: not JSON ({error}); expected one JSON object a line") from error
+    found = [fields[key] for key in ("mr", "context") if key in fields] if isinstance(fields, dict) else []
+    if len(found) != 1 or not isinstance(found[0], str):
+        raise cli.UserError(
+            f'{where}: expected a JSON object with the MR, a string, under "mr" or "context", found {line[:60]!r}'
+        )
+    return found[0]
+
+
+def plain(answers: list, n_alternatives: int) -> str:
+    """Return the answers for people: a line each with its score, and a blank line; without alternatives the text alone."""
+    if n_alternatives == 0:
+        return answers[0].text
+    return "".join(f"{answer.score:8.4f}  {answer.text}\n" for answer in answers)
+
+
+def json_line(mr: str, answers: list) -> str:
+    """Return the answers as one JSON line."""
+    best, *others = ({"text": answer.text, "score": answer.score} for answer in answers)
+    return json.dumps({"mr": mr, **best, "alternatives": others}, ensure_ascii=False)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
