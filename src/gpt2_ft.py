@@ -140,8 +140,9 @@ def announce(args: argparse.Namespace, model, n_examples: int, n_cut: int, max_s
 
 
 def what_decides_the_result(settings: dict) -> dict:
-    """Return the settings that a run must share with the one it goes on with: all but how often it reports and saves."""
+    """Return the settings that a run must share with the one it goes on with: all but its device and how often it saves."""
     settings = json.loads(json.dumps(settings))  # as they come back from a file
+    del settings["device"]
     for name in ("log_interval", "eval_interval", "save_interval", "keep_last", "skip_nan"):
         del settings["train"][name]
     return settings

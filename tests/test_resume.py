@@ -329,6 +329,24 @@ def test_skip_nan_leaves_a_gradient_out_that_is_no_number(flags, tmp_path, monke
     assert all(torch.isfinite(t).all() for t in weights.values())
 
 
+def test_an_overflow_in_fp16_is_left_out_and_lowers_the_scale(flags, tmp_path, monkeypatch, capsys):
+    """Fails when the infinite gradient reaches Adam's averages, which would never forget it."""
+    real = train.dist.average_gradients
+
+    def average_gradients(parameters, world_size, flag):
+        if next(count) == 3:
+            parameters[0].grad[0, 0] = math.inf
+        return real(parameters, world_size, flag)
+
+    count = iter(range(100))
+    monkeypatch.setattr(train.dist, "average_gradients", average_gradients)
+    assert gpt2_ft.main([*flags, "--precision", "fp16", "--keep_last", "9"]) == 0
+    _, weights = results(tmp_path / "work")
+    assert all(torch.isfinite(t).all() for t in weights.values())
+    scales = [tensor_files.load(tmp_path / f"work/state.{step}.pt")[0]["scaler"]["scale"] for step in (6, 9)]
+    assert scales[1] == scales[0] / 2
+
+
 def test_weights_that_are_no_numbers_are_not_saved(flags, tmp_path, monkeypatch, capsys):
     real = train.dist.average_gradients
 

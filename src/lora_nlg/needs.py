@@ -102,7 +102,7 @@ class Run:
         else:
             free, where = _available_memory(), "of memory available"
         if free is None:
-            return f"about {need / GB:.1f} GB on {device}; how much is available is not known here"
+            return f"about {_size(need)} on {device}; how much is available is not known here"
         return _compare(
             need,
             free,
@@ -112,10 +112,14 @@ class Run:
 
 
 def _compare(need: float, free: float, where: str, remedy: str) -> str:
-    text = f"needs about {need / GB:.2g} GB, {free / GB:,.1f} GB {where}"
+    text = f"needs about {_size(need)}, {_size(free)} {where}"
     if need > free:
         raise UserError(f"{text}; {remedy}")
     return text
+
+
+def _size(n_bytes: float) -> str:
+    return f"{n_bytes / GB:,.1f} GB" if n_bytes >= GB else f"{n_bytes / 1e6:,.0f} MB"
 
 
 def _available_memory() -> int | None:
