@@ -253,7 +253,7 @@ def test_a_long_context_keeps_its_last_ids(files, capsys):
         ("--lora_checkpoint recipe.pt --lora_dim 8", "rank 4, not 8"),
         ("--lora_checkpoint base.safetensors", "holds no LoRA adapters"),
         ("--init_checkpoint recipe.pt", "holds LoRA adapters"),
-        ("--beam 0", "--beam must be at least 1"),
+        ("--beam 0", "--beam must be from 1 to 1000"),
         ("--eval_len 64", "--eval_len 64 leaves no room"),
         ("--min_length 300", "--min_length must be from 0"),
         ("--eos_token_id 211", "--eos_token_id must be from 0 to 210"),
