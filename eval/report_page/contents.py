@@ -24,6 +24,7 @@ class Row:
     output: str
     scores: dict[str, float] | None  # by the columns of segments.tsv
     slots: dict | None  # {"missing", "wrong", "invented"} as in slots.json
+    seconds: float | None  # of decoding, its share of its batch
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def read(work_dir: Path, data: Path) -> Contents:
         systems=_json(work_dir / "scores.json")["systems"],
         comparison=comparison,
         slots=slots,
-        rows=_rows(data, outputs, segments, marks),
+        rows=_rows(data, outputs, segments, marks, record.decoding.get("input_seconds", [])),
         has_segments=segments is not None,
         published_curve=None if departures else _published_curve(),
         departures=departures,
@@ -104,7 +105,7 @@ def read(work_dir: Path, data: Path) -> Contents:
 
 
 def _rows(
-    data: Path, outputs: list[str] | None, segments: list[dict] | None, marks: list[dict] | None
+    data: Path, outputs: list[str] | None, segments: list[dict] | None, marks: list[dict] | None, seconds: list[float]
 ) -> list[Row] | None:
     """Return a Row for each distinct input of `data`, or None if there are not as many outputs as inputs."""
     references: dict[str, list[str]] = {}
@@ -125,6 +126,7 @@ def _rows(
             output=outputs[i],
             scores={name: float(segments[i][name]) for name in list(segments[i])[2:]} if segments is not None else None,
             slots=marks[i] if marks is not None else None,
+            seconds=seconds[i] if len(seconds) == len(references) else None,
         )
         for i, (meaning, texts) in enumerate(references.items())
     ]

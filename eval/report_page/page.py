@@ -46,6 +46,7 @@ def render(run: Contents) -> str:
         slot_counts=_slot_counts(run),
         rows=[_shown(row) for row in run.rows or []],
         worst=[_shown(row) for row in _worst(run)],
+        slowest=_slowest(run),
         commands=_commands(run),
         style=Markup((HERE / "style.css").read_text(encoding="utf-8")),
         script=Markup(script),
@@ -244,6 +245,12 @@ def _worst(run: Contents) -> list[Row]:
     """Return the rows of the lowest sentence BLEU, the lowest first."""
     scored = [row for row in run.rows or [] if row.scores]
     return sorted(scored, key=lambda row: row.scores["sentBLEU"])[:WORST]
+
+
+def _slowest(run: Contents) -> list[Row]:
+    """Return the rows that took longest to decode, the longest first; none where that was not recorded."""
+    timed = [row for row in run.rows or [] if row.seconds is not None]
+    return sorted(timed, key=lambda row: -row.seconds)[:WORST]
 
 
 def _shown(row: Row) -> dict:
