@@ -66,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
         "anew; default: start anew unless that would throw away an unfinished run",
     )
     output.add_argument("--skip_nan", action="store_true", help="leave out batches whose loss or gradient is no number")
+    output.add_argument("--tensorboard", action="store_true", help="write the curves to WORK_DIR/tensorboard as well")
     output.add_argument(
         "--compare_curve",
         help="say at steps 100, 200, 300, 500, 1000, 2000 … whether the run is on this published curve",
@@ -247,7 +248,9 @@ def main(argv: list[str] | None = None) -> int:
         )  # before the first step: a folder that cannot be written is found out now
         n_cut = sum(len(e.context) + len(e.completion) > args.seq_len for e in train_examples)
         trained = announce(args, model, len(train_examples), n_cut, optim_config.max_step, ranks, precision)
-    valid_loss = train.train(model, train_split, valid_split, optim_config, saves, ranks, published, state)
+    valid_loss = train.train(
+        model, train_split, valid_split, optim_config, saves, ranks, published, state, args.tensorboard
+    )
     if ranks.is_main:
         run.write(
             valid_loss=valid_loss, trained_parameters=trained, checkpoint=str(work_dir / "model.final.pt"),

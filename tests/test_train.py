@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 
 import pytest
 import torch
@@ -284,6 +285,26 @@ def test_validation_averages_batches_not_positions():
     losses = [train.masked_loss(model, batch) for batch in valid.batches(0)]
     expected = torch.stack(losses).mean().item()
     assert train.validation_loss(model, train.Split(examples, training, ONE_CPU, validation=True), ONE_CPU) == expected
+
+
+def test_tensorboard_has_the_logs_figures(files, capsys):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder, flags = files
+    gpt2_ft.main([*flags, *RECIPE, "--tensorboard", "--eval_interval", "7"])
+    events = EventAccumulator(str(folder / "work/tensorboard")).Reload()
+    steps, evals = read_log(folder / "work")
+    for tag, name in (("loss/training", "avg_loss"), ("lr", "lr"), ("tokens_per_s", "tokens_per_s")):
+        points = {event.step: event.value for event in events.Scalars(tag)}
+        assert points == pytest.approx({line["step"]: line[name] for line in steps}, rel=1e-6)
+    assert [e.step for e in events.Scalars("loss/validation")] == [line["step"] for line in evals] == [7, 14]
+
+
+def test_tensorboard_that_is_not_installed_is_one_sentence(files, monkeypatch, capsys):
+    _, flags = files
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(cli.UserError, match="--tensorboard needs TensorBoard; install it with"):
+        gpt2_ft.main([*flags, *RECIPE, "--tensorboard"])
 
 
 def test_interval_average_starts_anew(tmp_path, capsys):

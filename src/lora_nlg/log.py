@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from lora_nlg.cli import UserError
 from lora_nlg.curve import TOLERANCE, Curve, is_on
 
 FILE = "log.jsonl"
@@ -21,6 +22,17 @@ FILE = "log.jsonl"
 def perplexity(loss: float) -> float:
     """Return exp(loss); infinity where that is too large for a float."""
     return math.inf if loss > 700 else math.exp(loss)
+
+
+def tensorboard_writer(folder: Path, step: int):
+    """Return a writer of TensorBoard's files, in which an earlier run's points after `step` no longer count."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UserError(
+            "--tensorboard needs TensorBoard; install it with: .venv/bin/pip install tensorboard"
+        ) from error
+    return SummaryWriter(folder, purge_step=step + 1)
 
 
 class Log:
@@ -34,6 +46,7 @@ class Log:
         curve: Curve | None = None,
         state: dict | None = None,
         step: int = 0,
+        tensorboard: bool = False,
     ):
         self.is_main, self.curve = is_main, curve
         self.bar = tqdm(total=max_step, initial=step, desc="training", unit="step", disable=None if is_main else True)
@@ -42,6 +55,7 @@ class Log:
             os.truncate(path, state["bytes"])
         # Stays open for the whole run, so that each line is there to follow as soon as it is written.
         self.file = open(path, "w" if state is None else "a", encoding="utf-8") if is_main else None  # noqa: SIM115
+        self.board = tensorboard_writer(Path(work_dir) / "tensorboard", step) if is_main and tensorboard else None
         self._start_interval()
         if state is not None:
             self.losses, self.n_tokens = list(state["losses"]), state["n_tokens"]
@@ -87,7 +101,12 @@ class Log:
             f"loss {loss:.2f} | avg loss {avg_loss:.2f} | ppl {ppl:.2f}"
         )
         fields = dict(step=step, epoch=epoch, lr=lr, loss=loss, avg_loss=avg_loss, ppl=ppl)
-        self._write(line, dict(fields, ms_per_batch=ms_per_batch, tokens_per_s=self.n_tokens / seconds))
+        fields |= dict(ms_per_batch=ms_per_batch, tokens_per_s=self.n_tokens / seconds)
+        self._write(line, fields)
+        self._plot(
+            step,
+            {"loss/training": avg_loss, "lr": lr, "ms_per_batch": ms_per_batch, "tokens_per_s": fields["tokens_per_s"]},
+        )
         self._start_interval()
         published = self.curve.published(step) if self.curve else None
         if published is not None:
@@ -106,12 +125,18 @@ class Log:
         ppl = perplexity(loss)
         line = f"validation | step {step:7d} | valid loss {loss:.2f} | valid ppl {ppl:.2f} | {seconds:.1f} s"
         self._write(line, {"eval": dict(step=step, valid_loss=loss, valid_ppl=ppl, seconds=seconds)})
+        self._plot(step, {"loss/validation": loss})
 
     def skipped(self, step: int, items: list[int], reason: str) -> None:
         """Report a micro-batch that was left out."""
         line = f"skipped | step {step:7d} | {reason} | items {', '.join(map(str, items))}"
         self._write(line, {"skipped": dict(step=step, items=items, reason=reason)})
         self.bar.update()
+
+    def _plot(self, step: int, values: dict[str, float]) -> None:
+        if self.board:
+            for name, value in values.items():
+                self.board.add_scalar(name, value, step)
 
     def _write(self, line: str, fields: dict) -> None:
         if self.is_main:
@@ -125,3 +150,5 @@ class Log:
         self.bar.close()
         if self.file:
             self.file.close()
+        if self.board:
+            self.board.close()

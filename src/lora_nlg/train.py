@@ -77,12 +77,13 @@ def train(
     ranks: dist.Ranks,
     curve: Curve | None = None,
     state: dict | None = None,
+    tensorboard: bool = False,
 ) -> float:
     """Train `model` for `optim.max_step` micro-batches and return the validation loss at the end.
 
-    Writes what `saves` and `log` describe. With `state`, of `Saves.load`, it goes on where that was saved; on a CPU every
-    number is then the same as without the interruption. Raises Stopped after a signal, and UserError at a loss that is no
-    number, unless `skip_nan` leaves that batch out.
+    Writes what `saves` and `log` describe, and TensorBoard's files if wanted. With `state`, of `Saves.load`, it goes on where
+    that was saved; on a CPU every number is then the same as without the interruption. Raises Stopped after a signal, and
+    UserError at a loss that is no number, unless `skip_nan` leaves that batch out.
     """
     config, is_cpu = train_split.config, ranks.device.type == "cpu"
     optimizer = build_optimizer(model, optim)
@@ -93,7 +94,7 @@ def train(
         done = saved_step = state["step"]
         valid_step, valid_loss = state["valid_step"], state["valid_loss"]
         _restore(state, model, optimizer, scaler, trained, ranks)
-    log = Log(saves.work_dir, optim.max_step, ranks.is_main, curve, state and state["log"], done)
+    log = Log(saves.work_dir, optim.max_step, ranks.is_main, curve, state and state["log"], done, tensorboard)
     step = done
     items_of: list[tuple[int, list[int]]] = []  # step and items of the losses that were not looked at yet
 
