@@ -52,6 +52,8 @@ take_preset() {
 
 # Run one of the programs on NPROC processes of each of NNODES nodes; the other nodes find the first by MASTER_ADDR.
 launch() {
+  # Else ranks that torchrun restarts read where the killed ones listened, and cannot connect (pytorch/pytorch issue 135712).
+  export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
   if [[ ${NPROC:-1} == 1 && ${NNODES:-1} == 1 ]]; then
     "$python" "$@"
   elif [[ ${NNODES:-1} == 1 ]]; then

@@ -46,6 +46,7 @@ def start(program: str, folder: Path, flags: str, launcher: list[str]) -> subpro
     )
     command = [sys.executable, *launcher, str(SRC / program), *common.split(), *flags.split()]
     environment = {**os.environ, "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+    environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # as scripts/common.sh has it, and says why
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
@@ -168,7 +169,7 @@ def test_a_rank_that_dies_ends_the_job(folder):
 
 def test_torchrun_restarts_and_goes_on_by_itself(folder):
     """The second attempt starts from the last save, not from the beginning."""
-    process = long_run(folder, "--max_restarts=3")  # gloo now and then fails to connect at once
+    process = long_run(folder, "--max_restarts=1")
     wait_for_step(folder, process, 20)
     at = saved_step(folder)
     os.kill(workers(process)[1], signal.SIGKILL)
