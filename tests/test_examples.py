@@ -14,29 +14,31 @@ TWO = [Example([1, 2, 9], [3, 4, 9]), Example([5, 9], [6, 9])]
 
 def test_clm_learns_the_completion_from_the_contexts_last_token_on():
     batch = collate(TWO, seq_len=512, objective="clm")
-    assert batch.ids.tolist() == [[1, 2, 9, 3, 4], [5, 9, 6, 0, 0]]
-    assert batch.positions.tolist() == [2, 3, 4, 6, 7]
+    assert batch.ids.tolist() == [1, 2, 9, 3, 4, 5, 9, 6]
+    assert batch.positions.tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
+    assert (batch.slots.tolist(), batch.shape) == ([0, 1, 2, 3, 4, 5, 6, 7], (2, 5))
+    assert batch.learnt.tolist() == [2, 3, 4, 6, 7]
     assert batch.targets.tolist() == [3, 4, 9, 6, 9]
     assert batch.n_tokens == 8
 
 
 def test_jlm_learns_every_token_but_the_first():
     batch = collate(TWO, seq_len=512, objective="jlm")
-    assert batch.positions.tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert batch.learnt.tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
     assert batch.targets.tolist() == [2, 9, 3, 4, 9, 9, 6, 9]
 
 
 def test_a_long_example_is_cut_on_the_right():
     batch = collate(TWO, seq_len=4, objective="clm")
-    assert batch.ids.tolist() == [[1, 2, 9], [5, 9, 6]]
-    assert batch.positions.tolist() == [2, 4, 5]
+    assert batch.ids.tolist() == [1, 2, 9, 5, 9, 6]
+    assert batch.learnt.tolist() == [2, 4, 5]
     assert batch.targets.tolist() == [3, 6, 9]
 
 
 def test_an_example_whose_context_fills_everything_teaches_nothing():
     batch = collate([Example([1, 2, 3, 4], [5])], seq_len=3, objective="clm")
-    assert batch.ids.tolist() == [[1, 2]]
-    assert batch.positions.tolist() == batch.targets.tolist() == []
+    assert batch.ids.tolist() == [1, 2]
+    assert batch.learnt.tolist() == batch.targets.tolist() == []
 
 
 def test_every_item_once_an_epoch_and_fillers_from_their_own_generator():

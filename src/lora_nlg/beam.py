@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lora_nlg.config import BeamConfig
-from lora_nlg.gpt2 import GPT2, at_least_float32, causal_attention
+from lora_nlg.gpt2 import GPT2, at_least_float32, causal_attention, join_heads, split_heads
 
 IMPOSSIBLE = float("-inf")
 SHRINK_AT = 0.75  # the batch is made smaller once this share of its sentences, or less, is still searching
@@ -66,6 +66,8 @@ def ban_repeated_ngrams(logits: Tensor, generated: Tensor, n: int) -> Tensor:
     prefix = generated[..., generated.shape[-1] - n + 1 :]  # (B, K, n - 1), the n-gram being completed
     repeats = (ngrams[..., :-1] == prefix.unsqueeze(-2)).all(-1)  # (B, K, G - n + 1)
     sentence, beam, place = repeats.nonzero(as_tuple=True)
+    if len(place) == 0:
+        return logits
     banned = logits.clone()
     banned[sentence, beam, ngrams[sentence, beam, place, -1]] = IMPOSSIBLE
     return banned
@@ -185,22 +187,23 @@ class Cache:
         slots = torch.arange(size, device=weight.device)
         self.mask = (slots < lengths.unsqueeze(-1)).unsqueeze(1).repeat(1, K, 1)  # (B, K, size), True: may attend
 
-    def prefill(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend within the prompts, (B, H, T, D) each, and keep their keys and values."""
+    def prefill(self, layer: int, qkv: Tensor, n_head: int) -> Tensor:
+        """Attend within the prompts, (B, T, 3C) to (B, T, C), and keep their keys and values."""
+        _, k, v = split_heads(qkv, n_head)  # (B, H, T, D)
         self.keys[layer][:, :, : self.prompt_len] = k
         self.values[layer][:, :, : self.prompt_len] = v
-        return causal_attention(layer, q, k, v)
+        return causal_attention(layer, qkv, n_head)
 
-    def extend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend from each beam's newest token, (B, H, K, D) each, to its prompt, its ancestors and itself."""
+    def extend(self, layer: int, qkv: Tensor, n_head: int) -> Tensor:
+        """Attend from each beam's newest token, (B, K, 3C) to (B, K, C), to its prompt, its ancestors and itself."""
         start = self.prompt_len + self.step * self.beam
         end = start + self.beam
+        q, k, v = split_heads(qkv, n_head)  # (B, H, K, D)
         self.keys[layer][:, :, start:end] = k
         self.values[layer][:, :, start:end] = v
         mask = self.mask[:, None, :, :end]  # (B, 1, K, end)
-        return F.scaled_dot_product_attention(
-            q, self.keys[layer][:, :, :end], self.values[layer][:, :, :end], attn_mask=mask
-        )
+        keys, values = self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+        return join_heads(F.scaled_dot_product_attention(q, keys, values, attn_mask=mask))
 
     def reorder(self, parents: Tensor) -> None:
         """Make beam k the child of beam `parents[:, k]`, and open the slots of its newest token to it alone."""
@@ -231,9 +234,9 @@ def beam_search(
     for row, prompt in enumerate(prompts):
         ids[row, : len(prompt)] = torch.tensor(prompt)
     cache = Cache(model, lengths, config)
-    hidden = model(ids.to(device), attend=cache.prefill)  # (B, T, C)
-    last = hidden[torch.arange(len(prompts), device=device), lengths - 1].unsqueeze(1)  # (B, 1, C)
-    logits = at_least_float32(model.logits(last))
+    last = torch.arange(len(prompts), device=device) * ids.shape[1] + lengths - 1  # (B,), counted through all rows
+    hidden = model(ids.to(device), attend=cache.prefill, keep=last)  # (B, C)
+    logits = at_least_float32(model.logits(hidden)).unsqueeze(1)  # (B, 1, V)
 
     beams = start_beams(len(prompts), config, like=logits)
     if endings is not None:

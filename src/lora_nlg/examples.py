@@ -1,11 +1,11 @@
 """From encoded JSON lines to batches: the recipe's examples, in the recipe's order, without its padding.
 
-Alphabet: B batch, T time, M learnt positions. Token ids are int64.
+Alphabet: B batch, T time, N tokens, M learnt positions. Token ids are int64.
 """
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from torch.utils.data import DistributedSampler
 
 from lora_nlg.cli import UserError
 from lora_nlg.e2e_text import parse_json, read_lines
+from lora_nlg.gpt2 import PackedAttention
 
 FILLER_SEED = 911  # Kept for parity: the recipe draws the items that fill the last batch from random.Random(911)
 
@@ -28,19 +29,30 @@ class Example:
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples as tensors, padded on the right with 0 to the longest of them only."""
+    """Examples as tensors: the N tokens that are fed, one example's after the other's, without padding."""
 
-    ids: Tensor  # (B, T), inputs; T = longest example - 1, since nothing is predicted from the last token
-    positions: Tensor  # (M,), indices into the flattened (B · T) of the positions whose next token is learnt
+    ids: Tensor  # (N,), inputs; nothing is predicted from an example's last token, so that is left out
+    positions: Tensor  # (N,), of each in its example
+    slots: Tensor  # (N,), where each would stand if every row were padded to T: row · T + position
+    shape: tuple[int, int]  # B, T: the examples, and the longest one's inputs
+    learnt: Tensor  # (M,), which of the N tokens are learnt from, that is, whose next token is a target
     targets: Tensor  # (M,), those next tokens
-    n_tokens: int  # inputs without the padding
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.ids)
+
+    @property
+    def attend(self) -> PackedAttention:
+        """The attention within each example."""
+        return PackedAttention(self.slots, self.shape)
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on `device`; the copy to a GPU overlaps with computing."""
         if device.type == "cpu":
             return self
-        on_device = (t.pin_memory().to(device, non_blocking=True) for t in (self.ids, self.positions, self.targets))
-        return Batch(*on_device, self.n_tokens)
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **{n: t.pin_memory().to(device, non_blocking=True) for n, t in tensors.items()})
 
 
 def read_examples(path: str | Path, vocab_size: int) -> list[Example]:
@@ -64,17 +76,21 @@ def _parse_example(line: str, where: str, vocab_size: int) -> Example:
 
 def collate(examples: Sequence[Example], seq_len: int, objective: str) -> Batch:
     """Make a batch. `clm` learns the completion, `jlm` every token but the first; what exceeds `seq_len` is cut on the right."""
+    ids, positions, slots, learnt, targets = [], [], [], [], []
     sequences = [(e.context + e.completion)[:seq_len] for e in examples]
-    T = max(len(s) for s in sequences) - 1
-    ids = torch.zeros(len(sequences), max(T, 1), dtype=torch.int64)
-    positions, targets = [], []
+    T = max(1, max(len(s) for s in sequences) - 1)
     for row, (example, sequence) in enumerate(zip(examples, sequences, strict=True)):
-        ids[row, : len(sequence) - 1] = torch.tensor(sequence[:-1], dtype=torch.int64)
+        n_inputs, start = len(sequence) - 1, len(ids)
         first = 0 if objective == "jlm" else len(example.context) - 1
-        positions.extend(range(row * T + first, row * T + len(sequence) - 1))
-        targets.extend(sequence[first + 1 :])
-    n_tokens = sum(len(s) - 1 for s in sequences)
-    return Batch(ids, torch.tensor(positions, dtype=torch.int64), torch.tensor(targets, dtype=torch.int64), n_tokens)
+        ids += sequence[:-1]
+        positions += range(n_inputs)
+        slots += range(row * T, row * T + n_inputs)
+        learnt += range(start + first, start + n_inputs)
+        targets += sequence[first + 1 :]
+    ids, positions, slots, learnt, targets = (
+        torch.tensor(values, dtype=torch.int64) for values in (ids, positions, slots, learnt, targets)
+    )
+    return Batch(ids, positions, slots, (len(examples), T), learnt, targets)
 
 
 class ItemOrder:

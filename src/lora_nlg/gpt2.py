@@ -1,6 +1,7 @@
 """GPT-2: pre-LN blocks, tanh-GELU, learned positions, head tied to the embedding, no dropout (Radford et al. 2019).
 
-Alphabet: B batch, T time, C width, H heads, D = C / H, V vocabulary. Tensors are of the model's dtype unless said otherwise.
+Alphabet: B batch, T time, N tokens, C width, H heads, D = C / H, V vocabulary. Tensors are of the model's dtype unless said
+otherwise. What acts on every token alone takes any leading shape (…): rows of equal length (B, T), or N tokens without padding.
 Parameter names and the (in, out) layout of the matrices are those of Hugging Face's GPT-2 files, without their prefix.
 """
 
@@ -12,17 +13,46 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_nlg.config import ModelConfig
+from lora_nlg.matmul import linear
 
 LAYER_NORM_EPS = 1e-5
 INIT_STD = 0.02
 
-# (layer, q, k, v each (B, H, T, D)) -> (B, H, T, D). Training attends causally; decoding puts a cache behind the same call.
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+# (layer, qkv (…, 3C), H) -> (…, C). Training attends causally; decoding puts a cache behind the same call.
+Attend = Callable[[int, Tensor, int], Tensor]
 
 
-def causal_attention(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def split_heads(qkv: Tensor, n_head: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return query, key and value, each (B, H, T, D), of (B, T, 3C)."""
+    B, T, _ = qkv.shape
+    return qkv.view(B, T, 3, n_head, -1).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def join_heads(y: Tensor) -> Tensor:
+    """Return (B, T, C) of (B, H, T, D)."""
+    return y.transpose(1, 2).flatten(2)
+
+
+def causal_attention(layer: int, qkv: Tensor, n_head: int) -> Tensor:
     """Attend to the same and earlier positions. Rows padded on the right need no mask: what comes later is never seen."""
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    return join_heads(F.scaled_dot_product_attention(*split_heads(qkv, n_head), is_causal=True))
+
+
+class PackedAttention:
+    """Causal attention of N tokens without padding: they get it for the attention alone, which is a small part of the work.
+
+    `slots` (N,) int64 says which place of the (B, T) rows, counted through, each token has.
+    """
+
+    def __init__(self, slots: Tensor, shape: tuple[int, int]):
+        self.slots, self.shape = slots, shape
+
+    def __call__(self, layer: int, qkv: Tensor, n_head: int) -> Tensor:
+        """Map (N, 3C) to (N, C)."""
+        B, T = self.shape
+        rows = qkv.new_zeros(B * T, qkv.shape[-1]).index_copy(0, self.slots, qkv)
+        y = causal_attention(layer, rows.view(B, T, -1), n_head)  # (B, T, C)
+        return y.flatten(0, 1).index_select(0, self.slots)
 
 
 class Conv1D(nn.Module):
@@ -35,7 +65,7 @@ class Conv1D(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in) to (..., out)."""
-        return F.linear(x, self.weight.T, self.bias)
+        return linear(x, self.weight, self.bias)
 
 
 class Attention(nn.Module):
@@ -45,14 +75,15 @@ class Attention(nn.Module):
         self.c_attn = Conv1D(config.n_embd, 3 * config.n_embd)
         self.c_proj = Conv1D(config.n_embd, config.n_embd)
 
-    def forward(self, x: Tensor, layer: int, attend: Attend) -> Tensor:
-        B, T, C = x.shape
-        q, k, v = (
-            part.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, H, T, D)
-            for part in self.c_attn(x).split(C, dim=-1)
-        )
-        y = attend(layer, q, k, v)
-        return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
+    def forward(self, x: Tensor, layer: int, attend: Attend, keep: Tensor | None = None) -> Tensor:
+        """Map (…, C) to (…, C), or to (M, C) if `keep` (M,) says which tokens, counted through, are wanted."""
+        y = attend(layer, self.c_attn(x), self.n_head)
+        return self.c_proj(y if keep is None else pick(y, keep))
+
+
+def pick(x: Tensor, keep: Tensor) -> Tensor:
+    """Return the rows `keep` (M,) of x (…, C), counted through its leading dimensions."""
+    return x.flatten(0, -2).index_select(0, keep)
 
 
 class MLP(nn.Module):
@@ -73,8 +104,8 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.n_embd, eps=LAYER_NORM_EPS)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, layer: int, attend: Attend) -> Tensor:
-        x = x + self.attn(self.ln_1(x), layer, attend)
+    def forward(self, x: Tensor, layer: int, attend: Attend, keep: Tensor | None = None) -> Tensor:
+        x = (x if keep is None else pick(x, keep)) + self.attn(self.ln_1(x), layer, attend, keep)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -89,18 +120,28 @@ class GPT2(nn.Module):
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, eps=LAYER_NORM_EPS)
 
-    def forward(self, ids: Tensor, positions: Tensor | None = None, attend: Attend = causal_attention) -> Tensor:
-        """Return the hidden states (B, T, C) of `ids` (B, T) int64. `positions` (B, T) or (T,) defaults to 0 … T-1."""
+    def forward(
+        self,
+        ids: Tensor,
+        positions: Tensor | None = None,
+        attend: Attend = causal_attention,
+        keep: Tensor | None = None,
+    ) -> Tensor:
+        """Return the hidden states (…, C) of `ids` (…) int64 at `positions` (…), by default 0 … T - 1.
+
+        With `keep` (M,) the states (M, C) of those tokens alone: the last block's MLP does no work for the others.
+        """
         if positions is None:
-            positions = torch.arange(ids.shape[1], device=ids.device)
-        x = self.wte(ids) + self.wpe(positions)  # (B, T, C)
+            positions = torch.arange(ids.shape[-1], device=ids.device)
+        x = self.wte(ids) + self.wpe(positions)  # (…, C)
+        last = len(self.h) - 1
         for layer, block in enumerate(self.h):
-            x = block(x, layer, attend)
+            x = block(x, layer, attend, keep if layer == last else None)
         return self.ln_f(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Return (..., V) for hidden states (..., C)."""
-        return F.linear(hidden, self.wte.weight)
+        """Return (…, V) for hidden states (…, C)."""
+        return linear(hidden, self.wte.weight.T)
 
 
 def at_least_float32(logits: Tensor) -> Tensor:

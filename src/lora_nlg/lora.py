@@ -40,7 +40,7 @@ class LoraConv1D(Conv1D):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, C) to (B, T, 3C). The product with B A is taken right to left and never forms the (C, C) ΔW."""
         C, R, scale = self.weight.shape[0], self.config.rank, self.config.scale
-        thirds = list(F.linear(x, self.weight.T, self.bias).split(C, dim=-1))  # 3 × (B, T, C)
+        thirds = list(super().forward(x).split(C, dim=-1))  # 3 × (B, T, C)
         down = F.linear(F.dropout(x, self.config.dropout, self.training), self.lora_A) * scale  # (B, T, nR)
         for (third, _, B), down_third in zip(self.pairs(), down.split(R, dim=-1), strict=True):
             thirds[third] = thirds[third] + F.linear(down_third, B)

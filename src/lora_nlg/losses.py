@@ -1,6 +1,6 @@
 """The recipe's loss: mean cross-entropy over the positions that are learnt, and only those are ever computed.
 
-Alphabet: B batch, T time, C width, M learnt positions in the batch, V vocabulary.
+Alphabet: N tokens, C width, M learnt positions in the batch, V vocabulary.
 """
 
 from torch import Tensor
@@ -15,8 +15,7 @@ SMALLEST_SMOOTHING = 1e-4  # Kept for parity: the recipe takes this much, or les
 
 def masked_loss(model: GPT2, batch: Batch, label_smooth: float = 0.0) -> Tensor:
     """Return Σ ce / (M + 1e-4), a scalar, with ce = (1 - s) · nll + s · mean over V of -log p at each learnt position."""
-    hidden = model(batch.ids)  # (B, T, C)
-    learnt = hidden.flatten(0, 1).index_select(0, batch.positions)  # (M, C)
+    learnt = model(batch.ids, batch.positions, batch.attend, keep=batch.learnt)  # (M, C)
     logits = at_least_float32(model.logits(learnt))  # (M, V)
     smoothing = label_smooth if label_smooth > SMALLEST_SMOOTHING else 0.0
     total = F.cross_entropy(logits, batch.targets, reduction="sum", label_smoothing=smoothing)

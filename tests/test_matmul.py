@@ -1,0 +1,52 @@
+"""The fast float32 product: the same numbers as torch's, and the same gradients."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lora_nlg import matmul
+
+FLOAT32 = dict(rtol=1e-5, atol=1e-5)  # the same sums in another order
+
+
+@pytest.fixture
+def given():
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(*size, generator=generator, requires_grad=True) for size in ((3, 5, 40), (40, 24), (24,))]
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_product_and_gradients(given, frozen):
+    """Fails when a factor of a gradient is transposed, or the bias is left out."""
+    x, weight, bias = given
+    weight.requires_grad_(not frozen)
+    bias.requires_grad_(not frozen)
+    wanted = [tensor for tensor in given if tensor.requires_grad]
+    outputs = [matmul.linear(x, weight, bias), F.linear(x, weight.T, bias)]
+    gradients = [torch.autograd.grad(output.square().sum(), wanted) for output in outputs]
+    torch.testing.assert_close(*outputs, **FLOAT32)
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, **FLOAT32)
+
+
+def test_no_bias_strided_input_and_transposed_weight(given):
+    x, weight, _ = given
+    ours = matmul.linear(x[:, ::2, ::2], weight[::2].T.contiguous().T)
+    torch.testing.assert_close(ours, x[:, ::2, ::2] @ weight[::2], **FLOAT32)
+
+
+def test_which_kernel_computes(given, monkeypatch):
+    """oneDNN for float32 on a CPU; torch's own for other types, and under autocast."""
+    calls = []
+    real = matmul.product
+    monkeypatch.setattr(matmul, "HAS_ONEDNN", True)
+    monkeypatch.setattr(matmul, "product", lambda *factors: calls.append(1) or real(*factors))
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("this torch has no oneDNN")
+    x, weight, bias = given
+    matmul.linear(x, weight, bias)
+    assert len(calls) == 1
+    matmul.linear(x.double(), weight.double(), bias.double())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert matmul.linear(x, weight, bias).dtype == torch.bfloat16
+    assert len(calls) == 1
