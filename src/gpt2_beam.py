@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch
 
-    from lora_nlg import checkpoints, decode, dist, examples, files, lora, record, signals
+    from lora_nlg import checkpoints, decode, dist, examples, files, gpt2, lora, record, signals
 
     precision = cli.chosen_precision(args)
     model_config = config.model_config(args.model_card)
@@ -88,6 +88,8 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{output} is decoded with these settings already; without --resume it is decoded again")
         dist.stop()
         return 0
+    if precision in dist.AUTOCAST:
+        gpt2.store_frozen_in(model.requires_grad_(False), dist.AUTOCAST[precision])
     model.to(ranks.device)
 
     if ranks.is_main:

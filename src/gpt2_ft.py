@@ -30,6 +30,17 @@ def parser() -> argparse.ArgumentParser:
     )
     data.add_argument("--label_smooth", type=float, default=0.0)
 
+    speed = p.add_argument_group("speed (the first two change the batches, so they are off unless asked for)")
+    speed.add_argument(
+        "--length_window", type=int, default=0, help="put the examples of so many batches into batches of like lengths"
+    )
+    speed.add_argument(
+        "--share_prompts",
+        action="store_true",
+        help="an item is an input with all its references, whose input is computed once; batch sizes count inputs",
+    )
+    speed.add_argument("--compile", action="store_true", help="compile the step, on a GPU into CUDA graphs")
+
     optim = p.add_argument_group("optimiser and schedule (every count is in micro-batches)")
     optim.add_argument("--lr", type=float, default=1e-5)
     optim.add_argument("--weight_decay", type=float, default=0.01)
@@ -144,7 +155,7 @@ def what_decides_the_result(settings: dict) -> dict:
     """Return the settings that a run must share with the one it goes on with: all but its device and how often it saves."""
     settings = json.loads(json.dumps(settings))  # as they come back from a file
     del settings["device"]
-    for name in ("log_interval", "eval_interval", "save_interval", "keep_last", "skip_nan"):
+    for name in ("log_interval", "eval_interval", "save_interval", "keep_last", "skip_nan", "compile"):
         del settings["train"][name]
     return settings
 
@@ -177,7 +188,7 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch
 
-    from lora_nlg import checkpoints, curve, dist, examples, files, lora, record, train
+    from lora_nlg import checkpoints, curve, dist, examples, files, gpt2, lora, record, train
     from lora_nlg.saves import RESULTS, Saves
 
     precision = cli.chosen_precision(args)
@@ -189,7 +200,7 @@ def main(argv: list[str] | None = None) -> int:
     train_config = config.TrainConfig(
         args.train_batch_size, args.valid_batch_size, args.seq_len, args.obj, args.label_smooth,
         args.random_seed, precision, args.max_epoch, args.log_interval, args.eval_interval, args.save_interval,
-        args.keep_last, args.skip_nan,
+        args.keep_last, args.skip_nan, args.length_window, args.share_prompts, args.compile,
     )  # fmt: skip
     adapters = checkpoints.read(args.lora_checkpoint) if args.lora_checkpoint else None
     targets = config.lora_targets(args.lora_targets)
@@ -223,6 +234,8 @@ def main(argv: list[str] | None = None) -> int:
         lora.add_adapters(model, lora_config, generator)
     if adapters:
         checkpoints.load_adapters(model, adapters)
+    if precision in dist.AUTOCAST:
+        gpt2.store_frozen_in(model, dist.AUTOCAST[precision])
     model.to(ranks.device)
     torch.manual_seed(args.random_seed + ranks.rank)  # dropout differs between ranks
 

@@ -237,6 +237,9 @@ REFUSED = [
     (LORA, {"config.json": lambda content: content.replace(b"32", b"-32")}, "n_embd must be a whole number … -32"),
     ("pretrain_base --model_card config.json", {}, "config.json has 211 tokens; expected … 50257"),
     # numbers, and flags that are unknown or contradict each other
+    ("gpt2_ft --length_window -1", {}, "--length_window must be 0 (off) or more, but is -1"),
+    ("gpt2_ft --share_prompts --obj jlm", {}, "--share_prompts learns completions only"),
+    ("gpt2_ft --share_prompts --compile", {}, "--share_prompts makes rows of any length"),
     ("gpt2_beam --beam 0", {}, "--beam must be from 1 to 1000, but is 0"),
     ("gpt2_beam --beam two", {}, "--beam: invalid int value: 'two'"),
     ("gpt2_beam --beams 2", {}, "unrecognized arguments: --beams 2"),

@@ -1,5 +1,6 @@
 """Reading, cutting, padding, masking and ordering examples."""
 
+import itertools
 import random
 
 import pytest
@@ -7,9 +8,9 @@ import torch
 
 import toy
 from lora_nlg.cli import UserError
-from lora_nlg.examples import Example, ItemOrder, collate, read_examples
+from lora_nlg.examples import Example, ItemOrder, collate, prefetch, read_examples, share_contexts
 
-TWO = [Example([1, 2, 9], [3, 4, 9]), Example([5, 9], [6, 9])]
+TWO = [[Example([1, 2, 9], [3, 4, 9])], [Example([5, 9], [6, 9])]]
 
 
 def test_clm_learns_the_completion_from_the_contexts_last_token_on():
@@ -36,8 +37,8 @@ def test_a_long_example_is_cut_on_the_right():
 
 
 def test_an_example_whose_context_fills_everything_teaches_nothing():
-    batch = collate([Example([1, 2, 3, 4], [5])], seq_len=3, objective="clm")
-    assert batch.ids.tolist() == [1, 2]
+    batch = collate([[Example([1, 2, 3, 4], [5])]], seq_len=3, objective="clm")
+    assert batch.ids.tolist() == [1, 2, 3]
     assert batch.learnt.tolist() == batch.targets.tolist() == []
 
 
@@ -112,8 +113,8 @@ def test_padding_does_not_reach_the_loss():
 
     model = toy.model()
     short, long = toy.examples(2)
-    together = collate([short, long], 512, "clm")
-    apart = [collate([example], 512, "clm") for example in (short, long)]
+    together = collate([[short], [long]], 512, "clm")
+    apart = [collate([[example]], 512, "clm") for example in (short, long)]
     weights = [len(batch.targets) for batch in apart]
     eps = 1e-4
     expected = sum(masked_loss(model, b) * (w + eps) for b, w in zip(apart, weights, strict=True)) / (
@@ -125,6 +126,100 @@ def test_padding_does_not_reach_the_loss():
 def test_smoothing_up_to_a_ten_thousandth_is_none():
     from lora_nlg.losses import masked_loss
 
-    model, batch = toy.model(), collate(toy.examples(2), 512, "clm")
+    model, batch = toy.model(), collate([[example] for example in toy.examples(2)], 512, "clm")
     assert torch.equal(masked_loss(model, batch, 1e-4), masked_loss(model, batch))
     assert not torch.equal(masked_loss(model, batch, 2e-4), masked_loss(model, batch))
+
+
+def rows_of_shared_contexts():
+    """Three inputs with 3, 1 and 2 references, one of which is empty."""
+    first, second, third = toy.examples(3)
+    shared = [
+        Example(example.context, completion)
+        for example, completions in (
+            (first, [first.completion, [7, 8, 210], [5]]),
+            (second, [second.completion]),
+            (third, [third.completion, []]),
+        )
+        for completion in completions
+    ]
+    return shared, share_contexts(shared)
+
+
+def test_one_row_for_all_references_of_an_input_has_the_same_loss_and_gradients():
+    """Fails when a reference sees another one, is at other positions, or the first token is predicted for one only."""
+    from lora_nlg.losses import masked_loss
+
+    model = toy.model(rank=4)
+    apart, rows = rows_of_shared_contexts()
+    assert [len(row) for row in rows] == [3, 1, 2]
+    results = []
+    for batch in (collate([[example] for example in apart], 512, "clm"), collate(rows, 512, "clm")):
+        loss = masked_loss(model, batch, 0.1)
+        loss.backward()
+        results.append((batch.n_tokens, loss.item(), model.h[0].attn.c_attn.lora_B.grad.clone()))
+        model.zero_grad()
+    (n_apart, loss_apart, grad_apart), (n_together, loss_together, grad_together) = results
+    assert n_together < n_apart
+    assert loss_together == pytest.approx(loss_apart, rel=1e-12)
+    assert torch.allclose(grad_together, grad_apart, rtol=1e-10, atol=1e-14)
+
+
+def test_a_reference_that_shares_its_context_is_cut_as_it_is_alone():
+    apart, rows = rows_of_shared_contexts()
+    seq_len = len(rows[0][0].context) + 2
+    together = collate(rows, seq_len, "clm")
+    assert together.targets.tolist() == collate([[example] for example in apart], seq_len, "clm").targets.tolist()
+    assert together.shape == (3, seq_len)  # the first row: its context, and one fed token of each longer reference
+
+
+def test_a_batch_that_is_filled_up_has_the_same_loss_and_gradients():
+    """Fails when a token that fills up is attended to, or is learnt."""
+    from lora_nlg.losses import masked_loss
+
+    model = toy.model(rank=4)
+    results = []
+    batch = collate([[example] for example in toy.examples(5)], 512, "clm")
+    for form in (batch, batch.fill_up(16)):
+        loss = masked_loss(model, form, 0.1)
+        loss.backward()
+        results.append((loss.item(), model.h[0].attn.c_attn.lora_B.grad.clone()))
+        model.zero_grad()
+    assert form.ids.shape == (5, 32) and len(form.targets) == 80
+    assert form.n_tokens == batch.n_tokens
+    assert results[1][0] == pytest.approx(results[0][0], rel=1e-12)
+    assert torch.allclose(results[1][1], results[0][1], rtol=1e-10, atol=1e-14)
+
+
+def test_a_batch_with_more_to_learn_than_half_of_it_is_made_longer():
+    def filled(n_context, n_completion):
+        example = Example([210] * n_context, list(range(n_completion)))
+        return collate([[example]] * 2, 512, "clm").fill_up(32)
+
+    assert filled(40, 20).shape == (2, 64) and len(filled(40, 20).targets) == 64
+    assert filled(1, 40).shape == (2, 96)  # 2 · 40 targets are more than half of 2 · 64
+
+
+def test_windows_hold_the_same_items_in_batches_of_like_lengths():
+    lengths = [random.Random(item).randint(1, 100) for item in range(64)]
+    plain, sorted_ = (ItemOrder(64, 4, 3, lengths=given, window=4) for given in (None, lengths))
+    for epoch in (1, 2):
+        before, after = list(plain.epoch(epoch)), list(sorted_.epoch(epoch))
+        for start in range(0, 16, 4):
+            window = [sorted(itertools.chain(*batches[start : start + 4])) for batches in (before, after)]
+            assert window[0] == window[1]
+            spans = sorted([lengths[item] for item in batch] for batch in after[start : start + 4])
+            assert all(left[-1] <= right[0] for left, right in itertools.pairwise(spans))
+        assert before != after
+    assert list(sorted_.epoch(1)) == list(ItemOrder(64, 4, 3, lengths=lengths, window=4).epoch(1))
+
+
+def test_prefetching_keeps_the_order_and_the_error():
+    def numbers():
+        yield from range(5)
+        raise UserError("line 6")
+
+    got = []
+    with pytest.raises(UserError, match="line 6"):
+        got.extend(prefetch(numbers()))
+    assert list(prefetch(iter(range(5)))) == list(range(5))

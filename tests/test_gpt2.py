@@ -7,7 +7,7 @@ import torch
 
 import toy
 from lora_nlg.config import CARDS, ModelConfig
-from lora_nlg.gpt2 import GPT2, INIT_STD, empty_model, init_weights
+from lora_nlg.gpt2 import GPT2, INIT_STD, empty_model, init_weights, store_frozen_in
 
 
 @pytest.mark.parametrize(
@@ -84,3 +84,28 @@ def test_random_start():
     again = empty_model(model.config)
     init_weights(again, torch.Generator().manual_seed(1))
     assert torch.equal(model.wte.weight, again.wte.weight)
+
+
+def test_kept_tokens_have_the_same_states():
+    model = toy.model()
+    ids = torch.arange(12).view(3, 4)
+    keep = torch.tensor([11, 2, 2, 5])
+    assert torch.allclose(model(ids, keep=keep), model(ids).flatten(0, 1)[keep], rtol=1e-12, atol=1e-14)
+
+
+def test_the_last_block_works_for_kept_tokens_only():
+    model, seen = toy.model(), []
+    for block in model.h:
+        block.mlp.register_forward_hook(lambda module, inputs, output: seen.append(tuple(output.shape)))
+    model(torch.arange(12).view(3, 4), keep=torch.tensor([3, 7]))
+    assert seen == [(3, 4, 32), (2, 32)]
+
+
+def test_matrices_stored_in_half_precision_are_what_autocast_makes_of_them():
+    model = toy.model().float().requires_grad_(False)
+    ids = torch.arange(12).view(3, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        before = model.logits(model(ids))
+        store_frozen_in(model, torch.bfloat16)
+        assert model.h[0].mlp.c_fc.weight.dtype == torch.bfloat16
+        assert torch.equal(model.logits(model(ids)), before)

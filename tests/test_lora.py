@@ -94,3 +94,13 @@ def test_dropout_acts_while_training_only_and_on_the_adapters_only():
     assert not torch.equal(model(IDS), model(IDS))
     model.eval()
     assert torch.equal(model(IDS), model(IDS))
+
+
+def test_no_gradient_reaches_below_the_first_adapter():
+    """The base is frozen, so what comes before the first adapter needs no backward pass."""
+    model = toy.model(rank=4)
+    below, above = [], []
+    model.h[0].attn.c_attn.register_forward_hook(lambda module, inputs, output: below.append(inputs[0].requires_grad))
+    model.h[0].mlp.register_forward_hook(lambda module, inputs, output: above.append(inputs[0].requires_grad))
+    model(IDS)
+    assert below == [False] and above == [True]

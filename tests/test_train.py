@@ -307,6 +307,38 @@ def test_tensorboard_that_is_not_installed_is_one_sentence(files, monkeypatch, c
         gpt2_ft.main([*flags, *RECIPE, "--tensorboard"])
 
 
+def test_a_compiled_step_has_the_same_losses(files, capsys, monkeypatch):
+    """One graph without a break for each shape: torch's tracing is real, its code generator, which takes minutes, is not."""
+    folder, flags = files
+    graphs, shapes, losses = [], set(), []
+
+    def compile_quickly(function, dynamic, mode):
+        def keep(graph, inputs):
+            graphs.append(graph)
+            return graph.forward
+
+        return torch._dynamo.optimize(keep, nopython=True, dynamic=dynamic)(function)
+
+    real = train.Split.batch
+    monkeypatch.setattr(train.Split, "batch", lambda self, items: shapes.add((b := real(self, items)).shape) or b)
+    for extra in ([], ["--compile"]):
+        shapes.clear()
+        with monkeypatch.context() as patched:
+            patched.setattr(torch, "compile", compile_quickly)
+            patched.setattr(train, "STATIC_MULTIPLE", 8)
+            gpt2_ft.main([*flags, *RECIPE, *extra, "--resume", "never", "--eval_interval", "100"])
+        losses.append([line["loss"] for line in read_log(folder / "work")[0]])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-9)
+    static = {shape for shape in shapes if shape[0] == 4 and shape[1] % 8 == 0}
+    assert 1 < len(graphs) <= len(static)
+
+
+def test_sharing_prompts_trains_on_inputs(files, capsys):
+    folder, flags = files
+    gpt2_ft.main([*flags, *RECIPE, "--share_prompts", "--length_window", "2"])
+    assert len(read_log(folder / "work")[0]) == 14
+
+
 def test_interval_average_starts_anew(tmp_path, capsys):
     log = Log(tmp_path, max_step=4, is_main=True)
     for step, loss in enumerate((1.0, 2.0, 3.0, 5.0), 1):

@@ -180,6 +180,9 @@ class TrainConfig:
     save_interval: int = 500
     keep_last: int = 3  # newest saves that are kept
     skip_nan: bool = False  # leave out batches whose loss or gradient is no number
+    length_window: int = 0  # micro-batches whose examples are put into batches of like lengths; 0 = the recipe's order
+    share_prompts: bool = False  # an item is an input with all its references, not a pair
+    compile: bool = False  # by torch.compile, for few shapes that batches are filled up to
 
     def __post_init__(self):
         counts = "train_batch_size", "valid_batch_size", "log_interval", "eval_interval", "save_interval", "keep_last"
@@ -189,6 +192,11 @@ class TrainConfig:
         _require(0 <= self.random_seed <= MOST_SEED, "random_seed", f"from 0 to {MOST_SEED}", self.random_seed)
         _require(self.seq_len >= 2, "seq_len", "at least 2 tokens", self.seq_len)
         _require(self.objective in OBJECTIVES, "obj", f"one of {', '.join(OBJECTIVES)}", self.objective)
+        _require(self.length_window >= 0, "length_window", "0 (off) or more", self.length_window)
+        if self.share_prompts and self.objective == "jlm":
+            raise UserError("--share_prompts learns completions only; leave out --obj jlm")
+        if self.share_prompts and self.compile:
+            raise UserError("--share_prompts makes rows of any length, --compile needs few; leave one of the two out")
         _require(0 <= self.label_smooth < 1, "label_smooth", "at least 0 and less than 1", self.label_smooth)
 
 

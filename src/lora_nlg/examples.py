@@ -3,19 +3,23 @@
 Alphabet: B batch, T time, N tokens, M learnt positions. Token ids are int64.
 """
 
+import itertools
 import random
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import DistributedSampler
 
 from lora_nlg.cli import UserError
 from lora_nlg.e2e_text import parse_json, read_lines
-from lora_nlg.gpt2 import PackedAttention
+from lora_nlg.gpt2 import Attend, PackedAttention, causal_attention
 
+IGNORED = -100  # a target that counts for nothing; torch's own default
 FILLER_SEED = 911  # Kept for parity: the recipe draws the items that fill the last batch from random.Random(911)
 
 
@@ -29,23 +33,44 @@ class Example:
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples as tensors: the N tokens that are fed, one example's after the other's, without padding."""
+    """Examples as tensors: the N tokens that are fed, one row's after the other's, without padding."""
 
     ids: Tensor  # (N,), inputs; nothing is predicted from an example's last token, so that is left out
     positions: Tensor  # (N,), of each in its example
-    slots: Tensor  # (N,), where each would stand if every row were padded to T: row · T + position
-    shape: tuple[int, int]  # B, T: the examples, and the longest one's inputs
-    learnt: Tensor  # (M,), which of the N tokens are learnt from, that is, whose next token is a target
-    targets: Tensor  # (M,), those next tokens
+    slots: Tensor  # (N,), where each would stand if every row were padded to T: row · T + place
+    shape: tuple[int, int]  # B, T: the rows, and the longest one's tokens
+    learnt: (
+        Tensor  # (M,), which of the N tokens are learnt from; one that several examples share is there once for each
+    )
+    targets: Tensor  # (M,), the token that follows each; IGNORED where a static batch is filled up
+    branches: Tensor | None = (
+        None  # (B, T), in rows of several examples: 0 for the context, then 1, 2 … (see PackedAttention)
+    )
+    is_static: bool = False  # filled up to one of few shapes
 
     @property
     def n_tokens(self) -> int:
-        return len(self.ids)
+        return len(self.slots)
 
     @property
-    def attend(self) -> PackedAttention:
+    def attend(self) -> Attend:
         """The attention within each example."""
-        return PackedAttention(self.slots, self.shape)
+        return causal_attention if self.is_static else PackedAttention(self.slots, self.shape, self.branches)
+
+    def fill_up(self, multiple: int) -> "Batch":
+        """Return a batch of the same loss in one of few shapes: ids (B, T), T a multiple of `multiple`, and M = B · T / 2.
+
+        A program compiled for a shape, or recorded as a CUDA graph, is then used again.
+        """
+        B, T = self.shape
+        T = multiple * -(-max(T, -(-2 * len(self.targets) // B)) // multiple)
+        row, place = self.slots // self.shape[1], self.slots % self.shape[1]
+        ids = torch.zeros(B, T, dtype=torch.int64)
+        ids[row, place] = self.ids
+        missing = (0, B * T // 2 - len(self.targets))
+        learnt = F.pad((row * T + place)[self.learnt], missing)
+        targets = F.pad(self.targets, missing, value=IGNORED)
+        return Batch(ids, torch.arange(T), self.slots, (B, T), learnt, targets, is_static=True)
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on `device`; the copy to a GPU overlaps with computing."""
@@ -74,35 +99,76 @@ def _parse_example(line: str, where: str, vocab_size: int) -> Example:
     return example
 
 
-def collate(examples: Sequence[Example], seq_len: int, objective: str) -> Batch:
-    """Make a batch. `clm` learns the completion, `jlm` every token but the first; what exceeds `seq_len` is cut on the right."""
-    ids, positions, slots, learnt, targets = [], [], [], [], []
-    sequences = [(e.context + e.completion)[:seq_len] for e in examples]
-    T = max(1, max(len(s) for s in sequences) - 1)
-    for row, (example, sequence) in enumerate(zip(examples, sequences, strict=True)):
-        n_inputs, start = len(sequence) - 1, len(ids)
-        first = 0 if objective == "jlm" else len(example.context) - 1
-        ids += sequence[:-1]
-        positions += range(n_inputs)
-        slots += range(row * T, row * T + n_inputs)
-        learnt += range(start + first, start + n_inputs)
-        targets += sequence[first + 1 :]
-    ids, positions, slots, learnt, targets = (
-        torch.tensor(values, dtype=torch.int64) for values in (ids, positions, slots, learnt, targets)
-    )
-    return Batch(ids, positions, slots, (len(examples), T), learnt, targets)
+def share_contexts(examples: Sequence[Example]) -> list[list[Example]]:
+    """Return the examples in rows, one for each distinct context, in first-seen order."""
+    rows: dict[tuple[int, ...], list[Example]] = {}
+    for example in examples:
+        rows.setdefault(tuple(example.context), []).append(example)
+    return list(rows.values())
+
+
+def collate(rows: Sequence[Sequence[Example]], seq_len: int, objective: str) -> Batch:
+    """Make a batch of rows, each of one example or of several of one context, which is then fed once.
+
+    `clm` learns the completion, `jlm` (rows of one example only) every token but the first. What exceeds `seq_len` in an
+    example is cut on the right.
+    """
+    ids, positions, learnt, targets, branches = [], [], [], [], []  # branches: a list a row
+    for row in rows:
+        context = row[0].context[:seq_len]
+        start, last = len(ids), len(ids) + len(context) - 1
+        ids += context
+        positions += range(len(context))
+        branches.append([0] * len(context))
+        if objective == "jlm":
+            learnt += range(start, last)
+            targets += context[1:]
+        for branch, example in enumerate(row, 1):
+            completion = example.completion[: seq_len - len(context)]
+            fed = completion[:-1]
+            learnt += [last, *range(len(ids), len(ids) + len(fed))] if completion else []
+            targets += completion
+            ids += fed
+            positions += range(len(context), len(context) + len(fed))
+            branches[-1] += [branch] * len(fed)
+    T = max(map(len, branches))
+    slots = [row * T + place for row, tokens in enumerate(branches) for place in range(len(tokens))]
+    padded = [tokens + [-1] * (T - len(tokens)) for tokens in branches] if any(len(row) > 1 for row in rows) else None
+    vectors = (torch.tensor(values, dtype=torch.int64) for values in (ids, positions, slots, learnt, targets))
+    ids, positions, slots, learnt, targets = vectors
+    shape = (len(rows), T)
+    return Batch(ids, positions, slots, shape, learnt, targets, None if padded is None else torch.tensor(padded))
+
+
+def prefetch(batches: Iterator) -> Iterator:
+    """Yield from `batches`, of which another thread makes the next one meanwhile."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        following = pool.submit(next, batches, None)
+        while (batch := following.result()) is not None:
+            following = pool.submit(next, batches, None)
+            yield batch
 
 
 class ItemOrder:
     """Which items make up each micro-batch of a rank: torch's DistributedSampler over the recipe's filled-up data set.
 
     The number of items is rounded up to a multiple of the batch size; each filler is drawn anew whenever it comes up,
-    from a generator that lives as long as this object.
+    from a generator that lives as long as this object. With `lengths`, of the items, those of every `window` micro-batches
+    are put into batches of like lengths, which are shuffled.
     """
 
     def __init__(
-        self, n_items: int, batch_size: int, seed: int, world_size: int = 1, rank: int = 0, drop_last: bool = True
+        self,
+        n_items: int,
+        batch_size: int,
+        seed: int,
+        world_size: int = 1,
+        rank: int = 0,
+        drop_last: bool = True,
+        lengths: Sequence[int] | None = None,
+        window: int = 1,
     ):
+        self.lengths, self.window = lengths, window
         self.n_items, self.batch_size, self.drop_last = n_items, batch_size, drop_last
         self.n_batches = -(-n_items // batch_size)  # over all ranks
         padded = range(self.n_batches * batch_size)
@@ -111,6 +177,19 @@ class ItemOrder:
 
     def epoch(self, number: int) -> Iterator[list[int]]:
         """Yield the item ids of each micro-batch of epoch `number`, which the recipe counts from 1 (validation: 0)."""
+        batches = self._batches(number)
+        if self.lengths is None:
+            yield from batches
+        else:
+            shuffled = random.Random(number)
+            while window := list(itertools.islice(batches, self.window)):
+                sizes = [len(batch) for batch in window]
+                items = iter(sorted(itertools.chain(*window), key=self.lengths.__getitem__))
+                window = [list(itertools.islice(items, size)) for size in sizes]
+                shuffled.shuffle(window)
+                yield from window
+
+    def _batches(self, number: int) -> Iterator[list[int]]:
         self.sampler.set_epoch(number)
         batch = []
         for item in self.sampler:

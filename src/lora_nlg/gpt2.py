@@ -41,18 +41,23 @@ def causal_attention(layer: int, qkv: Tensor, n_head: int) -> Tensor:
 class PackedAttention:
     """Causal attention of N tokens without padding: they get it for the attention alone, which is a small part of the work.
 
-    `slots` (N,) int64 says which place of the (B, T) rows, counted through, each token has.
+    `slots` (N,) int64 says which place of the (B, T) rows, counted through, each token has. With `branches` (B, T) int64 a row
+    holds several continuations of one prompt: a token sees the prompt, which is branch 0, and its own branch.
     """
 
-    def __init__(self, slots: Tensor, shape: tuple[int, int]):
-        self.slots, self.shape = slots, shape
+    def __init__(self, slots: Tensor, shape: tuple[int, int], branches: Tensor | None = None):
+        self.slots, self.shape, self.mask = slots, shape, None
+        if branches is not None:
+            seen, seeing = branches[:, None, None, :], branches[:, None, :, None]
+            self.mask = ((seen == 0) | (seen == seeing)).tril()  # (B, 1, T, T)
 
     def __call__(self, layer: int, qkv: Tensor, n_head: int) -> Tensor:
         """Map (N, 3C) to (N, C)."""
         B, T = self.shape
         rows = qkv.new_zeros(B * T, qkv.shape[-1]).index_copy(0, self.slots, qkv)
-        y = causal_attention(layer, rows.view(B, T, -1), n_head)  # (B, T, C)
-        return y.flatten(0, 1).index_select(0, self.slots)
+        heads = split_heads(rows.view(B, T, -1), n_head)  # 3 × (B, H, T, D)
+        y = F.scaled_dot_product_attention(*heads, attn_mask=self.mask, is_causal=self.mask is None)
+        return join_heads(y).flatten(0, 1).index_select(0, self.slots)
 
 
 class Conv1D(nn.Module):
@@ -142,6 +147,18 @@ class GPT2(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Return (…, V) for hidden states (…, C)."""
         return linear(hidden, self.wte.weight.T)
+
+
+def store_frozen_in(model: GPT2, dtype: torch.dtype) -> None:
+    """Convert the frozen matrices to `dtype`, to which autocast would convert them anew in every step: the same numbers.
+
+    Embeddings and layer norms stay, since what they give is added up in the model's own dtype.
+    """
+    for module in model.modules():
+        if isinstance(module, Conv1D):
+            for parameter in (module.weight, module.bias):
+                if not parameter.requires_grad:
+                    parameter.data = parameter.data.to(dtype)
 
 
 def at_least_float32(logits: Tensor) -> Tensor:

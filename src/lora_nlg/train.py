@@ -4,7 +4,7 @@ import itertools
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from lora_nlg import dist
 from lora_nlg.cli import Stopped, UserError
 from lora_nlg.config import OptimConfig, TrainConfig
 from lora_nlg.curve import Curve
-from lora_nlg.examples import Batch, Example, ItemOrder, collate
+from lora_nlg.examples import Batch, Example, ItemOrder, collate, prefetch, share_contexts
 from lora_nlg.gpt2 import GPT2
 from lora_nlg.log import Log
 from lora_nlg.losses import masked_loss
@@ -22,18 +22,25 @@ from lora_nlg.optim import AdamW, build_optimizer, learning_rate
 from lora_nlg.saves import Saves
 from lora_nlg.signals import requests
 
+STATIC_MULTIPLE = 32  # tokens: E2E's batches of 8 come in three or four shapes
+
 
 class Split:
     """One encoded file as the batches of this rank."""
 
     def __init__(self, examples: list[Example], config: TrainConfig, ranks: dist.Ranks, validation: bool = False):
-        self.examples, self.config, self.device = examples, config, ranks.device
+        self.config, self.device, self.validation = config, ranks.device, validation
+        self.rows = share_contexts(examples) if config.share_prompts and not validation else [[e] for e in examples]
         # Kept for parity: validation is on the completion, also when training is on the context as well.
         self.objective = "clm" if validation else config.objective
         batch_size = config.valid_batch_size if validation else config.train_batch_size
+        lengths = None
+        if config.length_window and not validation:
+            lengths = [len(row[0].context) + sum(len(e.completion) for e in row) for row in self.rows]
         self.order = ItemOrder(
-            len(examples), batch_size, config.random_seed, ranks.world_size, ranks.rank, drop_last=not validation
-        )
+            len(self.rows), batch_size, config.random_seed, ranks.world_size, ranks.rank, not validation, lengths,
+            config.length_window,
+        )  # fmt: skip
 
     def stream(self, skip: int = 0) -> Iterator[tuple[int, int, list[int], Batch]]:
         """Yield (epoch, number of the batch in it, its items, batch), counted from 1, for max_epoch epochs or without end.
@@ -46,8 +53,11 @@ class Split:
             yield epoch, in_epoch, items, self.batch(items)
 
     def batch(self, items: list[int]) -> Batch:
-        """Return the examples of `items` as one batch on this rank's device."""
-        return collate([self.examples[i] for i in items], self.config.seq_len, self.objective).to(self.device)
+        """Return the rows `items` as one batch on this rank's device."""
+        batch = collate([self.rows[i] for i in items], self.config.seq_len, self.objective)
+        if self.config.compile and not self.validation:
+            batch = batch.fill_up(STATIC_MULTIPLE)
+        return batch.to(self.device)
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of `epoch`."""
@@ -151,17 +161,19 @@ def train(
         return flags
 
     model.train()
+    loss_of = compiled(masked_loss) if config.compile else masked_loss
     flags = None
     with requests() as request:
         steps = range(done + 1, optim.max_step + 1)
-        for step, (epoch, in_epoch, items, batch) in zip(steps, train_split.stream(skip=done), strict=False):
+        batches = prefetch(train_split.stream(skip=done))
+        for step, (epoch, in_epoch, items, batch) in zip(steps, batches, strict=False):
             lr = learning_rate(optim, step - 1)
             with dist.autocast(ranks.device, config.precision):
-                loss = masked_loss(model, batch, config.label_smooth)
+                loss = loss_of(model, batch, config.label_smooth)
             if config.skip_nan and not torch.isfinite(loss):
                 log.skipped(step, items, f"the loss is {loss.item()}")
             else:
-                log.add(loss.detach(), batch.n_tokens)
+                log.add(loss.detach().clone(), batch.n_tokens)  # a CUDA graph's own result is gone at its next step
                 items_of.append((step, items))
                 if is_cpu:
                     look_at_losses()
@@ -190,6 +202,18 @@ def train(
         saves.finish(model, step)
     log.close()
     return valid_loss
+
+
+def compiled(loss_of: Callable) -> Callable:
+    """Return `loss_of` compiled for every shape that comes; on a GPU as CUDA graphs, which a small batch would else wait for."""
+    torch._dynamo.config.recompile_limit = 64  # the shapes of `Batch.fill_up` are few, but more than torch's 8
+    program = torch.compile(loss_of, dynamic=False, mode="reduce-overhead")
+
+    def loss(*inputs) -> Tensor:
+        torch.compiler.cudagraph_mark_step_begin()
+        return program(*inputs)
+
+    return loss
 
 
 def _are_finite(tensors) -> bool:
