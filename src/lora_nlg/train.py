@@ -22,6 +22,7 @@ from lora_nlg.optim import AdamW, build_optimizer, learning_rate
 from lora_nlg.saves import Saves
 from lora_nlg.signals import requests
 
+SIGNAL_INTERVAL = 10  # micro-batches between two looks at whether another rank's GPU reports a signal
 STATIC_MULTIPLE = 32  # tokens: E2E's batches of 8 come in three or four shapes
 
 
@@ -162,7 +163,7 @@ def train(
 
     model.train()
     loss_of = compiled(masked_loss) if config.compile else masked_loss
-    flags = None
+    flags, asked = None, False
     with requests() as request:
         steps = range(done + 1, optim.max_step + 1)
         batches = prefetch(train_split.stream(skip=done))
@@ -178,7 +179,10 @@ def train(
                 if is_cpu:
                     look_at_losses()
                 scaler.scale(loss / optim.grad_acc).backward()
-            asked = request.number is not None if ranks.world_size == 1 else flags is not None and flags.item() > 0
+            if ranks.world_size == 1:
+                asked = request.number is not None
+            elif is_cpu or step % SIGNAL_INTERVAL == 0:  # to look at a GPU's number is to wait for it
+                asked = flags is not None and flags.item() > 0
             if step % optim.grad_acc == 0:
                 flags = update(lr, items)
 
