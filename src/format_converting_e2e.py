@@ -22,11 +22,12 @@ def main(argv: list[str] | None = None) -> int:
     from lora_nlg import e2e_text, files
 
     files.check_outputs([args.output], inputs=[args.input])
-    pairs = e2e_text.read_raw(args.input)
+    lines = 0
     with files.atomic_writer(args.output) as file:
-        for mr, reference in pairs:
+        for mr, reference in e2e_text.read_raw(args.input):
             file.write(json.dumps({"context": mr, "completion": reference}) + "\n")
-    print(f"formatted {len(pairs):,} lines into {args.output}")
+            lines += 1
+    print(f"formatted {lines:,} lines into {args.output}")
     return 0
 
 

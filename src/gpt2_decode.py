@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     given = [path for path in (args.sample_file, args.input_file, args.ref_unique_file) if path]
     note = Path(args.output_pred_file + COVERED)
     files.check_outputs([args.output_pred_file, note, *ref_files], inputs=given)
-    inputs = e2e_text.read_formatted(args.input_file)
+    inputs = list(e2e_text.read_formatted(args.input_file))
     e2e_text.check_references(inputs, args.input_file)
     predictions = e2e_text.read_predictions(args.sample_file, bpe.load_encoding(args.vocab), len(inputs))
     every_group = e2e_text.group_lines(inputs, group_keys(args, inputs), predictions, kept_lines(args, inputs))

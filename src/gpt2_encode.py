@@ -1,4 +1,7 @@
-"""Turn formatted JSON lines into GPT-2 token ids, one {"context": ids, "completion": ids} a line."""
+"""Turn formatted JSON lines into GPT-2 token ids, one {"context": ids, "completion": ids} a line.
+
+A line is read, encoded and written before the next, so memory does not grow with the file.
+"""
 
 import argparse
 import json
@@ -28,16 +31,18 @@ def main(argv: list[str] | None = None) -> int:
 
     files.check_outputs([args.output], inputs=[args.input])
     encoding = bpe.load_encoding(args.vocab)
-    lines = e2e_text.read_formatted(args.input)
     bos = [bpe.END_OF_TEXT_ID] if args.add_bos else []
     eos = [bpe.END_OF_TEXT_ID] if args.add_eos else []
+    lines = 0
     with files.atomic_writer(args.output) as file:
-        for line in tqdm(lines, "encoding", unit="line", disable=None):
+        formatted, total = e2e_text.read_formatted(args.input), e2e_text.count_lines(args.input)
+        for line in tqdm(formatted, "encoding", total, unit="line", disable=None):
             context = encoding.encode_ordinary(line["context"]) + bos
             # A word inside a text begins with its space, and a completion follows the context like one.
             completion = encoding.encode_ordinary(" " + line["completion"]) + eos
             file.write(json.dumps({"context": context, "completion": completion}) + "\n")
-    print(f"encoded {len(lines):,} lines into {args.output}")
+            lines += 1
+    print(f"encoded {lines:,} lines into {args.output}")
     return 0
 
 

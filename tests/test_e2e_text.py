@@ -31,15 +31,15 @@ def write(tmp_path):
 
 def test_raw_lines_with_byte_order_mark_and_windows_line_ends(write):
     path = write(b"\xef\xbb\xbfname : A||Caf\xc3\xa9 . \r\nname : B||b .\r\n")
-    assert e2e_text.read_raw(path) == [("name : A", "Café ."), ("name : B", "b .")]
+    assert list(e2e_text.read_raw(path)) == [("name : A", "Café ."), ("name : B", "b .")]
 
 
 def test_only_newlines_end_a_line(write):
-    assert e2e_text.read_raw(write("name : A||x\u2028y\x0bz\x85w\n")) == [("name : A", "x\u2028y\x0bz\x85w")]
+    assert list(e2e_text.read_raw(write("name : A||x\u2028y\x0bz\x85w\n"))) == [("name : A", "x\u2028y\x0bz\x85w")]
 
 
 def test_last_line_needs_no_newline(write):
-    assert e2e_text.read_raw(write("name : A||a\nname : B||b"))[1] == ("name : B", "b")
+    assert list(e2e_text.read_raw(write("name : A||a\nname : B||b")))[1] == ("name : B", "b")
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_last_line_needs_no_newline(write):
 )
 def test_bad_raw_lines_are_named(write, content, message):
     with pytest.raises(UserError, match=message.replace("||", r"\|\|")):
-        e2e_text.read_raw(write(content))
+        list(e2e_text.read_raw(write(content)))
 
 
 def test_pairs_are_parsed_and_a_bad_mr_is_named(write):
@@ -69,7 +69,7 @@ def test_pairs_are_parsed_and_a_bad_mr_is_named(write):
 def test_missing_file_and_folder(tmp_path):
     for path in (tmp_path / "none", tmp_path):
         with pytest.raises(UserError, match=f"cannot read {path}"):
-            e2e_text.read_raw(path)
+            list(e2e_text.read_raw(path))
 
 
 def test_parse_mr():
@@ -102,12 +102,12 @@ def test_parse_mr_rejects(mr):
 )
 def test_bad_formatted_lines_are_named(write, line, message):
     with pytest.raises(UserError, match=message):
-        e2e_text.read_formatted(write('{"context": "c", "completion": "d"}\n' + line + "\n"))
+        list(e2e_text.read_formatted(write('{"context": "c", "completion": "d"}\n' + line + "\n")))
 
 
 def test_formatted_lines_keep_other_keys(write):
     line = '{"context": "c", "completion": "", "cate": true}'
-    assert e2e_text.read_formatted(write(line)) == [{"context": "c", "completion": "", "cate": True}]
+    assert list(e2e_text.read_formatted(write(line))) == [{"context": "c", "completion": "", "cate": True}]
 
 
 @pytest.mark.parametrize(

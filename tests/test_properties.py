@@ -37,9 +37,9 @@ class Letters:
 
 TWO_INPUTS = inputs.References([["A ."], ["B ."]], ["a", "b"])
 READERS = {
-    "raw": (e2e_text.read_raw, ".txt"),
+    "raw": (lambda path: list(e2e_text.read_raw(path)), ".txt"),
     "pairs": (e2e_text.read_pairs, ".txt"),
-    "formatted": (e2e_text.read_formatted, ".jsonl"),
+    "formatted": (lambda path: list(e2e_text.read_formatted(path)), ".jsonl"),
     "predictions": (lambda path: e2e_text.read_predictions(path, Letters(), 3), ".jsonl"),
     "encoded": (lambda path: read_examples(path, 6), ".jsonl"),
     **{f"references{kind}": (inputs.read_references, kind) for kind in (".txt", ".tsv", ".csv")},
@@ -126,10 +126,10 @@ def test_raw_and_formatted_lines_come_back(folder, pairs, end):
     assume(all(mr and reference and "\ufeff" not in mr for mr, reference in pairs))
     raw, formatted = folder / "round.txt", folder / "round.jsonl"
     raw.write_bytes("".join(f"{mr}||{reference}{end}" for mr, reference in pairs).encode())
-    assert e2e_text.read_raw(raw) == pairs
+    assert list(e2e_text.read_raw(raw)) == pairs
     objects = [{"context": mr, "completion": reference} for mr, reference in pairs]
     formatted.write_text("\n".join(map(json.dumps, objects)), encoding="utf-8")
-    assert e2e_text.read_formatted(formatted) == objects
+    assert list(e2e_text.read_formatted(formatted)) == objects
 
 
 # Scores, of the metrics that need no Java

@@ -49,9 +49,19 @@ def read_lines(path: str | Path) -> Iterator[tuple[str, str]]:
         raise UserError(f"{path} is empty; expected one example a line")
 
 
-def read_raw(path: str | Path) -> list[tuple[str, str]]:
-    """Return (MR, reference) of every `MR||reference` line."""
-    pairs = []
+def count_lines(path: str | Path) -> int | None:
+    """Return how many lines a file has, for a progress bar; None where it can be read only once, or not at all."""
+    if not Path(path).is_file():
+        return None
+    try:
+        with open(path, "rb") as file:
+            return sum(1 for _ in file)
+    except OSError:
+        return None
+
+
+def read_raw(path: str | Path) -> Iterator[tuple[str, str]]:
+    """Yield (MR, reference) of every `MR||reference` line."""
     for where, text in read_lines(path):
         mr, *references = text.split(SEPARATOR)
         if len(references) != 1:
@@ -63,8 +73,7 @@ def read_raw(path: str | Path) -> list[tuple[str, str]]:
             raise UserError(
                 f"{where}: there is no {empty} ||; expected both, as in: name : Blue Spice||A coffee shop ."
             )
-        pairs.append((mr, references[0]))
-    return pairs
+        yield mr, references[0]
 
 
 def read_pairs(path: str | Path) -> list[tuple[dict[str, str], str]]:
@@ -94,9 +103,8 @@ def parse_json(text: str, where: str):
         raise UserError(f"{where}: not JSON ({error}); expected one JSON object a line") from error
 
 
-def read_json_lines(path: str | Path, **types: type) -> list[dict]:
-    """Return the JSON object of every line, after checking that it has the keys of `types` with values of those types."""
-    objects = []
+def read_json_lines(path: str | Path, **types: type) -> Iterator[tuple[str, dict]]:
+    """Yield ("path:line", JSON object) of every line that has the keys of `types` with values of those types; others are errors."""
     for where, text in read_lines(path):
         fields = parse_json(text, where)
         for key, kind in types.items():
@@ -108,17 +116,15 @@ def read_json_lines(path: str | Path, **types: type) -> list[dict]:
                 raise UserError(
                     f'{where}: "{key}" holds one half of a surrogate pair such as \\ud83d; expected whole characters'
                 )
-        objects.append(fields)
-    return objects
+        yield where, fields
 
 
-def read_formatted(path: str | Path) -> list[dict]:
-    """Return the {"context": MR, "completion": reference} objects of a formatted file; other keys stay."""
-    lines = read_json_lines(path, context=str, completion=str)
-    empty = next((number for number, line in enumerate(lines, 1) if not line["context"].strip()), None)
-    if empty is not None:
-        raise UserError(f"{path}:{empty}: the context is empty; expected a meaning representation")
-    return lines
+def read_formatted(path: str | Path) -> Iterator[dict]:
+    """Yield the {"context": MR, "completion": reference} objects of a formatted file; other keys stay."""
+    for where, fields in read_json_lines(path, context=str, completion=str):
+        if not fields["context"].strip():
+            raise UserError(f"{where}: the context is empty; expected a meaning representation")
+        yield fields
 
 
 def check_references(lines: Sequence[dict], path: str | Path) -> None:
@@ -146,17 +152,15 @@ def standardise(text: str, tokenize: bool, lower: bool) -> str:
 def read_predictions(path: str | Path, encoding, n_inputs: int) -> list[tuple[int, str]]:
     """Return (input line counted from 0, text) of every {"id": line, "predict": token ids} in `path`, in the file's order."""
     predictions, first_at = [], {}
-    for number, fields in enumerate(read_json_lines(path, id=int, predict=list), 1):
+    for number, (where, fields) in enumerate(read_json_lines(path, id=int, predict=list), 1):
         line, ids = fields["id"], fields["predict"]
         if first_at.setdefault(line, number) != number:
-            raise UserError(
-                f"{path}:{number}: id {line} is in line {first_at[line]}, too; expected each once, so drop one"
-            )
+            raise UserError(f"{where}: id {line} is in line {first_at[line]}, too; expected each once, so drop one")
         if not 0 <= line < n_inputs:
-            raise UserError(f"{path}:{number}: id {line} is no line of the input file, which has 0 to {n_inputs - 1}")
+            raise UserError(f"{where}: id {line} is no line of the input file, which has 0 to {n_inputs - 1}")
         bad = next((i for i in ids if type(i) is not int or not 0 <= i < encoding.n_vocab), None)
         if bad is not None:
-            raise UserError(f"{path}:{number}: expected token ids from 0 to {encoding.n_vocab - 1}, found {bad!r}")
+            raise UserError(f"{where}: expected token ids from 0 to {encoding.n_vocab - 1}, found {bad!r}")
         predictions.append((line, clean(encoding.decode(ids))))
     return predictions
 
