@@ -67,6 +67,15 @@ def test_a_resample_has_as_many_segments_as_there_are():
     assert 0.58 < (weights > 0).mean() < 0.69  # 1 - 1/e = 0.632 of the inputs are in a draw
 
 
+def test_many_segments_are_drawn_in_blocks_and_give_the_same(monkeypatch):
+    """Fails if a block began with the seed anew, or the last one were cut off: 20 draws in blocks of 3."""
+    one = random_scores(30, 0.6)
+    expected = bootstrap.resample(one, 20)
+    monkeypatch.setattr(bootstrap, "DRAWN_AT_ONCE", 3 * 30)
+    for metric, values in bootstrap.resample(one, 20).items():
+        assert values == pytest.approx(expected[metric], abs=1e-12)
+
+
 def test_one_segment_has_no_spread():
     one = random_scores(1, 0.6)
     for metric, (low, high) in bootstrap.intervals(one).items():
@@ -137,7 +146,7 @@ def test_meteor_of_a_corpus_is_what_its_jar_says(edge, tmp_path):
     outputs = inputs.read_outputs(OUTPUTS, inputs.References(groups, None)).texts
     most = max(map(len, groups))
     padded = [text for group in groups for text in group + [group[0]] * (most - len(group))]
-    texts = ptb.tokenise(runtime, [outputs, padded])
+    texts = ptb.tokenise(runtime, [outputs, padded], tmp_path)
     for name, lines in zip(("sys", "ref"), texts, strict=True):
         (tmp_path / name).write_text("".join(f"{line}\n" for line in lines))
     flags = ("-Xmx2G", "-jar", java.data_file(java.METEOR_JAR), tmp_path / "sys", tmp_path / "ref")

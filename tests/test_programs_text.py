@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,47 @@ def test_encode(tmp_path, flags, bos, eos):
     # "name", " The", " world" are one token each; the completion begins with a space.
     expected = {"context": [3672, *bos], "completion": [383, 995, *eos]}
     assert [json.loads(line) for line in output.read_text().splitlines()] == [expected]
+
+
+@pytest.fixture
+def encoding_from_a_pipe(tmp_path):
+    """A program that encodes what comes through a pipe, the open pipe, and the folder of the output."""
+    folder, pipe = tmp_path / "out", tmp_path / "pipe"
+    folder.mkdir()
+    os.mkfifo(pipe)
+    command = [sys.executable, "src/gpt2_encode.py", "--vocab", VOCAB, "--input", pipe, "--output", folder / "encoded"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as program:
+        with open(pipe, "w") as lines:
+            yield program, lines, folder
+        program.kill()
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@needs_vocab
+def test_lines_are_written_before_the_last_is_read(encoding_from_a_pipe):
+    """Fails if the input, which could be of any length, were all read first. Seen to with list(…) around the reader."""
+    program, lines, folder = encoding_from_a_pipe
+    for _ in range(5000):
+        lines.write('{"context": "name : A", "completion": "One ."}\n')
+    lines.flush()
+    wait_for(lambda: any(path.stat().st_size for path in folder.iterdir()))
+    assert program.poll() is None
+    assert not (folder / "encoded").exists()
+
+
+@needs_vocab
+def test_sigterm_leaves_no_temporary_file(encoding_from_a_pipe):
+    program, _, folder = encoding_from_a_pipe
+    wait_for(lambda: any(folder.iterdir()))
+    program.terminate()
+    assert program.wait(timeout=60) == 143
+    assert list(folder.iterdir()) == []
 
 
 @pytest.fixture

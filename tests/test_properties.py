@@ -149,7 +149,7 @@ def corpus_scores(corpus) -> dict[str, float]:
     """Return the scores of [(output, references), …]; the words of ROUGE-L and CIDEr are those of the texts."""
     references = [References.of(map(tokenise, group)) for _, group in corpus]
     outputs = [tokenise(output) for output, _ in corpus]
-    bits = nist.information(references)
+    bits = nist.Information(references)
     of_bleu = sum(map(bleu.statistics, outputs, references))
     of_nist = sum(nist.statistics(output, group, bits) for output, group in zip(outputs, references, strict=True))
     captions = [output for output, _ in corpus], [group for _, group in corpus]
@@ -158,7 +158,7 @@ def corpus_scores(corpus) -> dict[str, float]:
         "NIST": float(nist.score(of_nist)),
         "NIST -p": float(nist.score(of_nist, nist.SEGMENT_MEANS)),
         "ROUGE_L": float(coco.rouge_l(*captions).mean()),
-        "CIDEr": float(coco.cider(*captions).mean()),
+        "CIDEr": float(coco.cider(*captions, coco.Rarity(captions[1])).mean()),
     }
 
 

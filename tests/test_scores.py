@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -164,14 +166,18 @@ def test_meteor_knows_a_capital_i_in_a_turkish_locale(monkeypatch):
     assert counts[meteor.MATCHED].tolist() == [3, 3]
 
 
-def test_ptb_tokens_of_a_set_do_not_depend_on_the_next_set():
+def test_ptb_tokens_of_a_set_do_not_depend_on_the_next_set(tmp_path):
     """Fails without a divider between the sets: "No." before a number is an abbreviation and keeps its full stop."""
     runtime = java.find_java()
     first, second = ["Is it good ? No."], ["5 stars , Café (X) .", "", "a\u2028b"]
-    assert ptb.tokenise(runtime, [first + second])[0][0] == "is it good no."
+
+    def tokenise(*sets):
+        return [list(tokens) for tokens in ptb.tokenise(runtime, sets, tmp_path)]
+
+    assert tokenise(first + second)[0][0] == "is it good no."
     tokens = [["is it good no"], ["5 stars café -lrb- x -rrb-", "", "a b"]]
-    assert ptb.tokenise(runtime, [first, second]) == tokens
-    assert ptb.tokenise(runtime, [first]) == tokens[:1]
+    assert tokenise(first, second) == tokens
+    assert tokenise(first) == tokens[:1]
 
 
 # Java that is missing, broken, dead or silent
@@ -260,10 +266,63 @@ def test_meteor_that_stops_between_two_answers(tmp_path, monkeypatch):
         aligner.receive(2)
 
 
+def test_meteor_is_sent_no_more_than_it_reads(tmp_path):
+    """Fails if a million segments were made into one question: this METEOR reads none, and a pipe holds but some kilobytes."""
+    segments, taken = 100_000, []
+    outputs = (taken.append(i) or "a" for i in range(segments))
+    with meteor.Meteor(java.Java(fake_java(tmp_path, "exec sleep 60"), "9.9")) as aligner:
+        aligner.send(outputs, [["a"]] * segments)
+    assert len(taken) < segments
+
+
+class Repeated:
+    """Something that can be iterated over again and again, and keeps nothing."""
+
+    def __init__(self, item: str, times: int):
+        self.item, self.times = item, times
+
+    def __len__(self):
+        return self.times
+
+    def __iter__(self):
+        return (eval(self.item) for _ in range(self.times))
+
+
+@pytest.mark.parametrize("count", [scores._count, lambda groups, systems: scores._caption_scores(systems, groups)])
+def test_memory_grows_by_the_statistics_of_a_segment_only(count):
+    """Fails if n-grams were kept: those of such a segment take 20 KB. Its statistics take 300 bytes, or 16."""
+
+    def peak(segments):
+        references = Repeated(
+            "['a coffee shop called the Blue Spice .', 'the Blue Spice sells coffee and tea .']", segments
+        )
+        tracemalloc.start()
+        count(references, [Repeated("'the Blue Spice is a coffee shop .'", segments)])
+        highest = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return highest
+
+    peak(1)  # imports
+    assert peak(600) - peak(100) < 500 * 1000
+
+
+def test_sigterm_leaves_no_temporary_folder(tmp_path):
+    (tmp_path / "tmp").mkdir()
+    fake_java(tmp_path, f"case $* in *-version*) {VERSION};; *) exec sleep 60;; esac")
+    environment = os.environ | {"JAVA_HOME": str(tmp_path), "TMPDIR": str(tmp_path / "tmp")}
+    with subprocess.Popen([sys.executable, PROGRAM, REFERENCES, OUTPUTS], env=environment) as program:
+        while not list((tmp_path / "tmp").glob("*/ptb.in")):
+            assert program.poll() is None
+            time.sleep(0.02)
+        program.terminate()
+        assert program.wait(timeout=60) == 143
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
 def test_ptb_tokeniser_that_fails_is_one_sentence_with_what_it_said(tmp_path):
     path = fake_java(tmp_path, "cat > /dev/null; echo 'no class' >&2; exit 1")
     with pytest.raises(UserError, match=r"PTB tokeniser failed under .*; it said: no class"):
-        ptb.tokenise(java.Java(path, "9.9"), [["a"]])
+        ptb.tokenise(java.Java(path, "9.9"), [["a"]], tmp_path)
 
 
 def test_scores_and_training_name_one_version():

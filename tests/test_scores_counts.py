@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pycocoevalcap.cider.cider import Cider
 
-from e2e_metrics import bleu, meteor, nist
+from e2e_metrics import bleu, coco, meteor, nist
 from e2e_metrics.ngrams import References, lengths
 from e2e_metrics.tokenise import tokenise
 
@@ -95,7 +96,7 @@ PAIRS = st.lists(st.tuples(WORDS, st.lists(WORDS, min_size=1, max_size=3)), min_
 @given(PAIRS)
 def test_scores_are_finite_in_range_and_independent_of_the_order_of_segments(pairs):
     pairs = [(output, References.of(references)) for output, references in pairs]
-    bits = nist.information(group for _, group in pairs)
+    bits = nist.Information(group for _, group in pairs)
     for statistics, score, top in (
         (np.stack([bleu.statistics(*pair) for pair in pairs]), bleu.score, 1),
         (np.stack([nist.statistics(*pair, bits) for pair in pairs]), nist.score, math.inf),
@@ -107,13 +108,13 @@ def test_scores_are_finite_in_range_and_independent_of_the_order_of_segments(pai
 
 
 def nist_of(*pairs, definition=nist.MTEVAL):
-    bits = nist.information(group for _, group in pairs)
+    bits = nist.Information(group for _, group in pairs)
     return float(nist.score(np.sum([nist.statistics(*pair, bits) for pair in pairs], axis=0), definition))
 
 
 def test_nist_information_by_hand():
     _, group = counts("", "a b a c")
-    bits = nist.information([group])
+    bits = nist.Information([group])
     assert bits[("a",)] == pytest.approx(1)  # 2 of 4 words
     assert bits[("b",)] == pytest.approx(2)  # 1 of 4
     assert bits[("a", "b")] == pytest.approx(1)  # follows one "a" of two
@@ -140,6 +141,22 @@ def test_the_two_nist_definitions_differ_in_the_reference_length_only():
     # an output that is long enough pays nothing, so the two agree
     long = counts("a b c d", "a b c d"), counts("e f", "e f", "e g", "e h")
     assert nist_of(*long) == nist_of(*long, definition=nist.SEGMENT_MEANS)
+
+
+def test_cider_is_pycocoevalcaps():
+    """Seen to fail with the rarity of all n-grams taken as 1, without the cut at the reference's weight, and with words for pairs."""
+    random = np.random.default_rng(1)
+
+    def text():
+        return " ".join(random.choice(list("aaaabbcdef"), random.integers(0, 9)))
+
+    for segments in (1, 2, 30):
+        references = [[text() for _ in range(random.integers(1, 4))] for _ in range(segments - 1)] + [["a b"]]
+        outputs = [group[0] if random.random() < 0.3 else text() for group in references]
+        _, expected = Cider().compute_score(
+            dict(enumerate(references)), {i: [output] for i, output in enumerate(outputs)}
+        )
+        assert coco.cider(outputs, references, coco.Rarity(references)) == pytest.approx(expected, abs=EXACT * 10)
 
 
 def test_meteor_formula_by_hand():

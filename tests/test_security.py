@@ -61,12 +61,12 @@ def in_folder(folder: Path) -> dict[str, tuple[int, int]]:
     return {name: (one.st_size, one.st_mtime_ns) for name, one in about.items()}
 
 
-def test_scoring_writes_nothing_beside_the_jars():
+def test_scoring_writes_nothing_beside_the_jars(tmp_path):
     """The package's own tokeniser puts its temporary files there, where a user may have no right to write."""
     jar = java.data_file(java.PTB_JAR)
     before = in_folder(jar.parents[1])
     runtime = java.find_java()
-    ptb.tokenise(runtime, [["A word ."]])
+    ptb.tokenise(runtime, [["A word ."]], tmp_path)
     with meteor.Meteor(runtime, "-m", "exact") as aligner:
         aligner.send(["a word"], [["a word"]])
         aligner.receive(1)

@@ -16,14 +16,15 @@ class CheckJava(argparse.Action):
     """Run Java and both of its programs, say which it is, and end."""
 
     def __call__(self, parser, namespace, values, option_string=None):
-        from e2e_metrics import java, meteor, ptb
+        from e2e_metrics import files, java, meteor, ptb
 
         found = java.find_java()
-        [tokens] = ptb.tokenise(found, [["Java runs ."]])
+        with files.temporary_folder() as folder:
+            [[tokens]] = map(list, ptb.tokenise(found, [["Java runs ."]], folder))
         with meteor.Meteor(
             found, "-m", "exact"
         ) as aligner:  # exact matches do without the paraphrases, which load for seconds
-            aligner.send(tokens, [tokens])
+            aligner.send([tokens], [[tokens]])
             aligner.receive(1)
         print(f"Java {found.version} runs METEOR and the PTB tokeniser: {found.path}")
         parser.exit()

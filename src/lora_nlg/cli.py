@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -26,6 +27,7 @@ class Stopped(Exception):
 def run(main: Callable[[list[str] | None], int]) -> int:
     """Call `main(None)` and turn a person's mistakes into one line on stderr and an exit code."""
     program = os.path.basename(sys.argv[0])
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         return main(None)
     except UserError as error:
@@ -41,6 +43,11 @@ def run(main: Callable[[list[str] | None], int]) -> int:
     except BrokenPipeError:  # the reader went away (… | head): not an error, but stdout must not be flushed again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
+
+
+def _terminate(number: int, frame) -> None:
+    """End as after an error, so that temporary files are removed. Training and decoding save in place of this."""
+    raise Stopped(number, "")
 
 
 class NoEffect(argparse.Action):

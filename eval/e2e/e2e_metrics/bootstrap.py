@@ -13,6 +13,7 @@ from e2e_metrics.scores import METRICS, Scores
 
 RESAMPLES = 1000
 SEED = 110
+DRAWN_AT_ONCE = 10_000_000  # inputs: 160 MB
 LEVEL = 0.95  # share of the resampled scores that an interval holds
 
 
@@ -28,8 +29,14 @@ class Difference:
 def resample(scores: Scores, resamples: int = RESAMPLES, seed: int = SEED) -> dict[str, np.ndarray]:
     """Return the corpus scores, by METRICS, (resamples,) each, of segments drawn with replacement; a seed makes the draws."""
     segments = len(scores.bleu_statistics)
-    draws = np.random.default_rng(seed).multinomial(segments, np.full(segments, 1 / segments), size=resamples)
-    return scores.weighted(draws.astype(np.float64))  # numpy multiplies matrices of integers slowly
+    random, chances = np.random.default_rng(seed), np.full(segments, 1 / segments)
+    at_once = max(1, DRAWN_AT_ONCE // segments)
+    blocks = [
+        # numpy multiplies matrices of integers slowly
+        scores.weighted(random.multinomial(segments, chances, size=min(at_once, resamples - i)).astype(np.float64))
+        for i in range(0, resamples, at_once)
+    ]
+    return {metric: np.concatenate([block[metric] for block in blocks]) for metric in blocks[0]}
 
 
 def interval(resampled: np.ndarray) -> tuple[float, float]:

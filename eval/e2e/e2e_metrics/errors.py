@@ -1,6 +1,7 @@
 """One-sentence errors and exit codes: the evaluation's twin of what the training programs do, as neither imports the other."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -16,6 +17,7 @@ class UserError(Exception):
 def run(main: Callable[[list[str] | None], int]) -> int:
     """Call `main(None)` and turn a person's mistakes into one line on stderr and an exit code."""
     program = os.path.basename(sys.argv[0])
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that temporary files are removed
     try:
         return main(None)
     except UserError as error:

@@ -21,22 +21,27 @@ def one_line(text: str) -> str:
     return _BREAKS.sub(" ", text)
 
 
-def read(path: str | os.PathLike) -> str:
-    """Return a UTF-8 file's text, with "\\n" line ends and without a byte order mark. Raises UserError, also if it is empty."""
+def lines(path: str | os.PathLike) -> Iterator[str]:
+    """Yield a UTF-8 file's lines with "\\n" at their ends and without a byte order mark. Raises UserError, also if it is empty."""
+    number, text = 0, ""
     try:
-        data = Path(path).read_bytes()
+        with open(path, "rb") as file:
+            for number, line in enumerate(file):
+                text = line.decode("utf-8" if number else "utf-8-sig").replace("\r\n", "\n")
+                if text:
+                    yield text
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; check the name and its rights") from error
-    try:
-        text = data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise UserError(
-            f"{path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8; convert the file"
-        ) from error
-    if not text:
+        byte = error.object[error.start]
+        raise UserError(f"{path}, line {number + 1}: byte 0x{byte:02x} is not UTF-8; convert the file") from error
+    if not text:  # a file that holds a byte order mark alone is empty, too
         raise UserError(f"{path} is empty")
-    return text
+
+
+def read(path: str | os.PathLike) -> str:
+    """Return all `lines` of a file as one text."""
+    return "".join(lines(path))
 
 
 @contextlib.contextmanager
@@ -64,6 +69,19 @@ def atomic_writer(path: str | os.PathLike) -> Iterator[TextIO]:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[str]:
+    """Make a private folder for the block. Raises UserError when there is no place for one."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="e2e_metrics.")
+    except OSError as error:
+        raise UserError(
+            f"cannot make a temporary folder: {error.strerror}; free some space, or set TMPDIR to another folder"
+        ) from error
+    with folder as path:
+        yield path
 
 
 def check_outputs(outputs: Iterable[str | os.PathLike], inputs: Iterable[str | os.PathLike]) -> None:

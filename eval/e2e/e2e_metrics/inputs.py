@@ -5,9 +5,9 @@ same source are the references of one input. In a table of outputs with sources,
 """
 
 import csv
-import io
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from e2e_metrics import files
@@ -114,29 +114,33 @@ def _is_table(path: str) -> bool:
 
 
 def _lines(path: str) -> list[str]:
-    return [line.strip() for line in files.read(path).removesuffix("\n").split("\n")]
+    return [line.strip() for line in files.lines(path)]
 
 
 def _groups(path: str) -> list[list[str]]:
-    groups = [[]]
-    lines = _lines(path)
-    while lines and not lines[-1]:
-        lines.pop()
-    for number, line in enumerate(lines, 1):
-        if line:
-            groups[-1].append(line)
+    groups, surplus = (
+        [[]],
+        0,
+    )  # the number of the first blank line with no reference before it; at the end it does no harm
+    for number, line in enumerate(files.lines(path), 1):
+        if text := line.strip():
+            if surplus:
+                raise UserError(
+                    f"{path}, line {surplus}: a blank line ends an input's references, but there is none before it"
+                )
+            groups[-1].append(text)
         elif groups[-1]:
             groups.append([])
         else:
-            raise UserError(
-                f"{path}, line {number}: a blank line ends an input's references, but there is none before it"
-            )
-    if not lines:
+            surplus = surplus or number
+    if not groups[-1]:
+        groups.pop()
+    if not groups:
         raise UserError(f"{path} has no reference, only blank lines")
     return groups
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Row:
     line: int
     text: str
@@ -145,23 +149,15 @@ class _Row:
 
 def _table(path: str, wanted: dict[str, tuple[str, ...]], optional: dict[str, tuple[str, ...]]) -> list[_Row]:
     """Return the rows' column that is `wanted` and, if it is there, the `optional` one."""
-    text = files.read(path)
-    try:
-        if str(path).lower().endswith(".csv"):
-            reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-            rows = [(reader.line_num, cells) for cells in reader]
-        else:
-            rows = [(i, line.split("\t")) for i, line in enumerate(text.removesuffix("\n").split("\n"), 1)]
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: not a CSV table: {error}") from error
-    (_, header), *body = rows
+    rows = _cells(path)
+    _, header = next(rows)
     [(role, names)] = wanted.items()
     column = _column(path, header, role, names)
     if column is None:
         raise UserError(f"{path}: the header {header} names no {role} column; call it {names[0]!r}")
     source = next((_column(path, header, *item) for item in optional.items()), None)
     result = []
-    for line, cells in body:
+    for line, cells in rows:
         if cells in ([], [""]) and len(header) > 1:
             continue  # a blank line
         if len(cells) != len(header):
@@ -170,6 +166,20 @@ def _table(path: str, wanted: dict[str, tuple[str, ...]], optional: dict[str, tu
     if not result:
         raise UserError(f"{path} has a header and no rows")
     return result
+
+
+def _cells(path: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number of the line where a row ends, and the row's cells; there is at least one row."""
+    if not path.lower().endswith(".csv"):
+        for number, line in enumerate(files.lines(path), 1):
+            yield number, line.removesuffix("\n").split("\t")
+        return
+    reader = csv.reader(files.lines(path), strict=True)
+    try:
+        for cells in reader:
+            yield reader.line_num, cells
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}: not a CSV table: {error}") from error
 
 
 def _column(path: str, header: list[str], role: str, names: tuple[str, ...]) -> int | None:

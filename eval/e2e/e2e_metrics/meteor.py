@@ -5,6 +5,7 @@ import queue
 import subprocess
 import tempfile
 import threading
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -52,7 +53,7 @@ class Meteor:
         return self
 
     def __exit__(self, *exception) -> None:
-        self._questions.put(b"")
+        self._questions.put(None)
         self._process.kill()
         self._process.wait()
         for thread in self._threads:
@@ -63,8 +64,9 @@ class Meteor:
 
     def _write(self) -> None:
         try:
-            while questions := self._questions.get():
-                self._process.stdin.write(questions)
+            while (segments := self._questions.get()) is not None:
+                for output, group in segments:  # written as METEOR reads them, so that they need not all be in memory
+                    self._process.stdin.write(f"{SEPARATOR.join(('SCORE', *group, output))}\n".encode())
                 self._process.stdin.flush()
         except OSError:
             pass  # METEOR died; the one who waits for an answer says so
@@ -74,12 +76,9 @@ class Meteor:
             self._answers.put(line)
         self._answers.put(b"")  # the end, which is an error unless nobody waits any more
 
-    def send(self, outputs: list[str], references: list[list[str]]) -> None:
+    def send(self, outputs: Iterable[str], references: Iterable[list[str]]) -> None:
         """Ask for the counts of these segments (PTB tokens with spaces) without waiting for the answers."""
-        questions = [
-            SEPARATOR.join(("SCORE", *group, output)) + "\n" for output, group in zip(outputs, references, strict=True)
-        ]
-        self._questions.put("".join(questions).encode("utf-8"))
+        self._questions.put(zip(outputs, references, strict=True))
 
     def receive(self, segments: int) -> np.ndarray:
         """Return the counts of the next `segments` segments that were sent, shape (segments, COLUMNS).
@@ -90,8 +89,9 @@ class Meteor:
 
         if not spin_until(lambda: not self._answers.empty(), "METEOR is loading", LOAD_TIMEOUT):
             raise self._failure(f"gave no answer in {LOAD_TIMEOUT} s")
-        bar = tqdm(range(segments), desc="METEOR", unit="segment", disable=None, leave=False)
-        statistics = np.array([self._counts() for _ in bar]).reshape(segments, COLUMNS)
+        statistics = np.empty((segments, COLUMNS))
+        for row in tqdm(statistics, "METEOR", unit="segment", disable=None, leave=False):
+            row[:] = self._counts()
         # A text matched whole and in one piece is not broken: METEOR adds no chunk for it.
         whole = (statistics[:, CHUNKS] == 1) & (statistics[:, MATCHED] == statistics[:, LENGTHS]).all(axis=-1)
         statistics[whole, CHUNKS] = 0

@@ -1,5 +1,6 @@
-"""Counts of n-grams, which BLEU and NIST share."""
+"""Counts of n-grams, which BLEU, NIST and CIDEr share."""
 
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ MAX_ORDER = 5  # NIST goes to 5, BLEU to 4
 Ngram = tuple[str, ...]
 
 
-def count(tokens: list[str]) -> "Counter[Ngram]":
-    """Count the n-grams of orders 1 to MAX_ORDER."""
-    return Counter(tuple(tokens[i : i + n]) for n in range(1, MAX_ORDER + 1) for i in range(len(tokens) - n + 1))
+def count(tokens: list[str], order: int = MAX_ORDER) -> "Counter[Ngram]":
+    """Count the n-grams of orders 1 to `order`."""
+    tokens = list(map(sys.intern, tokens))  # the n-grams of a whole corpus then share each word
+    return Counter(tuple(tokens[i : i + n]) for n in range(1, order + 1) for i in range(len(tokens) - n + 1))
 
 
 def lengths(tokens: list[str], order: int) -> list[int]:

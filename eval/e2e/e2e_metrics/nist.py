@@ -18,17 +18,25 @@ SEGMENT_MEANS = "segment-means"  # the sum over segments of the mean length (the
 MTEVAL = "mteval-v13a"  # total length / (references / segments) (the Perl tool)
 
 
-def information(references: Iterable[ngrams.References]) -> dict[ngrams.Ngram, float]:
-    """Return the bits of every n-gram of the references: log2 of how often its beginning occurs for each time it occurs."""
-    counts = Counter()
-    for group in references:
-        counts.update(group.total)
-    words = sum(times for ngram, times in counts.items() if len(ngram) == 1)
-    return {ngram: math.log2((counts[ngram[:-1]] if ngram[1:] else words) / times) for ngram, times in counts.items()}
+class Information:
+    """The bits of every n-gram of some references: log2 of how often its beginning occurs for each time it occurs.
+
+    Its memory grows with the distinct n-grams of the references, not with their number.
+    """
+
+    def __init__(self, references: Iterable[ngrams.References]):
+        self._counts: Counter[ngrams.Ngram] = Counter()
+        for group in references:
+            self._counts.update(group.total)
+        self._words = sum(times for ngram, times in self._counts.items() if len(ngram) == 1)
+
+    def __getitem__(self, ngram: ngrams.Ngram) -> float:
+        beginning = self._counts[ngram[:-1]] if ngram[1:] else self._words
+        return math.log2(beginning / self._counts[ngram])
 
 
-def statistics(output: list[str], references: ngrams.References, bits: dict[ngrams.Ngram, float]) -> np.ndarray:
-    """Return the COLUMNS numbers of one segment; `bits` comes from `information` of the whole corpus or of this segment."""
+def statistics(output: list[str], references: ngrams.References, bits: Information) -> np.ndarray:
+    """Return the COLUMNS numbers of one segment; `bits` are those of the whole corpus or of this segment."""
     won = [0.0] * ORDER
     for ngram, times in references.hits(output).items():
         won[len(ngram) - 1] += times * bits[ngram]

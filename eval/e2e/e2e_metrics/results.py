@@ -85,8 +85,10 @@ def signature(references: Sequence[Sequence[str]], nist_definition: str, java: J
 
 def references_sha256(references: Sequence[Sequence[str]]) -> str:
     """Return the sha256 of the references as the decode step writes them: a line each, a blank line after each input's."""
-    text = "".join("\n".join(group) + "\n\n" for group in references)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+    digest = hashlib.sha256()
+    for group in references:
+        digest.update(("\n".join(group) + "\n\n").encode("utf-8"))
+    return digest.hexdigest()
 
 
 def write_json(

@@ -2,17 +2,17 @@
 
 import functools
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from e2e_metrics import bleu, coco, meteor, nist, ptb
 from e2e_metrics.errors import UserError
+from e2e_metrics.files import temporary_folder
 from e2e_metrics.java import Java, find_java
 from e2e_metrics.ngrams import References
 from e2e_metrics.tokenise import tokenise
-from e2e_metrics.waiting import spin_until
+from e2e_metrics.waiting import spin_until, start
 
 METRICS = ("BLEU", "NIST", "METEOR", "ROUGE_L", "CIDEr")
 SEGMENT_METRICS = ("BLEU", "sentBLEU", "NIST", "METEOR", "ROUGE_L", "CIDEr")
@@ -55,23 +55,28 @@ def score(
 ) -> list[Scores]:
     """Score every system's outputs, one text for each group of references; all share one METEOR and one tokeniser.
 
+    Beside the texts that it is given, it holds about 600 bytes a segment, and two tables that grow with the distinct n-grams of
+    the references; PTB tokens are in temporary files.
     `nist_definition` is nist.MTEVAL or nist.SEGMENT_MEANS. Raises UserError if the numbers of texts differ, a group is
     empty, no Java runs, or a Java program fails.
     """
     _check(references, systems)
     java = java or find_java()
-    every_reference = [reference for group in references for reference in group]
-    with meteor.Meteor(java) as aligner, ThreadPoolExecutor() as pool:  # METEOR's loading takes longest: start it first
-        tokenising = pool.submit(ptb.tokenise, java, [every_reference, *map(list, systems)])
-        counting = pool.submit(_count, references, systems)
+    every_reference = (reference for group in references for reference in group)
+    with (
+        temporary_folder() as folder,
+        meteor.Meteor(java) as aligner,  # its loading takes longest: start it first
+    ):
+        tokenising = start(ptb.tokenise, java, [every_reference, *systems], folder)
+        counting = start(_count, references, systems)
         spin_until(tokenising.done, "PTB tokeniser")
         reference_tokens, *output_tokens = tokenising.result()
-        remaining = iter(reference_tokens)
-        groups = [[next(remaining) for _ in group] for group in references]
+        groups = ptb.Groups(reference_tokens, [len(group) for group in references])
         for outputs in output_tokens:
             aligner.send(outputs, groups)
-        captioning = pool.submit(lambda: [_caption_scores(outputs, groups) for outputs in output_tokens])
-        aligned = aligner.receive(len(systems) * len(groups)).reshape(len(systems), len(groups), meteor.COLUMNS)
+        captioning = start(_caption_scores, output_tokens, groups)
+        segments = len(references)
+        aligned = aligner.receive(len(systems) * segments).reshape(len(systems), segments, meteor.COLUMNS)
         spin_until(lambda: counting.done() and captioning.done(), "BLEU, NIST, ROUGE-L, CIDEr")
     return [
         _combine(*of_counts, *of_captions, of_meteor, nist_definition)
@@ -92,25 +97,29 @@ def _check(references: Sequence[Sequence[str]], systems: Sequence[Sequence[str]]
 
 def _count(references, systems) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Return each system's statistics for BLEU, NIST, and NIST of every segment by itself, (segments, COLUMNS) each."""
-    groups = [References.of(map(tokenise, group)) for group in references]
-    bits = nist.information(groups)
-    own_bits = [nist.information([group]) for group in groups]
-    counted = []
-    for outputs in systems:
-        tokens = [tokenise(output) for output in outputs]
-        pairs = list(zip(tokens, groups, strict=True))
-        counted.append(
-            (
-                np.stack([bleu.statistics(output, group) for output, group in pairs]),
-                np.stack([nist.statistics(output, group, bits) for output, group in pairs]),
-                np.stack([nist.statistics(*pair, own) for pair, own in zip(pairs, own_bits, strict=True)]),
-            )
-        )
-    return counted
+    bits = nist.Information(map(_counted, references))
+    of_bleu = np.empty((len(systems), len(references), bleu.COLUMNS), dtype=np.int64)
+    of_nist = np.empty((len(systems), len(references), nist.COLUMNS))
+    of_own_nist = np.empty_like(of_nist)
+    for i, (group, *outputs) in enumerate(zip(references, *systems, strict=True)):
+        counted = _counted(group)  # a second time: the n-grams of all segments together would not fit into memory
+        own_bits = nist.Information([counted])
+        for s, output in enumerate(outputs):
+            tokens = tokenise(output)
+            of_bleu[s, i] = bleu.statistics(tokens, counted)
+            of_nist[s, i] = nist.statistics(tokens, counted, bits)
+            of_own_nist[s, i] = nist.statistics(tokens, counted, own_bits)
+    return list(zip(of_bleu, of_nist, of_own_nist, strict=True))
 
 
-def _caption_scores(outputs, groups) -> tuple[np.ndarray, np.ndarray]:
-    return coco.rouge_l(outputs, groups), coco.cider(outputs, groups)
+def _counted(references: Sequence[str]) -> References:
+    return References.of(map(tokenise, references))
+
+
+def _caption_scores(systems, groups) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return each system's ROUGE-L and CIDEr, (segments,) each, of PTB tokens."""
+    rarity = coco.Rarity(groups)
+    return [(coco.rouge_l(outputs, groups), coco.cider(outputs, groups, rarity)) for outputs in systems]
 
 
 def _combine(of_bleu, of_nist, of_own_nist, rouge_l, cider, of_meteor, nist_definition: str) -> Scores:

@@ -1,11 +1,27 @@
-"""A sign of life on a terminal while something of unknown length runs elsewhere."""
+"""Work in the background, and a sign of life on a terminal while it runs."""
 
 import math
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 
 POLL_INTERVAL = 0.1  # seconds
+
+
+def start(function: Callable, *arguments) -> Future:
+    """Call `function` in a thread that does not keep the program from ending, as those of an executor do: Ctrl-C works at once."""
+    future = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(function(*arguments))
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return future
 
 
 def spin_until(ready: Callable[[], bool], message: str, timeout: float = math.inf) -> bool:
