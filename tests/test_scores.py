@@ -78,8 +78,11 @@ def test_command_line_with_the_bundled_java_and_a_hostile_locale(tmp_path):
     assert (system["file"], system["empty_outputs"], decimals(system["scores"])) == (OUTPUTS, 0, EDGE_SCORES)
     assert (signature["segments"], signature["references"]) == (12, 20)
     assert signature["nist_reference_length"] == "sum of the segments' mean lengths"
-    jar = java.data_file(java.METEOR_JAR)
-    assert signature["sha256"][java.METEOR_JAR] == hashlib.sha256(jar.read_bytes()).hexdigest()
+    assert (signature["version"], signature["case"]) == (e2e_metrics.__version__, "insensitive")
+    assert signature["tokenisers"].keys() == {"mteval-v13a", "Stanford PTB 3.4.1"}
+    names = (java.METEOR_JAR, java.PARAPHRASES, java.PTB_JAR)
+    hashes = {name: hashlib.sha256(java.data_file(name).read_bytes()).hexdigest() for name in names}
+    assert signature["sha256"] == hashes
     assert sorted(tmp_path.iterdir()) == [tmp_path / "scores.json", tmp_path / "segments.tsv"]
 
 
@@ -244,15 +247,15 @@ def ask(path):
 
 
 @pytest.mark.parametrize(
-    ("script", "says"),
+    ("script", "timeout", "says"),
     [
-        ("echo 'no memory' >&2; exit 1", "METEOR ended early .*it said: no memory"),
-        ("echo 'Error: what?'; exec sleep 60", "METEOR answered 'Error: what\\?'"),
-        ("echo 'loading …' >&2; exec sleep 60", "METEOR gave no answer in 0.3 s .*loading"),
+        ("echo 'no memory' >&2; exit 1", 60, "METEOR ended early .*it said: no memory"),
+        ("echo 'Error: what?'; exec sleep 60", 60, "METEOR answered 'Error: what\\?'"),
+        ("echo 'loading …' >&2; exec sleep 60", 3, "METEOR gave no answer in 3 s .*loading"),
     ],
 )
-def test_meteor_that_fails_is_one_sentence_with_what_it_said(script, says, tmp_path, monkeypatch):
-    monkeypatch.setattr(meteor, "LOAD_TIMEOUT", 0.3)
+def test_meteor_that_fails_is_one_sentence_with_what_it_said(script, timeout, says, tmp_path, monkeypatch):
+    monkeypatch.setattr(meteor, "LOAD_TIMEOUT", timeout)
     with pytest.raises(UserError, match=says) as error:
         ask(fake_java(tmp_path, script))
     assert "\n" not in str(error.value)
@@ -304,6 +307,17 @@ def test_memory_grows_by_the_statistics_of_a_segment_only(count):
 
     peak(1)  # imports
     assert peak(600) - peak(100) < 500 * 1000
+
+
+def test_all_systems_share_one_meteor_and_one_tokeniser(tmp_path, monkeypatch, capsys):
+    log, answer = tmp_path / "log", f"while read -r line; do echo {'1 ' * meteor.COLUMNS}; done"
+    ptb_or_meteor = f"*PTBTokenizer*) echo ptb >> {log}; exec cat;; *) echo meteor >> {log}; {answer};;"
+    programs = f"case $* in *-version*) {VERSION};; {ptb_or_meteor} esac"
+    fake_java(tmp_path, programs)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    assert measure_scores.main([REFERENCES, OUTPUTS, OUTPUTS, OUTPUTS, "-t"]) == 0
+    assert sorted(log.read_text().split()) == ["meteor", "ptb"]
+    assert len(capsys.readouterr().out.splitlines()) == 3
 
 
 def test_sigterm_leaves_no_temporary_folder(tmp_path):
