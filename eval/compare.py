@@ -22,7 +22,7 @@ NOTE = (
 
 def parser() -> argparse.ArgumentParser:
     """Return the flags."""
-    p = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    p = errors.Parser(description=__doc__, allow_abbrev=False)
     p.add_argument("work_dir", type=Path, help="a run's folder, with scores.json")
     p.add_argument("--data", type=Path, help="the formatted test file: tells a part of the test set from another one")
     p.add_argument("--format", choices=FORMATS, default="text", help="default: %(default)s")

@@ -15,9 +15,7 @@ from run_dir import errors, files
 
 def parser() -> argparse.ArgumentParser:
     """Return the flags."""
-    p = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    p = errors.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     p.add_argument("work_dir", type=Path, help="a run's folder, with run.json, log.jsonl and scores.json")
     p.add_argument("--data", type=Path, required=True, help="the formatted test file: the inputs and their references")
     p.add_argument("--output", type=Path, help="the page (default: report.html in the run's folder)")

@@ -15,7 +15,7 @@ DECIMALS = dict(zip(METRICS, (1, 2, 1, 1, 2), strict=True))  # and so many of th
 
 def parser() -> argparse.ArgumentParser:
     """Return the flags."""
-    p = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    p = errors.Parser(description=__doc__, allow_abbrev=False)
     p.add_argument("work_dirs", metavar="WORK_DIR", type=Path, nargs="+", help="the folders of two or more runs")
     p.add_argument("--json", metavar="FILE", help="write the same, unrounded, to this file")
     return p

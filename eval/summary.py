@@ -13,7 +13,7 @@ NAMES = {"base.txt": "this run, base alone", "prediction.txt": "this run"}
 
 def parser() -> argparse.ArgumentParser:
     """Return the flags."""
-    p = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    p = errors.Parser(description=__doc__, allow_abbrev=False)
     p.add_argument("work_dir", type=Path, help="a run's folder, with scores.json")
     p.add_argument("--data", type=Path, required=True, help="the formatted test file, for the sample inputs")
     return p

@@ -8,7 +8,7 @@ from lora_nlg import cli, downloads
 
 def parser() -> argparse.ArgumentParser:
     """Return one command each."""
-    p = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    p = cli.Parser(description=__doc__, allow_abbrev=False)
     commands = p.add_subparsers(dest="command", required=True)
 
     vocab = commands.add_parser("vocab", help="GPT-2's vocabulary (VOCAB_URL: another address)")

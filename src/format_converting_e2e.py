@@ -9,7 +9,7 @@ from lora_nlg import cli
 
 def parser() -> argparse.ArgumentParser:
     """Return the two arguments."""
-    p = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    p = cli.Parser(description=__doc__, allow_abbrev=False)
     p.add_argument("input", metavar="IN", help="raw file")
     p.add_argument("output", metavar="OUT", help="formatted file (JSON lines)")
     return p

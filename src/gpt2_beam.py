@@ -10,7 +10,7 @@ from lora_nlg import cli, config
 
 def parser() -> argparse.ArgumentParser:
     """Return the recipe's flags and this project's own."""
-    p = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    p = cli.Parser(description=__doc__, allow_abbrev=False)
     cli.add_platform_flags(p)
     cli.add_model_flags(p, card="gpt2.sm", alpha=None)
     p.add_argument("--data", required=True, help="encoded examples (JSON lines); their contexts are decoded")

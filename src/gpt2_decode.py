@@ -24,9 +24,7 @@ COVERED = ".covered.json"  # after the name of the prediction file
 
 def parser() -> argparse.ArgumentParser:
     """Return the recipe's flags and --only_predicted."""
-    p = argparse.ArgumentParser(
-        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    p = cli.Parser(description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--vocab", default="vocab", help="folder with encoder.json and vocab.bpe; default: %(default)s")
     p.add_argument("--sample_file", required=True, help='predictions, {"id": input line, "predict": ids} a line')
     p.add_argument("--input_file", required=True, help="the formatted file whose encoded form was decoded")

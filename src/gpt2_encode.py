@@ -12,7 +12,7 @@ from lora_nlg import cli
 
 def parser() -> argparse.ArgumentParser:
     """Return the recipe's flags."""
-    p = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    p = cli.Parser(description=__doc__, allow_abbrev=False)
     p.add_argument("--input", required=True, help="formatted file, as format_converting_e2e.py writes it")
     p.add_argument("--vocab", default="vocab", help="folder with encoder.json and vocab.bpe; default: %(default)s")
     p.add_argument("--output", required=True, help="encoded file (JSON lines)")

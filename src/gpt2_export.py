@@ -14,7 +14,7 @@ TOKENIZER_FILES = {"vocab.json": "encoder.json", "merges.txt": "vocab.bpe"}
 
 def parser() -> argparse.ArgumentParser:
     """Return the flags."""
-    p = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    p = cli.Parser(description=__doc__, allow_abbrev=False)
     p.add_argument(
         "--to",
         required=True,

@@ -11,7 +11,7 @@ from lora_nlg import cli, config
 
 def parser() -> argparse.ArgumentParser:
     """Return the recipe's flags, misspellings included, and this project's own."""
-    p = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    p = cli.Parser(description=__doc__, allow_abbrev=False)
     cli.add_platform_flags(p)
     cli.add_model_flags(p, card="gpt2.md", alpha=128.0)
     p.add_argument("--lora_targets", default="q,v", help="which of q, k and v are adapted; default: %(default)s")

@@ -29,9 +29,7 @@ STDIN = "standard input"
 
 def parser() -> argparse.ArgumentParser:
     """Return the flags. The search's defaults are those of the E2E runs, not gpt2_beam.py's."""
-    p = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    p = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     cli.add_model_flags(p, card="gpt2.md", alpha=None)
     p.add_argument("--vocab", default="vocab", help="folder with encoder.json and vocab.bpe; default: %(default)s")
     p.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:N")

@@ -3,7 +3,6 @@
 What is tested is generalisation: no test input's combination of slots, and no test venue's name, is in the other files.
 """
 
-import argparse
 import sys
 from pathlib import Path
 from random import Random
@@ -20,7 +19,7 @@ REFERENCES = 3  # drawn for each training and validation input; those that agree
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = cli.Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("out_dir", type=Path, metavar="OUT_DIR", help="folder to write the three files to")
     parser.add_argument("--seed", type=int, default=1, help="the bundled files were made with 1 (default: %(default)s)")
     args = parser.parse_args(argv)

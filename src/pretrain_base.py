@@ -12,7 +12,7 @@ from lora_nlg import cli
 
 def parser() -> argparse.ArgumentParser:
     """Return the flags; the defaults make the bundled base."""
-    p = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    p = cli.Parser(description=__doc__, allow_abbrev=False)
     p.add_argument("--texts", help="raw E2E lines (MR||reference), shown in other layouts; default: invented venues")
     p.add_argument("--model_card", default="gpt2.mini")
     p.add_argument("--vocab", default="vocab", help="folder with encoder.json and vocab.bpe")

@@ -452,8 +452,7 @@ def test_refused(command, files, words, folder, run):
     before = files_in(folder)
     code, stdout, stderr = run(command)
     assert (code, stdout) == (2, "")
-    usage_is_shown_by_argparse = ("usage: ", " ")
-    [sentence] = [line for line in stderr.splitlines() if not line.startswith(usage_is_shown_by_argparse)]
+    [sentence] = stderr.splitlines()
     assert re.fullmatch(r"\w+\.py( \w+)?: error: .+", sentence)
     assert re.search(".*".join(map(re.escape, words.split(" … "))), sentence), sentence
     after = files_in(folder)

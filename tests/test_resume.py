@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -249,6 +250,38 @@ def test_a_disk_that_fills_up_leaves_the_last_save(flags, tmp_path, whole_run, m
     assert gpt2_ft.main([*flags, "--resume"]) == 0
     assert "going on from step 6" in capsys.readouterr().out
     assert same(results(tmp_path / "work"), whole_run)
+
+
+OWN_MOUNTS = ["unshare", "--map-root-user", "--mount", "--"]
+# A disk in memory, which is there for this shell only: too small for a second save, then larger
+SMALL_DISK = """
+work=$1 results=$2; shift 2
+mkdir "$work" && mount -t tmpfs -o size=100k tmpfs "$work" || exit 99
+"$@"; code=$?
+mount -o remount,size=10m "$work" && "$@" --resume && cp -r "$work" "$results"
+exit $code
+"""
+
+
+def can_mount(folder: Path) -> bool:
+    try:
+        command = [*OWN_MOUNTS, "mount", "-t", "tmpfs", "tmpfs", folder]
+        return subprocess.run(command, stderr=subprocess.DEVNULL).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+def test_a_disk_that_is_full_and_then_is_not(flags, tmp_path, whole_run):
+    """The same on a real file system, with room for more than one save and less than two."""
+    if not can_mount(tmp_path):
+        pytest.skip("this system lets users mount nothing")
+    command = [*OWN_MOUNTS, "sh", "-c", SMALL_DISK, "sh", tmp_path / "work", tmp_path / "results"]
+    done = subprocess.run([*command, sys.executable, SRC / "gpt2_ft.py", *flags], capture_output=True, text=True)
+    assert done.returncode == 2
+    full = r"cannot write .*6\.pt.*; the save of step 3 is whole: mend this and go on with --resume\n"
+    assert re.search(full, done.stderr)
+    assert "going on from step 3" in done.stdout
+    assert same(results(tmp_path / "results"), whole_run)
 
 
 def test_a_folder_that_cannot_be_written_is_found_before_the_first_step(flags, tmp_path, monkeypatch, capsys):

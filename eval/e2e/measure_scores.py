@@ -32,7 +32,7 @@ class CheckJava(argparse.Action):
 
 def parser() -> argparse.ArgumentParser:
     """Return the recipe's flags and this project's own."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = errors.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("references", metavar="REF", help="references, as text or as a table")
     p.add_argument("systems", metavar="SYS", nargs="+", help="outputs, as text or as a table; one file a system")
     p.add_argument("-p", "--python", action="store_true", help="NIST's reference length as the Python tool has it")

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports after Ctrl-C
@@ -22,6 +23,14 @@ class Stopped(Exception):
     def __init__(self, number: int, text: str):
         super().__init__(text)
         self.number = number
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one sentence, in place of a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2."""
+        self.exit(EXIT_USER_ERROR, f"{self.prog}: error: {message}; --help lists all flags\n")
 
 
 def run(main: Callable[[list[str] | None], int]) -> int:

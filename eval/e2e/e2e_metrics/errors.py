@@ -1,9 +1,11 @@
 """One-sentence errors and exit codes: the evaluation's twin of what the training programs do, as neither imports the other."""
 
+import argparse
 import os
 import signal
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports after Ctrl-C
@@ -12,6 +14,14 @@ EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 class UserError(Exception):
     """A mistake a person can mend. The text is one sentence: what, where (path, line), what was expected, what to do."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one sentence, in place of a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2."""
+        self.exit(EXIT_USER_ERROR, f"{self.prog}: error: {message}; --help lists all flags\n")
 
 
 def run(main: Callable[[list[str] | None], int]) -> int:
