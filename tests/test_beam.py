@@ -222,7 +222,7 @@ def files(tmp_path):
 
 
 def test_golden_ids_through_the_command_line(files, capsys):
-    """Fails when a flag of the search does not reach it, --eos_token_id replaces 50256's list, or adapters are not merged in."""
+    """Fails when a flag of the search does not reach it, --eos_token_id replaces 50256's list, or adapters are not loaded."""
     folder, flags = files
     adapters = ["--lora_checkpoint", str(folder / "recipe.pt"), "--lora_dim", "4", "--lora_alpha", "32"]
     search = "--beam 10 --length_penalty 0.8 --eval_len 20 --eos_token_id 162 --eos_token_id 46 --batch_size 5".split()

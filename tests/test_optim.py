@@ -13,6 +13,7 @@ from lora_nlg.optim import AdamW, build_optimizer, learning_rate
 
 @pytest.mark.parametrize("correct_bias", [False, True])
 def test_two_steps_by_hand(correct_bias):
+    """Seen to fail with a decay that does not shrink with the rate, and with ε left out."""
     config = OptimConfig(0.1, 10, weight_decay=0.5, correct_bias=correct_bias, beta1=0.9, beta2=0.98, epsilon=1e-6)
     parameter = torch.nn.Parameter(torch.tensor([2.0], dtype=torch.float64))
     optimizer = AdamW([parameter], config)
@@ -54,6 +55,7 @@ def test_no_decay_bias_spares_biases_and_layer_norms():
     ],
 )
 def test_schedules(scheduler, rates):
+    """Seen to fail with a cosine that begins where the warm-up ends, and with a linear rate that does not end at 0."""
     config = OptimConfig(1.0, 6, scheduler=scheduler, warmup_step=2)
     assert [learning_rate(config, step) for step in range(7)] == pytest.approx(rates)
 
