@@ -144,7 +144,7 @@ def test_the_two_nist_definitions_differ_in_the_reference_length_only():
 
 
 def test_cider_is_pycocoevalcaps():
-    """Seen to fail with the rarity of all n-grams taken as 1, without the cut at the reference's weight, and with words for pairs."""
+    """Seen to fail with the rarity of all n-grams taken as 1, uncut weights, and without the length's share."""
     random = np.random.default_rng(1)
 
     def text():

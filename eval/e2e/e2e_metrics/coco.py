@@ -13,7 +13,7 @@ import numpy as np
 from e2e_metrics import ngrams
 
 ORDER = 4
-SIGMA = 6.0  # how far, in pairs of words, an output's length may be from a reference's
+SIGMA = 6.0  # how far, in words, an output's length may be from a reference's
 SCALE = 10.0
 
 
@@ -55,7 +55,7 @@ class _Vectors:
 
     weights: list[dict[ngrams.Ngram, float]]
     norms: list[float]
-    pairs: int  # of neighbouring words: the length of the text
+    length: int  # in words
 
     @classmethod
     def of(cls, text: str, rarity: Rarity) -> "_Vectors":
@@ -64,7 +64,7 @@ class _Vectors:
         for ngram, times in ngrams.count(words, ORDER).items():
             weights[len(ngram) - 1][ngram] = times * rarity[ngram]
         norms = [math.sqrt(sum(weight * weight for weight in vector.values())) for vector in weights]
-        return cls(weights, norms, max(0, len(words) - 1))
+        return cls(weights, norms, len(words))
 
 
 def _cider(output: str, references: list[str], rarity: Rarity) -> float:
@@ -82,4 +82,4 @@ def _similarity(output: _Vectors, reference: _Vectors) -> float:
         if our_norm and their_norm:
             shared = (min(weight, theirs[ngram]) * theirs[ngram] for ngram, weight in ours.items() if ngram in theirs)
             total += sum(shared) / (our_norm * their_norm)
-    return total / ORDER * math.exp(-((output.pairs - reference.pairs) ** 2) / (2 * SIGMA**2))
+    return total / ORDER * math.exp(-((output.length - reference.length) ** 2) / (2 * SIGMA**2))
