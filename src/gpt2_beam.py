@@ -135,9 +135,8 @@ def main(argv: list[str] | None = None) -> int:
             decisive |= dict(lora=lora_configs[number], adapters=checkpoints.digest(tensors))
         if len(several) > 1 and ranks.is_main:
             print(f"with {several[number].path}", flush=True)
-        if (
-            precision in dist.AUTOCAST and len(outputs) == 1
-        ):  # a base for several must stay as it is, to merge the next into
+        # The base of several must stay as it is: the next are merged into it.
+        if precision in dist.AUTOCAST and len(outputs) == 1:
             gpt2.store_frozen_in(model.requires_grad_(False), dist.AUTOCAST[precision])
         decode_to(output)
     dist.stop()

@@ -195,7 +195,7 @@ def several(flags, tmp_path):
 
 
 def alone(flags, tmp_path, name: str) -> bytes:
-    """What a process of its own decodes with the adapters `name`."""
+    """What a run of its own decodes with the adapters `name`."""
     gpt2_beam.main(
         [*flags, "--lora_checkpoint", str(tmp_path / f"{name}.safetensors"), "--work_dir", str(tmp_path / name)]
     )
@@ -216,6 +216,23 @@ def test_several_adapters_decode_as_each_does_alone(several, flags, whole, tmp_p
     )
     records = [json.loads((tmp_path / f"work/beam_prediction.{n}.run.json").read_text()) for n in (1, 2)]
     assert [record["settings"]["lora"]["targets"] for record in records] == [["q", "v"], ["o", "wte"]]
+
+
+def test_the_second_adapters_are_merged_into_a_base_that_was_not_rounded_for_the_first(
+    several, flags, tmp_path, monkeypatch, capsys
+):
+    """In half precision one adapter's matrices are stored rounded; what comes after it needs the base as it was."""
+    used, real = [], decode.decode
+
+    def spy(model, *rest):
+        used.append({name: p.detach().bfloat16() for name, p in model.named_parameters()})
+        return real(model, *rest)
+
+    monkeypatch.setattr(decode, "decode", spy)
+    gpt2_beam.main([*several, "--precision", "bf16"])
+    alone([*flags, "--precision", "bf16"], tmp_path, "second")
+    _, second, by_itself = used
+    assert all(torch.equal(second[name], tensor) for name, tensor in by_itself.items())
 
 
 def test_each_of_several_goes_on_by_itself(several, flags, tmp_path, monkeypatch, capsys):

@@ -113,6 +113,19 @@ def test_the_function_is_that_of_the_dense_formula_merged_or_not(lora):
 
 @SOME
 @given(loras())
+def test_float32_learns_the_same(lora):
+    """float32 on a CPU goes through other kernels, and what they give is added to in place."""
+    double, single = adapted(lora), adapted(lora).float()
+    for model in (double, single):
+        torch.log_softmax(model.logits(model(IDS)), dim=-1)[..., 0].mean().backward()
+    for name, parameter in double.named_parameters():
+        if parameter.requires_grad:
+            grad = single.get_parameter(name).grad.double()
+            torch.testing.assert_close(grad, parameter.grad, rtol=1e-3, atol=1e-4 * parameter.grad.abs().max().item())
+
+
+@SOME
+@given(loras())
 def test_packed_rows_are_adapted_like_batches(lora):
     """(N, C) in place of (B, T, C), through every adapted module."""
     model = adapted(lora)
