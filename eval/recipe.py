@@ -11,7 +11,15 @@ CURVE_TOLERANCE = 0.05  # nats; two public runs of the seed agree within 0.01 ev
 
 # The public recipe of GPT-2 on E2E, each setting with the values that are as good. The preset e2e_gpt2_md says the same to training.
 RECIPE = {
-    "lora": {"rank": (4,), "alpha": (32,), "dropout": (0.1,)},
+    "lora": {
+        "rank": (4,),
+        "alpha": (32,),
+        "dropout": (0.1,),
+        "targets": (["q", "v"],),
+        "layers": ("all",),  # which is recorded as none
+        "init": ("kaiming",),
+        "scaling": ("alpha/r",),
+    },
     "optim": {
         "lr": (2e-4,),
         "scheduler": ("linear",),

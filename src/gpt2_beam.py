@@ -1,25 +1,30 @@
-"""Decode encoded examples by beam search, with a base, adapters, or a fully fine-tuned model."""
+"""Decode encoded examples by beam search, with a base, one or several adapters on it, or a fully fine-tuned model."""
 
 import argparse
 import json
 import sys
 from pathlib import Path
 
-from lora_nlg import cli, config
+from lora_nlg import cli, config, placement
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the recipe's flags and this project's own."""
     p = cli.Parser(description=__doc__, allow_abbrev=False)
     cli.add_platform_flags(p)
-    cli.add_model_flags(p, card="gpt2.sm", alpha=None)
+    cli.add_model_flags(p, card="gpt2.sm", alpha=None, several=True)
     p.add_argument("--data", required=True, help="encoded examples (JSON lines); their contexts are decoded")
     p.add_argument(
         "--batch_size", type=int, default=10, help="distinct contexts decoded together; no effect on the result"
     )
     p.add_argument("--seq_len", type=int, default=512, help="a context keeps its last seq_len - eval_len ids")
     p.add_argument("--work_dir", default="trained_models/run", help="default: %(default)s")
-    p.add_argument("--output_file", help="default: beam_prediction.jsonl; a relative path is in the work dir")
+    p.add_argument(
+        "--output_file",
+        action="append",
+        help="once for every --lora_checkpoint; a relative path is in the work dir; default: beam_prediction.jsonl, or with several "
+        "adapters beam_prediction.1.jsonl, beam_prediction.2.jsonl … in their order",
+    )
     p.add_argument(
         "--resume", action="store_true", help="go on with what an interrupted run with the same settings has decoded"
     )
@@ -43,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     """Decode as the flags say."""
     args = parser().parse_args(argv)
 
-    if not args.lora_checkpoint and (args.lora_dim or args.lora_alpha is not None):
+    if not args.lora_checkpoint and (placement.parse_rank(args.lora_dim) or args.lora_alpha is not None):
         raise cli.UserError(
             "--lora_dim and --lora_alpha need the adapters they describe; pass them as --lora_checkpoint"
         )
@@ -63,33 +68,26 @@ def main(argv: list[str] | None = None) -> int:
         tuple(dict.fromkeys(eos + args.eos_token_id)),
     )  # fmt: skip
     check_lengths(args, model_config)
-    output = Path(args.work_dir) / (args.output_file or "beam_prediction.jsonl")
-    files.check_outputs([output, output.with_suffix(".run.json")], [args.data])
+    outputs = output_files(args)
+    files.check_outputs([path for o in outputs for path in (o, o.with_suffix(".run.json"))], [args.data])
     lines = examples.read_examples(args.data, model_config.vocab_size)
     longest = args.seq_len - args.eval_len
     contexts = [line.context[-longest:] for line in lines]
     n_cut = sum(len(line.context) > longest for line in lines)
 
     ranks = dist.start(args.device, args.rank, args.world_size, args.local_rank)
-    adapters = checkpoints.read(args.lora_checkpoint) if args.lora_checkpoint else None
+    several = [checkpoints.read(path) for path in args.lora_checkpoint or ()]
     generator = torch.Generator().manual_seed(args.random_seed)
-    model = checkpoints.base_model(model_config, args.init_checkpoint, generator, precision, adapters)
-    if adapters:
-        lora.add_adapters(model, adapters.lora_config(args.lora_dim, args.lora_alpha))
+    model = checkpoints.base_model(
+        model_config, args.init_checkpoint, generator, precision, several[0] if several else None
+    )
+    switch = lora.Switch(model)
+    lora_configs = [adapters.lora_config(placement.parse_rank(args.lora_dim), args.lora_alpha) for adapters in several]
+    for adapters, lora_config in zip(several, lora_configs, strict=True):  # all, before hours with the first
+        lora.add_adapters(model, lora_config)
         checkpoints.load_adapters(model, adapters)
-        lora.merge_adapters(model)
+        switch.take_off()
     decisive = dict(model=model_config, weights=checkpoints.fingerprint(model), search=rules, precision=precision)
-    run = record.Record(
-        output.with_suffix(".run.json"), argv or sys.argv[1:], **decisive, data=files.sha256(args.data), seq_len=args.seq_len,
-        device=str(ranks.device), world_size=ranks.world_size, batch_size=args.batch_size,
-    )  # fmt: skip
-    if args.resume and dist.from_main(ranks.is_main and is_decoded(output, run), ranks):
-        if ranks.is_main:
-            print(f"{output} is decoded with these settings already; without --resume it is decoded again")
-        dist.stop()
-        return 0
-    if precision in dist.AUTOCAST:
-        gpt2.store_frozen_in(model.requires_grad_(False), dist.AUTOCAST[precision])
     model.to(ranks.device)
 
     if ranks.is_main:
@@ -97,29 +95,65 @@ def main(argv: list[str] | None = None) -> int:
         print(f"beam {args.beam}, {ranks.world_size} × {ranks.device}, {precision}", flush=True)
         if n_cut:
             print(f"warning: {n_cut:,} contexts have more than {longest} ids and keep their last ones", file=sys.stderr)
-    how_to_go_on = (
-        "interrupted; what is decoded is kept, and the same command with --resume goes on" if ranks.is_main else ""
-    )
-    with signals.stopped_by_signals(how_to_go_on):
-        partial = None
+
+    def decode_to(output: Path) -> None:
+        """Decode with what is on the base now, unless --resume finds that done."""
+        run = record.Record(
+            output.with_suffix(".run.json"), argv or sys.argv[1:], **decisive, data=files.sha256(args.data), seq_len=args.seq_len,
+            device=str(ranks.device), world_size=ranks.world_size, batch_size=args.batch_size,
+        )  # fmt: skip
+        if args.resume and dist.from_main(ranks.is_main and is_decoded(output, run), ranks):
+            if ranks.is_main:
+                print(f"{output} is decoded with these settings already; without --resume it is decoded again")
+            return
+        how_to_go_on = (
+            "interrupted; what is decoded is kept, and the same command with --resume goes on" if ranks.is_main else ""
+        )
+        with signals.stopped_by_signals(how_to_go_on):
+            partial = None
+            if ranks.is_main:
+                run.write()  # before the first step: a folder that cannot be written is found out now
+                settings = {name: run.fields["settings"][name] for name in decisive}
+                partial = decode.Partial(output.with_suffix(".partial.jsonl"), settings, args.resume)
+                if partial.decoded:
+                    print(f"going on after {len(partial.decoded):,} inputs")
+            predictions = decode.decode(model, contexts, rules, args.batch_size, ranks, precision, partial)
         if ranks.is_main:
-            run.write()  # before the first step: a folder that cannot be written is found out now
-            settings = {name: run.fields["settings"][name] for name in decisive}
-            partial = decode.Partial(output.with_suffix(".partial.jsonl"), settings, args.resume)
-            if partial.decoded:
-                print(f"going on after {len(partial.decoded):,} inputs")
-        predictions = decode.decode(model, contexts, rules, args.batch_size, ranks, precision, partial)
-    if ranks.is_main:
-        with files.atomic_writer(output) as file:
-            for number, decoded in enumerate(predictions):
-                file.write(json.dumps({"id": number, "predict": decoded.predict}) + "\n")
-        distinct = {decoded.context: decoded for decoded in predictions}
-        seconds = [round(decoded.seconds, 3) for decoded in distinct.values()]
-        run.write(sha256=files.sha256(output), input_seconds=seconds)
-        partial.remove()
-        print(f"saved {output}")
+            with files.atomic_writer(output) as file:
+                for number, decoded in enumerate(predictions):
+                    file.write(json.dumps({"id": number, "predict": decoded.predict}) + "\n")
+            distinct = {decoded.context: decoded for decoded in predictions}
+            seconds = [round(decoded.seconds, 3) for decoded in distinct.values()]
+            run.write(sha256=files.sha256(output), input_seconds=seconds)
+            partial.remove()
+            print(f"saved {output}", flush=True)
+
+    for number, output in enumerate(outputs):
+        if several:
+            tensors = several[number].adapters()
+            switch.put_on(lora_configs[number], tensors, merge=True)
+            decisive |= dict(lora=lora_configs[number], adapters=checkpoints.digest(tensors))
+        if len(several) > 1 and ranks.is_main:
+            print(f"with {several[number].path}", flush=True)
+        # The base of several must stay as it is: the next are merged into it.
+        if precision in dist.AUTOCAST and len(outputs) == 1:
+            gpt2.store_frozen_in(model.requires_grad_(False), dist.AUTOCAST[precision])
+        decode_to(output)
     dist.stop()
     return 0
+
+
+def output_files(args: argparse.Namespace) -> list[Path]:
+    """Return the file of every --lora_checkpoint, or the base's alone."""
+    n = len(args.lora_checkpoint or [None])
+    default = ["beam_prediction.jsonl"] if n == 1 else [f"beam_prediction.{number}.jsonl" for number in range(1, n + 1)]
+    names = args.output_file or default
+    if len(names) != n:
+        raise cli.UserError(
+            f"--output_file is given {len(names)} times and --lora_checkpoint {len(args.lora_checkpoint or ())} times; give one "
+            "output for each, or none"
+        )
+    return [Path(args.work_dir) / name for name in names]
 
 
 def is_decoded(output: Path, run) -> bool:

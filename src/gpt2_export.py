@@ -5,7 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from lora_nlg import cli, config
+from lora_nlg import cli, config, placement
 
 VOCABULARY = Path(__file__).parent.parent / "vocab"
 # transformers' names for GPT-2's vocabulary files, and the ones they were published under
@@ -60,7 +60,7 @@ def export_model(args: argparse.Namespace, folder: Path) -> None:
         model_config, args.init_checkpoint, torch.Generator().manual_seed(0), cli.chosen_precision(args), adapters
     )
     if adapters:
-        lora.add_adapters(model, adapters.lora_config(args.lora_dim, args.lora_alpha))
+        lora.add_adapters(model, adapters.lora_config(placement.parse_rank(args.lora_dim), args.lora_alpha))
         checkpoints.load_adapters(model, adapters)
         lora.merge_adapters(model)
     checkpoints.save_hugging_face(model, folder)
@@ -82,19 +82,15 @@ def export_adapters(args: argparse.Namespace, output: Path) -> None:
     if args.to != "peft":
         files.check_outputs([output], [args.lora_checkpoint])
     adapters = checkpoints.read(args.lora_checkpoint)
-    lora_config = adapters.lora_config(args.lora_dim, args.lora_alpha)
+    lora_config = adapters.lora_config(placement.parse_rank(args.lora_dim), args.lora_alpha)
     tensors = adapters.adapters()
     if args.to == "peft":
         check_folder(output)
         checkpoints.save_peft(tensors, output, lora_config, adapters.base.card if adapters.base else args.model_card)
     elif args.to == "safetensors":
         checkpoints.save_adapters(tensors, output, lora_config, adapters.base, adapters.step)
-    elif lora_config.targets == ("q", "v"):
-        checkpoints.save_recipe_tensors(tensors, output, lora_config, adapters.base, adapters.step)
     else:
-        raise cli.UserError(
-            f"{adapters.path} adapts {', '.join(lora_config.targets)}; files of the recipe hold adapters of q and v only"
-        )
+        checkpoints.save_recipe_tensors(tensors, output, lora_config, adapters.base, adapters.step)
 
 
 if __name__ == "__main__":

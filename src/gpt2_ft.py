@@ -6,7 +6,7 @@ import math
 import sys
 from pathlib import Path
 
-from lora_nlg import cli, config
+from lora_nlg import cli, config, placement
 
 
 def parser() -> argparse.ArgumentParser:
@@ -14,8 +14,7 @@ def parser() -> argparse.ArgumentParser:
     p = cli.Parser(description=__doc__, allow_abbrev=False)
     cli.add_platform_flags(p)
     cli.add_model_flags(p, card="gpt2.md", alpha=128.0)
-    p.add_argument("--lora_targets", default="q,v", help="which of q, k and v are adapted; default: %(default)s")
-    p.add_argument("--lora_dropout", type=float, default=0.0, help="on the adapters' input")
+    placement.add_flags(p)
 
     data = p.add_argument_group("data")
     data.add_argument("--train_data", required=True, help="encoded training examples (JSON lines)")
@@ -117,13 +116,12 @@ def refuse_ignored(args: argparse.Namespace) -> None:
     default = parser().get_default
     if args.scheduler in ("inv_sqrt", "dev_perf"):
         raise cli.UserError(f"--scheduler {args.scheduler} is a constant rate in the recipe; say --scheduler constant")
+    adapted = args.lora_budget is not None or placement.parse_rank(args.lora_dim) != 0
+    of_adapters = "lora_alpha lora_dropout lora_checkpoint lora_targets lora_layers lora_init lora_scaling".split()
     rules = (
-        (
-            args.lora_dim == 0,
-            ("lora_alpha", "lora_dropout", "lora_checkpoint", "lora_targets"),
-            "--lora_dim 0 trains no adapters",
-        ),
-        (args.lora_dim > 0, ("no_decay_bias",), "adapters have neither biases nor layer norms"),
+        (not adapted, of_adapters, "--lora_dim 0 trains no adapters"),
+        (adapted, ("no_decay_bias",), "adapters have neither biases nor layer norms"),
+        (args.lora_checkpoint is not None, ("lora_init",), "--lora_checkpoint is the start"),
         (args.scheduler != "cycle", ("i_steps", "i_lrs"), "only --scheduler cycle reads it"),
         (
             args.scheduler == "cycle",
@@ -137,18 +135,56 @@ def refuse_ignored(args: argparse.Namespace) -> None:
                 raise cli.UserError(f"--{flag} would have no effect: {reason}; leave it out")
 
 
-def announce(args: argparse.Namespace, model, n_examples: int, n_cut: int, max_step: int, ranks, precision: str) -> int:
-    """Print what is about to be trained, and return the number of trained parameters."""
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    total = sum(p.numel() for p in model.parameters())
-    share = 100 * trained / total
-    print(f"{args.model_card} from {args.init_checkpoint}: {total:,} parameters, {trained:,} trained ({share:.2f} %)")
+def check_same(adapters, lora_config: config.LoraConfig) -> None:
+    """Raise UserError when the adapters to start from are elsewhere than those to be trained, or scaled otherwise."""
+    found = adapters.lora_config(lora_config.rank, lora_config.alpha)
+    for flag, verb, text in (
+        ("targets", "adapts", ",".join),
+        ("layers", "adapts layers", placement.layers_text),
+        ("scaling", "scales by", str),
+    ):
+        theirs, ours = (text(getattr(lora, flag)) for lora in (found, lora_config))
+        if theirs != ours:
+            raise cli.UserError(f"{adapters.path} {verb} {theirs}, not {ours}; pass --lora_{flag} {theirs}")
+
+
+def cost_of(model) -> placement.Cost:
+    """Return what training `model` takes."""
+    parameters = list(model.parameters())
+    trained = sum(p.numel() for p in parameters if p.requires_grad)
+    return placement.Cost(sum(p.numel() for p in parameters), trained, parameters[0].element_size())
+
+
+def announce(
+    args: argparse.Namespace,
+    lora_config: config.LoraConfig,
+    cost: placement.Cost,
+    n_examples: int,
+    n_cut: int,
+    max_step: int,
+    ranks,
+    precision: str,
+) -> None:
+    """Print what is about to be trained."""
+    share = f"{cost.trained:,} trained ({100 * cost.share:.2f} %)"
+    print(f"{args.model_card} from {args.init_checkpoint}: {cost.total:,} parameters, {share}")
+    if lora_config.rank:
+        where = "" if lora_config.layers is None else f" of layers {placement.layers_text(lora_config.layers)}"
+        what = f"adapters on {','.join(lora_config.targets)}{where}, rank {config.rank_text(lora_config.rank)}"
+    else:
+        what = "the whole model"
+    sizes = f"{megabytes(cost.bytes_on_disk)} on disk, {megabytes(cost.optimizer_bytes)} of memory for Adam's averages"
+    print(f"{what}: {sizes}")
     print(
         f"{n_examples:,} examples, {max_step:,} steps on {ranks.world_size} × {ranks.device}, {precision}", flush=True
     )
     if n_cut:
         print(f"warning: {n_cut:,} examples are longer than --seq_len {args.seq_len} and are cut", file=sys.stderr)
-    return trained
+
+
+def megabytes(n_bytes: int) -> str:
+    """Return a size in megabytes for people."""
+    return f"{n_bytes / 1e6:,.2f} MB"
 
 
 def what_decides_the_result(settings: dict) -> dict:
@@ -194,7 +230,7 @@ def main(argv: list[str] | None = None) -> int:
     precision = cli.chosen_precision(args)
     model_config = config.model_config(args.model_card)
     config.check_seq_len(args.seq_len, model_config, args.model_card)
-    config.check_rank(args.lora_dim, model_config, args.model_card)
+    lora_config = placement.from_flags(args, model_config)
     work_dir = Path(args.work_dir)
     files.check_outputs([work_dir / name for name in RESULTS], [args.train_data, args.valid_data])
     train_config = config.TrainConfig(
@@ -203,12 +239,8 @@ def main(argv: list[str] | None = None) -> int:
         args.keep_last, args.skip_nan, args.length_window, args.share_prompts, args.compile,
     )  # fmt: skip
     adapters = checkpoints.read(args.lora_checkpoint) if args.lora_checkpoint else None
-    targets = config.lora_targets(args.lora_targets)
-    lora_config = config.LoraConfig(args.lora_dim, args.lora_alpha, args.lora_dropout, targets)
     if adapters:
-        found = ",".join(adapters.lora_config(args.lora_dim, args.lora_alpha).targets)
-        if found != ",".join(targets):
-            raise cli.UserError(f"{adapters.path} adapts {found}, not {args.lora_targets}; pass --lora_targets {found}")
+        check_same(adapters, lora_config)
     published = curve.read(args.compare_curve, args.log_interval) if args.compare_curve else None
     train_examples = examples.read_examples(args.train_data, model_config.vocab_size)
     valid_examples = examples.read_examples(args.valid_data, model_config.vocab_size)
@@ -230,7 +262,7 @@ def main(argv: list[str] | None = None) -> int:
     generator = torch.Generator().manual_seed(args.random_seed)
     model = checkpoints.base_model(model_config, args.init_checkpoint, generator, precision, adapters)
     base = checkpoints.Base(args.model_card, checkpoints.fingerprint(model))
-    if args.lora_dim:
+    if lora_config.rank:
         lora.add_adapters(model, lora_config, generator)
     if adapters:
         checkpoints.load_adapters(model, adapters)
@@ -256,19 +288,19 @@ def main(argv: list[str] | None = None) -> int:
         else:
             saves.tidy()
             print(f"going on from step {state['step']:,}")
-        run.write(
-            resumed_from=state and state["step"]
-        )  # before the first step: a folder that cannot be written is found out now
+        cost = cost_of(model)
+        known = dict(
+            trained_parameters=cost.trained, share_of_model=cost.share, bytes_on_disk=cost.bytes_on_disk,
+            optimizer_bytes=cost.optimizer_bytes, resumed_from=state and state["step"],
+        )  # fmt: skip
+        run.write(**known)  # before the first step: a folder that cannot be written is found out now
         n_cut = sum(len(e.context) + len(e.completion) > args.seq_len for e in train_examples)
-        trained = announce(args, model, len(train_examples), n_cut, optim_config.max_step, ranks, precision)
+        announce(args, lora_config, cost, len(train_examples), n_cut, optim_config.max_step, ranks, precision)
     valid_loss = train.train(
         model, train_split, valid_split, optim_config, saves, ranks, published, state, args.tensorboard
     )
     if ranks.is_main:
-        run.write(
-            valid_loss=valid_loss, trained_parameters=trained, checkpoint=str(work_dir / "model.final.pt"),
-            resumed_from=state and state["step"],
-        )  # fmt: skip
+        run.write(valid_loss=valid_loss, checkpoint=str(work_dir / "model.final.pt"), **known)
         print(f"saved {work_dir / 'model.final.pt'}")
     dist.stop()
     return 0

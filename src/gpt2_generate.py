@@ -20,7 +20,7 @@ import json
 import sys
 from collections.abc import Iterator
 
-from lora_nlg import cli, config
+from lora_nlg import cli, config, placement
 
 PROMPT = "MR> "
 EXAMPLE = "name : Blue Spice | Type : coffee shop | area : riverside"
@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def check(args: argparse.Namespace, model_config: config.ModelConfig) -> None:
     """Raise UserError for flags that contradict each other or the model."""
-    if not args.lora_checkpoint and (args.lora_dim or args.lora_alpha is not None):
+    if not args.lora_checkpoint and (placement.parse_rank(args.lora_dim) or args.lora_alpha is not None):
         raise cli.UserError(
             "--lora_dim and --lora_alpha need the adapters they describe; pass them as --lora_checkpoint"
         )
@@ -115,7 +115,7 @@ def load(args: argparse.Namespace, model_config: config.ModelConfig, rules: conf
     adapters = checkpoints.read(args.lora_checkpoint) if args.lora_checkpoint else None
     model = checkpoints.base_model(model_config, args.init_checkpoint, torch.Generator(), precision, adapters)
     if adapters:
-        lora.add_adapters(model, adapters.lora_config(args.lora_dim, args.lora_alpha))
+        lora.add_adapters(model, adapters.lora_config(placement.parse_rank(args.lora_dim), args.lora_alpha))
         checkpoints.load_adapters(model, adapters)
         lora.merge_adapters(model)
     return Generator(model.to(device).eval(), encoding, rules, device, precision)

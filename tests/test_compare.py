@@ -145,6 +145,8 @@ def test_a_run_of_the_recipe_has_no_reason():
         ({"search__length_penalty": 1.0}, "length_penalty 1.0 instead of 0.8 or 0.9"),
         ({"search__eos_token_ids": [50256]}, "eos_token_ids [50256] instead of [50256, 628]"),
         ({"lora__alpha": 128.0}, "LoRA alpha 128.0 instead of 32"),
+        ({"lora__targets": ["q", "k"]}, "LoRA targets ['q', 'k'] instead of ['q', 'v']"),
+        ({"lora__layers": [0, 1]}, "LoRA layers [0, 1] instead of all"),
         ({"train__label_smooth": 0.0}, "label_smooth 0.0 instead of 0.1"),
         ({"optim__correct_bias": False}, "correct_bias False instead of True"),
         ({"optim__max_step": 1000}, "8,000 examples trained on instead of 210,320"),
@@ -286,17 +288,16 @@ def test_the_preset_is_the_recipe(tmp_path):
     """The two places that hold the recipe say the same: the preset's flags, parsed as the programs do, depart in nothing."""
     import gpt2_beam
     import gpt2_ft
+    from lora_nlg import config, placement
 
     script = 'source scripts/presets/e2e_gpt2_md.sh; printf \'%s\\n\' "${LORA[@]}" "${TRAIN[@]}" -- "${DECODE[@]}"'
     flags = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     train, decode = flags[: flags.index("--")], flags[flags.index("--") + 1 :]
-    t = vars(gpt2_ft.parser().parse_args([*train, "--train_data", "x", "--valid_data", "x", "--init_checkpoint", "x"]))
+    args = gpt2_ft.parser().parse_args([*train, "--train_data", "x", "--valid_data", "x", "--init_checkpoint", "x"])
+    t, lora = vars(args), vars(placement.from_flags(args, config.model_config(args.model_card)))
     d = vars(gpt2_beam.parser().parse_args([*decode, "--data", "x", "--init_checkpoint", "x"]))
     named = {"beta1": "adam_beta1", "beta2": "adam_beta2", "epsilon": "adam_epislon", "objective": "obj"}
-    changed = {
-        f"lora__{name}": t[flag]
-        for name, flag in (("rank", "lora_dim"), ("alpha", "lora_alpha"), ("dropout", "lora_dropout"))
-    }
+    changed = {f"lora__{name}": list(value) if name == "targets" else value for name, value in lora.items()}
     for section, of in (("optim", t), ("train", t), ("search", d)):
         for name in recipe.RECIPE[section].keys() - {"precision", "eos_token_ids"}:
             changed[f"{section}__{name}"] = of[named.get(name, name)]

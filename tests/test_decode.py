@@ -9,11 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import save_file
 
 import gpt2_beam
 import toy
-from lora_nlg import cli, decode
+from lora_nlg import checkpoints, cli, decode
+from lora_nlg.config import LoraConfig
+from lora_nlg.lora import adapter_tensors, add_adapters
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 
@@ -176,3 +179,96 @@ def test_a_signal_says_how_to_go_on(number, code, flags, tmp_path):
     assert process.returncode == code
     assert "what is decoded is kept, and the same command with --resume goes on" in said
     assert "Traceback" not in said
+
+
+# Several adapters in one process
+
+
+@pytest.fixture
+def several(flags, tmp_path):
+    """Flags that decode with two adapters of different placement; the second makes a text of its own."""
+    adapters = {name: t for name, t in toy.tensors(4).items() if "lora_" in name}
+    checkpoints.save_adapters(adapters, tmp_path / "first.safetensors", LoraConfig(4, 32))
+    other, model = LoraConfig({"o": 2, "wte": 3}, 8, 0.1, ("o", "wte"), (1,), "gaussian_b:0.3"), toy.model(0)
+    add_adapters(model, other, torch.Generator().manual_seed(3))
+    checkpoints.save_adapters(adapter_tensors(model), tmp_path / "second.safetensors", other)
+    names = [str(tmp_path / f"{name}.safetensors") for name in ("first", "second")]
+    return [*flags, "--lora_checkpoint", names[0], "--lora_checkpoint", names[1]]
+
+
+def alone(flags, tmp_path, name: str) -> bytes:
+    """What a run of its own decodes with the adapters `name`."""
+    gpt2_beam.main(
+        [*flags, "--lora_checkpoint", str(tmp_path / f"{name}.safetensors"), "--work_dir", str(tmp_path / name)]
+    )
+    return (tmp_path / name / "beam_prediction.jsonl").read_bytes()
+
+
+def test_several_adapters_decode_as_each_does_alone(several, flags, whole, tmp_path, capsys):
+    """Fails when the second is put on top of the first."""
+    assert gpt2_beam.main(several) == 0
+    outputs = [(tmp_path / f"work/beam_prediction.{number}.jsonl").read_bytes() for number in (1, 2)]
+    assert outputs == [alone(flags, tmp_path, "first"), alone(flags, tmp_path, "second")]
+    assert len({*outputs, whole}) == 3
+    said = capsys.readouterr().out
+    assert (
+        said.index("with " + str(tmp_path / "first"))
+        < said.index("beam_prediction.1")
+        < said.index("beam_prediction.2")
+    )
+    records = [json.loads((tmp_path / f"work/beam_prediction.{n}.run.json").read_text()) for n in (1, 2)]
+    assert [record["settings"]["lora"]["targets"] for record in records] == [["q", "v"], ["o", "wte"]]
+
+
+def test_the_second_adapters_are_merged_into_a_base_that_was_not_rounded_for_the_first(
+    several, flags, tmp_path, monkeypatch, capsys
+):
+    """In half precision one adapter's matrices are stored rounded; what comes after it needs the base as it was."""
+    used, real = [], decode.decode
+
+    def spy(model, *rest):
+        used.append({name: p.detach().bfloat16() for name, p in model.named_parameters()})
+        return real(model, *rest)
+
+    monkeypatch.setattr(decode, "decode", spy)
+    gpt2_beam.main([*several, "--precision", "bf16"])
+    alone([*flags, "--precision", "bf16"], tmp_path, "second")
+    _, second, by_itself = used
+    assert all(torch.equal(second[name], tensor) for name, tensor in by_itself.items())
+
+
+def test_each_of_several_goes_on_by_itself(several, flags, tmp_path, monkeypatch, capsys):
+    """Cut in the second: the first is not decoded again, the second goes on. Fails when one takes the other's predictions."""
+    named = [*several, "--output_file", "a.jsonl", "--output_file", "b.jsonl"]
+    with monkeypatch.context() as cut:
+        cut_after(cut, 8 + 3)  # 30 inputs are eight batches
+        with pytest.raises(KeyboardInterrupt):
+            gpt2_beam.main(named)
+    capsys.readouterr()
+    assert (tmp_path / "work/a.jsonl").exists() and not (tmp_path / "work/b.jsonl").exists()
+    cut_after(monkeypatch, 5)  # 18 inputs are left
+    assert gpt2_beam.main([*named, "--resume"]) == 0
+    said = capsys.readouterr().out
+    assert "a.jsonl is decoded with these settings already" in said and "going on after 12 inputs" in said
+    monkeypatch.undo()
+    assert (tmp_path / "work/b.jsonl").read_bytes() == alone(flags, tmp_path, "second")
+
+
+def test_other_adapters_are_other_settings(several, flags, tmp_path, capsys):
+    """Also those that say the same of themselves."""
+    halved = {name: t / 2 for name, t in toy.tensors(4).items() if "lora_" in name}
+    checkpoints.save_adapters(halved, tmp_path / "second.safetensors", LoraConfig(4, 32))
+    one = [*flags, "--lora_checkpoint", str(tmp_path / "first.safetensors"), "--output_file", "one.jsonl"]
+    gpt2_beam.main(one)
+    capsys.readouterr()
+    one[-3] = str(tmp_path / "second.safetensors")
+    gpt2_beam.main([*one, "--resume"])
+    assert "already" not in capsys.readouterr().out
+
+
+def test_a_wrong_second_adapter_is_found_out_before_the_first_decodes(several, tmp_path):
+    tensors = {name: t for name, t in toy.tensors(4).items() if "lora_" in name and "h.0" in name}
+    checkpoints.save_adapters(tensors, tmp_path / "second.safetensors", LoraConfig(4, 32))
+    with pytest.raises(cli.UserError, match=r"second\.safetensors does not fit the model .*h\.1.* is missing"):
+        gpt2_beam.main(several)
+    assert not (tmp_path / "work").exists()

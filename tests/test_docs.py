@@ -13,7 +13,7 @@ def text(document: str) -> str:
     return (ROOT / "docs" / document).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("document", ["recipe.md", "reliability.md"])
+@pytest.mark.parametrize("document", ["recipe.md", "reliability.md", "lora.md"])
 def test_every_test_that_is_named_exists(document):
     """Fails when a test is renamed."""
     named = NAMED.findall(text(document))

@@ -12,7 +12,7 @@ import gpt2_export
 import toy
 from lora_nlg import checkpoints, cli
 from lora_nlg.config import LoraConfig
-from lora_nlg.lora import add_adapters
+from lora_nlg.lora import adapter_tensors, add_adapters
 
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
@@ -78,6 +78,31 @@ def test_peft_loads_our_adapters(files, capsys):
             assert not torch.allclose(theirs(IDS).logits, our_logits(toy.model(4)), atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    "lora",
+    [
+        LoraConfig(3, 6.0, targets=("q", "k", "v", "o", "fc", "proj")),
+        LoraConfig({"q": 5, "v": 2, "proj": 3}, 6.0, targets=("q", "v", "proj")),
+        LoraConfig({"o": 1, "fc": 4}, 6.0, targets=("o", "fc"), layers=(1,), scaling="rslora"),
+    ],
+)
+def test_peft_loads_adapters_of_any_placement(files, lora, capsys):
+    """Fails without rank_pattern or alpha_pattern, or when mlp.c_proj takes attn.c_proj's, or the layers are left out."""
+    model = toy.model(0)
+    add_adapters(model, lora, torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(0, 0.3, generator=GENERATOR)
+    checkpoints.save_adapters(adapter_tensors(model), files / "placed.safetensors", lora)
+    export(files, "peft", "peft", "--lora_checkpoint", str(files / "placed.safetensors"))
+    theirs = peft.PeftModel.from_pretrained(their_model(files / "hub"), files / "peft").eval().double()
+    n_theirs = sum(p.numel() for name, p in theirs.named_parameters() if "lora_A" in name)
+    assert n_theirs == sum(p.numel() for name, p in model.named_parameters() if "lora_A" in name)
+    with torch.no_grad():
+        assert torch.allclose(theirs(IDS).logits, our_logits(model), **FLOAT64)
+
+
 def test_transformers_loads_the_merged_model(files, capsys):
     """Fails when the adapters are left out, or merged in (out, in) layout."""
     export(files, "hf", "merged")
@@ -89,12 +114,20 @@ def test_transformers_loads_the_merged_model(files, capsys):
         assert torch.allclose(model.eval()(IDS).logits, our_logits(toy.model(4)), **FLOAT64)
 
 
-@pytest.mark.parametrize("rank_stabilised", [False, True])
-def test_an_adapter_trained_with_peft(files, rank_stabilised):
-    """PEFT's one A serves query, key and value. Fails when the key's third of B is dropped, or rsLoRA's √R is."""
+@pytest.mark.parametrize(
+    "given",
+    [
+        dict(),
+        dict(use_rslora=True),
+        dict(target_modules=["c_attn", "attn.c_proj", "c_fc"], layers_to_transform=[1]),
+        dict(target_modules=["c_proj"], rank_pattern={"mlp.c_proj": 5}, alpha_pattern={r"h\.0\.mlp\.c_proj": 7}),
+    ],
+)
+def test_an_adapter_trained_with_peft(files, given):
+    """PEFT's one A serves query, key and value. Fails when the key's third of B is dropped, rsLoRA's √R is, or a pattern is."""
     settings = peft.LoraConfig(
-        task_type="CAUSAL_LM", r=3, lora_alpha=12, target_modules=["c_attn"], fan_in_fan_out=True, use_rslora=rank_stabilised
-    )  # fmt: skip
+        **dict(task_type="CAUSAL_LM", r=3, lora_alpha=12, target_modules=["c_attn"], fan_in_fan_out=True) | given
+    )
     torch.manual_seed(0)
     model = peft.get_peft_model(their_model(files / "hub"), settings).double()
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
@@ -145,8 +178,8 @@ def test_what_adapters_say_of_themselves(files, capsys):
             said = file.metadata()
         sha256 = checkpoints.fingerprint(toy.model(0))
         assert said == {
-            "rank": "4", "alpha": "32.0", "dropout": "0.1", "targets": "q,v", "step": "14", "version": said["version"],
-            "base_card": "gpt2.toy", "base_sha256": sha256,
+            "rank": "4", "alpha": "32.0", "dropout": "0.1", "targets": "q,v", "layers": "all", "init": "kaiming",
+            "scaling": "alpha/r", "step": "14", "version": said["version"], "base_card": "gpt2.toy", "base_sha256": sha256,
         }  # fmt: skip
 
 
@@ -166,7 +199,9 @@ def test_a_merged_folder_has_the_vocabulary_under_transformers_names(files, monk
         ({"peft_type": "IA3"}, "does not describe a LoRA adapter"),
         ({"use_dora": True}, "sets use_dora"),
         ({"bias": "all"}, "sets bias"),
-        ({"rank_pattern": {"h.0": 8}}, "sets rank_pattern"),
+        ({"modules_to_save": ["wte"]}, "sets modules_to_save"),
+        ({"alpha_pattern": {"c_attn(": 8}}, "alpha_pattern of adapter_config.json cannot be understood"),
+        ({"alpha_pattern": 8}, "alpha_pattern of adapter_config.json cannot be understood"),
         ({"r": None}, "does not describe a LoRA adapter"),
     ],
 )
@@ -178,12 +213,20 @@ def test_an_adapter_that_does_more_than_lora_is_refused(files, change, words, ca
         checkpoints.read(files / "peft")
 
 
-def test_an_adapter_of_other_matrices_is_refused(files, capsys):
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("lm_head.lora_A.weight", r"adapts .*lm_head.*expected adapters of attn\.c_attn, .*mlp\.c_proj only"),
+        ("transformer.wte.lora_embedding_A", r"adapts .*wte.*expected adapters of"),
+        ("transformer.h.0.attn.q_attn.lora_A.weight", r"adapts .*q_attn.*expected adapters of"),
+        ("transformer.h.2.attn.c_attn.lora_A.weight", r"is of rank 4 and others of rank 8"),
+    ],
+)
+def test_an_adapter_of_other_matrices_is_refused(files, name, words, capsys):
     export(files, "peft", "peft")
     path = files / "peft/adapter_model.safetensors"
-    tensors = load_file(path)
-    save_file({**tensors, "base_model.model.transformer.h.0.mlp.c_fc.lora_A.weight": torch.zeros(4, 32)}, path)
-    with pytest.raises(cli.UserError, match=r"adapts .*mlp\.c_fc.*expected adapters of attn\.c_attn only"):
+    save_file({**load_file(path), f"base_model.model.{name}": torch.zeros(4, 32)}, path)
+    with pytest.raises(cli.UserError, match=words):
         checkpoints.read(files / "peft")
 
 
@@ -197,7 +240,6 @@ def test_an_adapter_of_other_matrices_is_refused(files, capsys):
         ("--to hf --no_card --init_checkpoint {0}/base.safetensors", "--to hf needs --model_card"),
         ("--to hf --init_checkpoint {0}/base.safetensors --output {0}/recipe.pt", "is a file; expected a folder"),
         ("--to loralib --lora_checkpoint {0}/recipe.pt --lora_dim 8", "rank 4, not 8"),
-        ("--to loralib --lora_checkpoint {0}/peft", "of q and v only"),
         ("--to loralib --lora_checkpoint {0}/recipe.pt --init_checkpoint {0}/base.safetensors", "would have no effect"),
         ("--to onnx", "invalid choice"),
     ],

@@ -1,6 +1,7 @@
-"""Adapters: the packing, the start, what is trained, and that merging changes nothing."""
+"""Adapters: the packing, the start, what is trained, that merging changes nothing, and several on one base."""
 
 import math
+import time
 
 import loralib
 import pytest
@@ -8,8 +9,8 @@ import torch
 
 import toy
 from lora_nlg.config import CARDS, LoraConfig
-from lora_nlg.gpt2 import GPT2
-from lora_nlg.lora import adapter_tensors, add_adapters, merge_adapters
+from lora_nlg.gpt2 import GPT2, empty_model
+from lora_nlg.lora import Switch, adapter_config, adapter_tensors, add_adapters, merge_adapters
 
 IDS = torch.arange(24).view(3, 8)
 FLOAT64 = dict(rtol=1e-12, atol=1e-12)  # the same sums in another order
@@ -104,3 +105,87 @@ def test_no_gradient_reaches_below_the_first_adapter():
     model.h[0].mlp.register_forward_hook(lambda module, inputs, output: above.append(inputs[0].requires_grad))
     model(IDS)
     assert below == [False] and above == [True]
+
+
+# Several adapters on one base
+
+
+OTHER = LoraConfig({"q": 2, "o": 3, "wte": 1}, 4, 0.5, ("q", "o", "wte"), (1,), "gaussian_b:0.3")
+
+
+def two_adapters() -> list[tuple[LoraConfig, dict[str, torch.Tensor], torch.Tensor]]:
+    """Two adapters of different placement, with the logits of the toy with each."""
+    made = []
+    for config in (LoraConfig(4, 32, init="gaussian_b:0.3"), OTHER):
+        model = toy.model(0)
+        add_adapters(model, config, torch.Generator().manual_seed(len(made)))
+        made.append((config, adapter_tensors(model), logits(model.eval())))
+    return made
+
+
+@torch.no_grad()
+def logits(model) -> torch.Tensor:
+    return model.logits(model(IDS))
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_adapters_are_switched_on_one_base(merge):
+    """There and back, with the base between: each time the model of that adapter. Fails when one is put on top of another."""
+    model = toy.model(0).eval()
+    base, switch = logits(model), Switch(model)
+    first, second = two_adapters()
+    for config, tensors, expected in (first, second, second, first):
+        switch.put_on(config, tensors, merge)
+        assert torch.allclose(logits(model), expected, **FLOAT64)
+        assert not torch.allclose(expected, base, atol=1e-2)
+        assert bool(adapter_tensors(model)) != merge
+    switch.take_off()
+    assert torch.equal(logits(model), base)
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_switching_back_restores_the_base_bit_for_bit(merge):
+    """Fails when ΔW is subtracted, which leaves its rounding behind, or a tensor of the base is written to."""
+    model = toy.model(0).float()
+    before = {name: (p.data_ptr(), p.detach().clone()) for name, p in model.named_parameters()}
+    switch = Switch(model)
+    for _ in range(3):
+        for config, tensors, _ in two_adapters():
+            switch.put_on(config, tensors, merge)
+    switch.take_off()
+    after = dict(model.named_parameters())
+    assert list(after) == list(before)
+    assert all(after[name].data_ptr() == ptr and torch.equal(after[name], t) for name, (ptr, t) in before.items())
+
+
+def test_putting_on_draws_nothing_at_random_and_leaves_the_files_tensors_alone():
+    model, (config, tensors, _) = toy.model(0), two_adapters()[1]
+    switch, before = Switch(model), {name: tensor.clone() for name, tensor in tensors.items()}
+    state = torch.get_rng_state()
+    switch.put_on(config, tensors)
+    assert torch.equal(torch.get_rng_state(), state)
+    with torch.no_grad():
+        for tensor in adapter_tensors(model).values():
+            tensor.zero_()
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in before.items())
+
+
+def test_switching_takes_milliseconds():
+    """Of GPT-2 Small's shape, not merged: less than one pass over ten tokens takes, for it touches 0.3 M numbers and not 124 M."""
+    model = empty_model(CARDS["gpt2.sm"])
+    add_adapters(model, LoraConfig(8, targets=("q", "k", "v", "o")), torch.Generator().manual_seed(1))
+    config, tensors = adapter_config(model), adapter_tensors(model)
+    model = empty_model(CARDS["gpt2.sm"]).eval()
+    switch = Switch(model)
+
+    def seconds(call) -> float:
+        times = []
+        for _ in range(5):
+            started = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - started)
+        return min(times)
+
+    ids = torch.zeros(1, 10, dtype=torch.int64)
+    with torch.no_grad():
+        assert seconds(lambda: switch.put_on(config, tensors)) < seconds(lambda: model.logits(model(ids)))

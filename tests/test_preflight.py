@@ -73,10 +73,18 @@ def test_data_that_cannot_be_read_fail_where_they_are_needed(flags, tmp_path, mo
     assert "train.jsonl:1" in lines["data"]
 
 
-@pytest.mark.parametrize(("rank", "trained"), [(4, 2 * 4 * 2 * 32 * 2), (0, 64_992)])
-def test_disk_is_for_all_saves_that_can_be_there_at_once(flags, rank, trained, monkeypatch):
+@pytest.mark.parametrize(
+    ("adapters", "trained"),
+    [
+        ("--lora_dim 4", 2 * 4 * 2 * 32 * 2),
+        ("--lora_dim 0", 64_992),
+        ("--lora_dim 3 --lora_targets o,fc,wte --lora_layers 1", 3 * (64 + 160 + 32 + 211)),
+        ("--lora_dim 0 --lora_budget 1k --lora_targets q", 7 * 64 * 2),
+    ],
+)
+def test_disk_is_for_all_saves_that_can_be_there_at_once(flags, adapters, trained, monkeypatch):
     """Three saves, a fourth while it is written, each of weights and two averages; best, final, adapter, and an earlier run's."""
-    args = preflight.gpt2_ft.parser().parse_args([*flags, "--lora_dim", str(rank)])
+    args = preflight.gpt2_ft.parser().parse_args([*flags, *adapters.split()])
     need = 4 * trained * (4 * 3 + 5)
     monkeypatch.setattr(needs.shutil, "disk_usage", lambda path: Usage(0, 0, need))
     needs.Run(args).disk()

@@ -142,6 +142,8 @@ def test_an_earlier_step_can_be_chosen(cut_run, flags, whole_run, capsys):
         ("--resume soon", "--resume must be auto, never or the step of a save"),
         ("--resume --lr 0.02", "other settings (optim.lr 0.01, now 0.02)"),
         ("--resume auto --lora_dropout 0", "other settings (lora.dropout 0.3, now 0.0)"),
+        ("--resume --lora_layers 1", "other settings (lora.layers None, now [1])"),
+        ("--resume --lora_dim q=4,v=2", "(lora.rank.q None, now 4; lora.rank.v None, now 2; lora.rank 4, now None)"),
         ("--resume --train_batch_size 2", "other settings (train.train_batch_size 4, now 2)"),
         ("--resume --init_checkpoint random", "other settings (base.sha256"),
         ("--resume --work_dir {0}/elsewhere", "elsewhere holds no run to go on with"),

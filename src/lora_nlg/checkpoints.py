@@ -7,16 +7,16 @@ are only causal masks, which hold no weights, and the head, which GPT-2 ties to 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 import lora_nlg
-from lora_nlg import interchange, tensor_files
+from lora_nlg import interchange, placement, tensor_files
 from lora_nlg.cli import UserError
-from lora_nlg.config import GPT2_VOCAB_SIZE, LoraConfig, ModelConfig, lora_targets
+from lora_nlg.config import GPT2_VOCAB_SIZE, LoraConfig, ModelConfig, rank_text
 from lora_nlg.files import atomic_writer
 from lora_nlg.gpt2 import GPT2, empty_model, init_weights
 from lora_nlg.lora import adapter_config, adapter_tensors
@@ -61,24 +61,35 @@ class Checkpoint:
         """Return the tensors that belong to no adapter: none in a file of adapters only."""
         return {name: tensor for name, tensor in self.tensors.items() if ".lora_" not in name}
 
-    def lora_config(self, rank: int, alpha: float | None) -> LoraConfig:
-        """Return the configuration of the adapters, checked against the flags: `rank` 0 and `alpha` None agree with any file."""
-        found = next(tensor.shape[-1] for name, tensor in self.adapters().items() if name.endswith("lora_B"))
-        if rank not in (0, found):
+    def lora_config(self, rank: int | dict[str, int], alpha: float | None) -> LoraConfig:
+        """Return the configuration of the adapters, checked against the flags: `rank` 0 and `alpha` None agree with any file.
+
+        A file that does not say it holds what the recipe trains: adapters of query and value, of one rank, in every layer.
+        """
+        recipe_rank = next(tensor.shape[-1] for name, tensor in self.adapters().items() if name.endswith("lora_B"))
+        found = self.lora or LoraConfig(recipe_rank)
+        wanted = rank if isinstance(rank, dict) else dict.fromkeys(found.targets, rank)
+        if rank != 0 and wanted != {target: found.rank_of(target) for target in found.targets}:
+            theirs = rank_text(found.rank)
             raise UserError(
-                f"{self.path} holds adapters of rank {found}, not {rank}; pass --lora_dim {found} or leave it out"
+                f"{self.path} holds adapters of rank {theirs}, not {rank_text(rank)}; pass --lora_dim {theirs} or leave it out"
+            )
+        largest = max(size for tensor in self.adapters().values() for size in tensor.shape)
+        if any(found.rank_of(target) > largest for target in found.targets):
+            raise UserError(
+                f"{self.path} says that its rank is {rank_text(found.rank)}, but it has no such tensors; save it again"
             )
         if self.lora is None and alpha is None:
             raise UserError(
                 f"{self.path} does not say its alpha; pass what it was trained with, in the recipe --lora_alpha 32"
             )
         if self.lora is None:
-            return LoraConfig(found, alpha)
-        if alpha not in (None, self.lora.alpha):
+            return LoraConfig(recipe_rank, alpha)
+        if alpha not in (None, found.alpha):
             raise UserError(
-                f"{self.path} was trained with alpha {self.lora.alpha:g}, not {alpha:g}; pass --lora_alpha {self.lora.alpha:g}"
+                f"{self.path} was trained with alpha {found.alpha:g}, not {alpha:g}; pass --lora_alpha {found.alpha:g}"
             )
-        return replace(self.lora, rank=found)
+        return found
 
 
 def read(path: str | Path) -> Checkpoint:
@@ -122,13 +133,7 @@ def _file_in(path: Path) -> Path:
 
 def _description(lora: LoraConfig, base: Base | None, step: int) -> dict[str, str]:
     """Return what a file of adapters says of itself, as the strings that safetensors can hold."""
-    fields = {
-        "rank": lora.rank,
-        "alpha": lora.alpha,
-        "dropout": lora.dropout,
-        "targets": ",".join(lora.targets),
-        "step": step,
-    }
+    fields = placement.described(lora) | {"step": step}
     if base is not None:
         fields |= {"base_card": base.card, "base_sha256": base.sha256}
     return {name: str(value) for name, value in fields.items()} | {"version": lora_nlg.__version__}
@@ -136,13 +141,10 @@ def _description(lora: LoraConfig, base: Base | None, step: int) -> dict[str, st
 
 def _described(said: Mapping[str, str]) -> tuple[LoraConfig | None, Base | None, int]:
     """Undo `_description`; (None, None, 0) for what others saved."""
-    lora = base = None
-    if "rank" in said and "alpha" in said:
-        targets = lora_targets(said.get("targets", "q,v"))
-        lora = LoraConfig(int(said["rank"]), float(said["alpha"]), float(said.get("dropout", 0)), targets)
+    base = None
     if "base_sha256" in said:
         base = Base(said.get("base_card", ""), said["base_sha256"])
-    return lora, base, int(said.get("step", 0))
+    return placement.from_description(said), base, int(said.get("step", 0))
 
 
 def _plain_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -199,13 +201,17 @@ def base_model(
 
 
 def fingerprint(model: GPT2) -> str:
-    """Return the sha256 of the base's weights as float32, adapters left out: the same whatever file they came from."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.named_parameters()):
-        if ".lora_" not in name:
-            digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
-            digest.update(tensor.detach().float().contiguous().numpy())
-    return digest.hexdigest()
+    """Return the sha256 of the base's weights, adapters left out: the same whatever file they came from. On the CPU."""
+    return digest({name: tensor for name, tensor in model.named_parameters() if ".lora_" not in name})
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the sha256 of tensors on the CPU, as float32."""
+    sha256 = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        sha256.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        sha256.update(tensor.detach().float().contiguous().numpy())
+    return sha256.hexdigest()
 
 
 def load_adapters(model: GPT2, adapters: Checkpoint) -> None:

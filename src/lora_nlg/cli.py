@@ -83,8 +83,10 @@ def add_platform_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--random_seed", type=int, default=10, help="random start, order of the examples, dropout")
 
 
-def add_model_flags(parser: argparse.ArgumentParser, card: str | None, alpha: float | None) -> None:
-    """Which model, and how it computes."""
+def add_model_flags(
+    parser: argparse.ArgumentParser, card: str | None, alpha: float | None, several: bool = False
+) -> None:
+    """Which model, and how it computes; with `several`, --lora_checkpoint is a list."""
     group = parser.add_argument_group("model")
     group.add_argument("--model_card", default=card, help="gpt2.mini, .sm, .md, .lg, .xl or the path of a config.json")
     group.add_argument(
@@ -93,9 +95,11 @@ def add_model_flags(parser: argparse.ArgumentParser, card: str | None, alpha: fl
     )
     group.add_argument(
         "--lora_checkpoint",
-        help="adapters: model.final.pt, a .safetensors, a PEFT folder, or a whole checkpoint, which needs no base",
+        action="append" if several else "store",
+        help="adapters: model.final.pt, a .safetensors, a PEFT folder, or a whole checkpoint, which needs no base"
+        + ("; may be repeated" if several else ""),
     )
-    group.add_argument("--lora_dim", type=int, default=0, help="rank of the adapters; 0: none")
+    group.add_argument("--lora_dim", default="0", help="rank of the adapters, or ranks such as q=8,v=4; 0: none")
     group.add_argument("--lora_alpha", type=float, default=alpha, help="the adapters are scaled by alpha / rank")
     group.add_argument("--precision", choices=PRECISIONS, help="default: fp32")
     group.add_argument("--fp16", action="store_true", help="the same as --precision fp16")

@@ -11,6 +11,17 @@ GPT2_VOCAB_SIZE = 50257
 END_OF_TEXT_ID = 50256
 
 ATTENTION_TARGETS = ("q", "k", "v")  # the thirds of c_attn's outputs, in their order
+# What can be adapted, by the module that holds it. wte is the token embedding, which is the output layer as well.
+MODULES = {
+    "attn.c_attn": ATTENTION_TARGETS,
+    "attn.c_proj": ("o",),
+    "mlp.c_fc": ("fc",),
+    "mlp.c_proj": ("proj",),
+    "wte": ("wte",),
+}
+TARGETS = tuple(target for targets in MODULES.values() for target in targets)
+LORA_INITS = ("kaiming", "gaussian", "gaussian_b")
+LORA_SCALINGS = ("alpha/r", "rslora")
 MOST_BEAMS = 1000  # a slip of the finger, not a search
 MOST_SEED = 2**63 - 1
 SCHEDULERS = ("linear", "cosine", "constant", "cycle")
@@ -67,47 +78,77 @@ def model_config(card: str) -> ModelConfig:
         ) from error
 
 
-def check_rank(rank: int, model: ModelConfig, card: str) -> None:
-    """Raise UserError when adapters of `rank` would be larger than what they adapt."""
-    _require(rank <= model.n_embd, "lora_dim", f"at most {model.n_embd}, the width of {card}", rank)
-
-
 def check_seq_len(seq_len: int, model: ModelConfig, card: str) -> None:
     """Raise UserError when sequences of `seq_len` tokens do not fit the model."""
     if seq_len > model.n_positions:
         raise UserError(f"--seq_len {seq_len} is longer than the {model.n_positions} positions of {card}")
 
 
-def lora_targets(text: str) -> tuple[str, ...]:
-    """Return the targets of `--lora_targets`, e.g. "q,v", in the order of ATTENTION_TARGETS."""
-    named = text.split(",")
-    _require(set(named) <= set(ATTENTION_TARGETS), "lora_targets", f"some of {','.join(ATTENTION_TARGETS)}", repr(text))
-    return tuple(target for target in ATTENTION_TARGETS if target in named)
+def target_sizes(model: ModelConfig) -> dict[str, tuple[int, int]]:
+    """Return (inputs, outputs) of every target's matrix; the embedding counts as the output layer that it is as well."""
+    C = model.n_embd
+    to_width = dict.fromkeys(("q", "k", "v", "o"), (C, C))
+    return {**to_width, "fc": (C, 4 * C), "proj": (4 * C, C), "wte": (C, model.vocab_size)}
+
+
+def rank_text(rank: int | dict[str, int]) -> str:
+    """Return a rank as `--lora_dim` takes it: "4" or "q=8,v=4"."""
+    return ",".join(f"{target}={R}" for target, R in rank.items()) if isinstance(rank, dict) else str(rank)
 
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Adapters on thirds of c_attn, in the paper the query's and the value's (section 4.2)."""
+    """Where adapters are and of what kind: in the paper on the query and the value of every layer (section 4.2)."""
 
-    rank: int  # R; 0 = no adapters, every parameter is trained
+    rank: int | dict[str, int]  # R, of every target or of each; 0 = no adapters, every parameter is trained
     alpha: float = 128.0  # ΔW is scaled by alpha / R
     dropout: float = 0.0  # on the adapters' input, while training
-    targets: tuple[str, ...] = ("q", "v")  # which thirds, in the order of ATTENTION_TARGETS
+    targets: tuple[str, ...] = ("q", "v")  # in the order of TARGETS
+    layers: tuple[int, ...] | None = None  # counted from 0, rising; None = all
+    init: str = "kaiming"  # how A and B start, see `init_std`
+    scaling: str = "alpha/r"  # rslora: by alpha / √R instead
 
     def __post_init__(self):
-        _require(self.rank >= 0, "lora_dim", "0 (full fine-tuning) or more", self.rank)
+        if isinstance(self.rank, dict):
+            rule = f"one rank, or a rank for each of --lora_targets ({','.join(self.targets)})"
+            _require(tuple(self.rank) == self.targets, "lora_dim", rule, rank_text(self.rank))
+        ranks = self.rank.values() if isinstance(self.rank, dict) else (self.rank,)
+        lowest, rule = (
+            (1, "1 or more for every target") if isinstance(self.rank, dict) else (0, "0 (full fine-tuning) or more")
+        )
+        _require(min(ranks) >= lowest, "lora_dim", rule, rank_text(self.rank))
         _require(0 < self.alpha < math.inf, "lora_alpha", "greater than 0 and finite", self.alpha)
         _require(0 <= self.dropout < 1, "lora_dropout", "at least 0 and less than 1", self.dropout)
-        assert self.targets and self.targets == tuple(t for t in ATTENTION_TARGETS if t in self.targets)
+        _require(self.scaling in LORA_SCALINGS, "lora_scaling", f"one of {', '.join(LORA_SCALINGS)}", self.scaling)
+        self.init_std  # noqa: B018 (raises)
+        assert self.targets and self.targets == tuple(t for t in TARGETS if t in self.targets)
 
     @property
-    def scale(self) -> float:
-        return self.alpha / self.rank
+    def init_std(self) -> tuple[float | None, float]:
+        """Standard deviations with which A and B are drawn; None: A is Kaiming-uniform with a = √5; 0: B is zero."""
+        kind, _, text = self.init.partition(":")
+        try:
+            std = float(text) if kind != "kaiming" else None
+        except ValueError:
+            std = math.nan
+        known = kind in LORA_INITS and (self.init == "kaiming" if std is None else 0 < std < math.inf)
+        _require(known, "lora_init", "kaiming, gaussian:STD or gaussian_b:STD with STD greater than 0", repr(self.init))
+        return std, std if kind == "gaussian_b" else 0.0
 
-    @property
-    def thirds(self) -> list[int]:
-        """Which of c_attn's three groups of outputs are adapted: 0 query, 1 key, 2 value."""
-        return [ATTENTION_TARGETS.index(target) for target in self.targets]
+    def rank_of(self, target: str) -> int:
+        """Return R of `target`, one of the targets."""
+        return self.rank[target] if isinstance(self.rank, dict) else self.rank
+
+    def scale_of(self, target: str) -> float:
+        """Return what B A of `target` is multiplied by."""
+        R = self.rank_of(target)
+        return self.alpha / (R if self.scaling == "alpha/r" else math.sqrt(R))
+
+    def n_parameters(self, model: ModelConfig) -> int:
+        """Return how many numbers the adapters on `model` have: R · (inputs + outputs) a matrix."""
+        sizes, n_layers = target_sizes(model), model.n_layer if self.layers is None else len(self.layers)
+        copies = {target: 1 if target == "wte" else n_layers for target in self.targets}
+        return sum(copies[target] * self.rank_of(target) * sum(sizes[target]) for target in self.targets)
 
 
 @dataclass(frozen=True)

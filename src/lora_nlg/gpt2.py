@@ -73,6 +73,22 @@ class Conv1D(nn.Module):
         return linear(x, self.weight, self.bias)
 
 
+class Embedding(nn.Module):
+    """The tokens' vectors, which are the output layer's weights as well."""
+
+    def __init__(self, vocab_size: int, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(vocab_size, width))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Map ids (...) to (..., C)."""
+        return F.embedding(ids, self.weight)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Map hidden states (..., C) to (..., V)."""
+        return linear(hidden, self.weight.T)
+
+
 class Attention(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -120,7 +136,7 @@ class GPT2(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
-        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wte = Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.n_positions, config.n_embd)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, eps=LAYER_NORM_EPS)
@@ -146,7 +162,7 @@ class GPT2(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return (…, V) for hidden states (…, C)."""
-        return linear(hidden, self.wte.weight.T)
+        return self.wte.logits(hidden)
 
 
 def store_frozen_in(model: GPT2, dtype: torch.dtype) -> None:

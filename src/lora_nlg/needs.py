@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from lora_nlg import cli, config, dist, examples, lora
+from lora_nlg import cli, config, dist, examples, placement
 from lora_nlg.cli import UserError
 from lora_nlg.gpt2 import GPT2
 
@@ -30,19 +30,14 @@ class Run:
         self.args, self.model = args, config.model_config(args.model_card)
 
     @functools.cached_property
-    def parameters(self) -> tuple[int, int]:
+    def cost(self) -> placement.Cost:
         """All parameters, and the trained ones."""
         with torch.device("meta"):
-            model = GPT2(self.model)
-            if self.args.lora_dim:
-                targets = config.lora_targets(self.args.lora_targets)
-                lora.add_adapters(model, config.LoraConfig(self.args.lora_dim, self.args.lora_alpha, targets=targets))
-        return sum(p.numel() for p in model.parameters()), sum(p.numel() for p in model.parameters() if p.requires_grad)
-
-    @property
-    def number_size(self) -> int:
-        """Bytes of one number."""
-        return 8 if cli.chosen_precision(self.args) == "fp64" else 4
+            base = sum(p.numel() for p in GPT2(self.model).parameters())
+        lora = placement.from_flags(self.args, self.model)
+        adapters = lora.n_parameters(self.model) if lora.rank else 0
+        number_size = 8 if cli.chosen_precision(self.args) == "fp64" else 4
+        return placement.Cost(base + adapters, adapters or base, number_size)
 
     @functools.cached_property
     def splits(self) -> list[list[examples.Example]]:
@@ -80,8 +75,8 @@ class Run:
 
     def disk(self) -> str:
         """Compare the room for all saves with the free disk space."""
-        trained = self.number_size * self.parameters[1]
-        save = 3 * trained  # weights, and Adam's two averages
+        trained = self.cost.bytes_on_disk
+        save = trained + self.cost.optimizer_bytes
         need = (self.args.keep_last + 1) * save + 5 * trained  # best, final, adapter, and the earlier run's
         existing = next(
             p for p in (Path(self.args.work_dir).absolute(), *Path(self.args.work_dir).absolute().parents) if p.exists()
@@ -90,12 +85,13 @@ class Run:
 
     def memory(self) -> str:
         """Compare what the largest batch takes with the memory of the device."""
-        total, trained = self.parameters
+        cost = self.cost
         rows = [min(length, self.args.seq_len) for length in self._lengths()[: self.args.train_batch_size]]
         tokens = len(rows) * rows[0]
         activations = tokens * self.model.n_layer * WIDTHS_A_LAYER * self.model.n_embd
         logits = sum(rows) * self.model.vocab_size * LOGIT_COPIES
-        need = RUNTIME + self.number_size * (total + 3 * trained + activations + logits)
+        numbers = cost.total + cost.trained + activations + logits  # trained: the gradients
+        need = RUNTIME + cost.number_size * numbers + cost.optimizer_bytes
         device = dist.device_of(self.args.device)
         if device.type == "cuda":
             free, where = torch.cuda.mem_get_info(device)[0], "free on the GPU"
