@@ -18,10 +18,11 @@ if [[ ${#PRETRAIN[@]} -gt 0 && ! -f $BASE/model.safetensors ]]; then
   say "Pretraining the base $BASE"
   "$python" src/pretrain_base.py --output_dir "$BASE" "${PRETRAIN[@]}"
 fi
-# The published curve is of one process, of seed 110 and of averages over 100 steps.
+# The published curve is of one process, of seed 110, of averages over 100 steps, and of the preset's adapters.
 curve=()
-seed=$(grep -oE -- '--random_seed[= ][0-9]+' <<<"${TRAIN[*]} ${rest[*]-}" | tail -n 1 || true)
-if [[ -n $CURVE && $seed == *[=\ ]110 && ${NPROC:-1}${NNODES:-1} == 11 && " ${rest[*]-}" != *" --log_interval"* ]]; then
+if [[ -n $CURVE && $(value_of --random_seed "${TRAIN[@]}" ${rest[@]+"${rest[@]}"}) == 110 && ${NPROC:-1}${NNODES:-1} == 11 &&
+  $(value_of --lora_dim "${LORA[@]}" ${rest[@]+"${rest[@]}"}) == "$(value_of --lora_dim "${LORA[@]}")" &&
+  $(value_of --lora_targets --lora_targets q,v ${rest[@]+"${rest[@]}"}) == q,v && " ${rest[*]-}" != *" --log_interval"* ]]; then
   curve=(--compare_curve "$CURVE")
 fi
 flags=(--model_card "$CARD" --init_checkpoint "$BASE" --train_data "$data/train.jsonl" --valid_data "$data/valid.jsonl"
