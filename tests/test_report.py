@@ -155,7 +155,7 @@ def test_figures_are_those_of_the_files(run):
     assert [*own, "0.6500", "0.585–0.715", "1.7500", "1.575–1.925"] in rows
     assert ["this run, base alone", "0.0200", "1.1000", "0.1000", "0.1500", "0.0500"] in rows
     differences = ["0.7040", "−0.0917", "8.8500", "−1.3500", "0.4680", "−0.0680", "0.7180", "−0.0680"]
-    assert ["paper, LoRA", "0.7040 ± 0.001", *differences[1:], "2.5300", "−0.7800", "Hu et al. 2021"] in rows
+    assert ["paper, LoRA", "0.7040±.001", *differences[1:], "2.5300", "−0.7800", "Hu et al. 2021"] in rows
     assert ["public <run>", *differences, "–", "somewhere"] in rows
     assert ["100", "1.2500", "1.1250", "0.001"] in rows  # losses of training and validation, learning rate
     assert ["150", "1.1250", "–", "0"] in rows

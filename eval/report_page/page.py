@@ -29,7 +29,9 @@ def render(run: Contents) -> str:
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(number=number, interval=interval, whole=whole, signed=signed, duration=duration)
+    environment.filters.update(
+        number=number, interval=interval, whole=whole, signed=signed, duration=duration, deviation=deviation
+    )
     environment.globals.update(name=lambda key: NAMES.get(key, key))
     script = (HERE / "table.js").read_text(encoding="utf-8")
     return environment.get_template("page.html.jinja").render(
@@ -79,6 +81,11 @@ def whole(value: float) -> str:
 def signed(value: float) -> str:
     """Return +0.0123 or −0.0123, with a true minus sign."""
     return f"{round(value, 4) + 0.0:+.4f}".replace("-", "−")  # + 0.0: no −0.0000
+
+
+def deviation(value: float) -> str:
+    """Return ±.001 of 0.001, as the paper writes it behind a score."""
+    return f"±{f'{value:g}'.removeprefix('0')}"
 
 
 def duration(seconds: float) -> str:
