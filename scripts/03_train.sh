@@ -6,7 +6,7 @@
 # (scripts/presets/) say how long that takes; mini (default) takes about two minutes on 2 CPU cores.
 # An interrupted run goes on from its newest save when the same command is given again; a finished one is not trained again
 # (--resume never starts anew).
-# NPROC=4 uses four processes, one a GPU; NNODES, NODE_RANK and MASTER_ADDR join several machines. Every process takes
+# CHECK_ONLY=1 ends it after the checks. NPROC=4 uses four processes, one a GPU; NNODES, NODE_RANK and MASTER_ADDR join several machines. Every process takes
 # --train_batch_size examples a step.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -29,5 +29,6 @@ flags=(--model_card "$CARD" --init_checkpoint "$BASE" --train_data "$data/train.
   --work_dir "$work_dir" ${LORA[@]+"${LORA[@]}"} "${TRAIN[@]}" ${curve[@]+"${curve[@]}"} --resume auto ${rest[@]+"${rest[@]}"})
 say "Before training"
 "$python" src/preflight.py "${flags[@]}"
+[[ -z ${CHECK_ONLY:-} ]] || exit 0
 say "Training, preset $preset"
 launch src/gpt2_ft.py "${flags[@]}"

@@ -8,7 +8,7 @@
 # What is not given is the preset's. A training is in DIR/r4_q,v_seed110, what is decoded from it in lp0.8 and so on below
 # (DIR: trained_models/NAME by default); the table is in DIR/sweep.md and sweep.json. What was trained or decoded with the same
 # preset and flags is not done again; interrupted, the same command goes on. Base and data are made once, and the base alone is not
-# decoded. Takes as long as run_all.sh for each training, and as its steps 4 to 7 for each further length penalty.
+# decoded. Before the first training, what all of them need is checked. Takes as long as run_all.sh for each training, and as its steps 4 to 7 for each further length penalty.
 # NPROC, NNODES, NODE_RANK and MASTER_ADDR as in 03_train.sh.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -92,13 +92,20 @@ step() {
   fail "$1 failed for $training: $(tail -n 1 "$log"); all it said is in $log, and the same command goes on from there"
 }
 
-train() { # RANK TARGETS SEED: where it is not done
+# Name the training of RANK TARGETS SEED: its folder, its log and its flags.
+name_training() {
+  local name=full adapters=()
+  if [[ $1 != 0 ]]; then name=r${1}_$2 adapters=(--lora_dim "$1" --lora_targets "$2"); fi
+  training=$work_dir/${name}_seed$3
+  log=$training/sweep.log
+  mkdir -p "$training"
+  flags=(--preset "$preset" --work_dir "$training" ${adapters[@]+"${adapters[@]}"} --random_seed "$3" ${rest[@]+"${rest[@]}"})
+}
+
+train() { # where it is not done
   is_done "$training" && return
-  local adapters=()
-  if [[ $1 != 0 ]]; then adapters=(--lora_dim "$1" --lora_targets "$2"); fi
   rm -f "$training"/made_with.txt "$training"/lp*/made_with.txt
-  step 03_train.sh --preset "$preset" --work_dir "$training" ${adapters[@]+"${adapters[@]}"} --random_seed "$3" \
-    ${rest[@]+"${rest[@]}"}
+  step 03_train.sh "${flags[@]}"
   made_with >"$training/made_with.txt"
 }
 
@@ -119,15 +126,18 @@ score() { # PENALTY: where it is not done, in a folder that has the training's f
 prepare
 export WITHOUT_BASE=1
 n=0 n_runs=$((${#ranks[@]} * ${#targets[@]} * ${#seeds[@]} * ${#penalties[@]})) runs=()
+for rank in "${ranks[@]}"; do # what is wrong with the last of them is found out before the first is trained
+  for target in "${targets[@]}"; do
+    name_training "$rank" "$target" "${seeds[0]}"
+    is_done "$training" || CHECK_ONLY=1 step 03_train.sh "${flags[@]}"
+  done
+done
 say "$n_runs runs in $work_dir"
 for rank in "${ranks[@]}"; do
   for target in "${targets[@]}"; do
     for seed in "${seeds[@]}"; do
-      if [[ $rank == 0 ]]; then name=full; else name=r${rank}_$target; fi
-      training=$work_dir/${name}_seed$seed
-      log=$training/sweep.log
-      mkdir -p "$training"
-      train "$rank" "$target" "$seed"
+      name_training "$rank" "$target" "$seed"
+      train
       [[ ${NODE_RANK:-0} == 0 ]] || continue # the first node has the checkpoint and goes on alone
       for penalty in "${penalties[@]}"; do
         run=$training/lp$penalty

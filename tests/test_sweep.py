@@ -185,16 +185,19 @@ def test_the_machine_may_differ(tmp_path):
 class Checkout:
     """A folder with the scripts, whose steps and Python note their arguments in `calls`.
 
-    A step whose arguments match FAIL_ON fails. Training and decoding leave a file each, as the real ones do.
+    A step whose note begins with FAIL_ON fails. Training and decoding leave a file each, as the real ones do.
     """
 
     def __init__(self, folder: Path):
         self.folder, self.calls_file = folder / "checkout", folder / "calls"
         shutil.copytree(ROOT / "scripts", self.folder / "scripts")
         (self.folder / ".venv/bin").mkdir(parents=True)
-        note = '#!/usr/bin/env bash\necho "${0##*/} $*" >>"$CALLS"\n'
-        fails = 'if [[ -n ${FAIL_ON:-} && "${0##*/} $*" == *"$FAIL_ON"* ]]; then echo it broke; exit 1; fi\n'
-        leaves = {"03_train.sh": "echo weights >$4/model.final.pt\n", "04_beam.sh": "cat $4/model.final.pt >>$CALLS\n"}
+        note = '#!/usr/bin/env bash\ncall="${CHECK_ONLY:+check }${0##*/} $*"\necho "$call" >>"$CALLS"\n'
+        fails = 'if [[ -n ${FAIL_ON:-} && $call == "$FAIL_ON"* ]]; then echo it broke; exit 1; fi\n'
+        leaves = {
+            "03_train.sh": "[[ -n ${CHECK_ONLY:-} ]] || echo weights >$4/model.final.pt\n",
+            "04_beam.sh": "cat $4/model.final.pt >>$CALLS\n",
+        }
         for name in ("00_setup", "01_download_pretrained_checkpoints", "02_create_datasets", "03_train", "04_beam",
                      "05_decode", "06_evaluate", "07_compare"):  # fmt: skip
             file = f"{name}.sh"
@@ -243,6 +246,26 @@ def test_every_combination_is_run_once_and_all_are_put_together(checkout):
     runs = [f"trained_models/mini/{training}/lp{penalty}" for training in trainings for penalty in (0.8, 0.9)]
     assert f"python eval/sweep.py {' '.join(runs)}" in checkout.calls
     assert sum(call.startswith(("00_setup.sh", "02_create_datasets.sh")) for call in checkout.calls) == 2
+
+
+def test_what_the_last_training_needs_is_checked_before_the_first(checkout):
+    """One check for each rank and targets; what is done needs none."""
+    done = checkout.run(
+        "--ranks",
+        "1",
+        "9",
+        "--seeds",
+        "5",
+        "6",
+        FAIL_ON="check 03_train.sh --preset mini --work_dir trained_models/mini/r9",
+    )
+    assert done.returncode == 2
+    assert "03_train.sh failed for trained_models/mini/r9_q,v_seed5: it broke" in done.stderr
+    assert checkout.made("03_train.sh") == []
+    assert len(checkout.made("check 03_train.sh")) == 2
+    checkout.run("--ranks", "1")
+    checkout.run("--ranks", "1", "2")
+    assert [call.split()[0] for call in checkout.made("check 03_train.sh")] == ["r2_q,v_seed110"]
 
 
 def test_what_is_not_swept_is_the_presets(checkout):
@@ -295,11 +318,8 @@ def test_what_a_failed_run_left_is_not_taken_for_the_earlier_one(checkout):
 
 def test_other_nodes_train_and_do_no_more(checkout):
     assert checkout.run("--seeds", "1", "2", NODE_RANK="1").returncode == 0
-    assert [call.split()[0] for call in checkout.calls] == [
-        "00_setup.sh",
-        "02_create_datasets.sh",
-        *["03_train.sh"] * 2,
-    ]
+    called = [call.split()[0] for call in checkout.calls]
+    assert called == ["00_setup.sh", "02_create_datasets.sh", "check", *["03_train.sh"] * 2]
 
 
 def test_two_sweeps_do_not_share_a_folder(checkout):

@@ -32,6 +32,7 @@ class Run:
     @functools.cached_property
     def parameters(self) -> tuple[int, int]:
         """All parameters, and the trained ones."""
+        config.check_rank(self.args.lora_dim, self.model, self.args.model_card)
         with torch.device("meta"):
             model = GPT2(self.model)
             if self.args.lora_dim:
