@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import recipe
-from report_page import contents, page
+from report_page import contents, figures, page
 from run_dir import errors
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -385,12 +385,12 @@ def test_losses_that_are_no_numbers(run):
 
 
 def test_numbers_for_people():
-    assert page.number(0.60585) == "0.6058"
-    assert page.number(None) == "–"
-    assert page.whole(26290) == "26\u202f290"
-    assert page.signed(-0.01) == "−0.0100"
-    assert page.signed(-0.00001) == page.signed(0.00001) == "+0.0000"
-    assert [page.duration(seconds) for seconds in (59.94, 60, 7200)] == ["59.9 seconds", "1.0 minutes", "2.0 hours"]
+    assert figures.number(0.60585) == "0.6058"
+    assert figures.number(None) == "–"
+    assert figures.whole(26290) == "26\u202f290"
+    assert figures.signed(-0.01) == "−0.0100"
+    assert figures.signed(-0.00001) == figures.signed(0.00001) == "+0.0000"
+    assert [figures.duration(seconds) for seconds in (59.94, 60, 7200)] == ["59.9 seconds", "1.0 minutes", "2.0 hours"]
 
 
 def report(*arguments: object) -> subprocess.CompletedProcess:
