@@ -78,6 +78,10 @@ def grouped(runs: list[Run]) -> list[Group]:
     for run in runs:
         if "valid_loss" not in run.training:
             raise errors.UserError(f"{run.work_dir} has no run.json of a training that finished; run step 03 again")
+        if run.setting("search", "length_penalty") is None:
+            raise errors.UserError(
+                f"{run.work_dir} has no beam_prediction.run.json that says how it was decoded; run step 04 again"
+            )
         if other := difference(settings(runs[0]), settings(run)):
             raise errors.UserError(
                 f"{runs[0].work_dir} and {run.work_dir} differ in {other}, which is not swept over; do not mix them"

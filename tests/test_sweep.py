@@ -153,6 +153,13 @@ def test_an_unfinished_training_is_refused(tmp_path):
         sweep.main([write_run(tmp_path / "a", 1), write_run(tmp_path / "b", 2, valid_loss=None)])
 
 
+def test_a_decoding_without_a_record_is_refused(tmp_path):
+    run = write_run(tmp_path / "a")
+    (tmp_path / "a/beam_prediction.run.json").unlink()
+    with pytest.raises(UserError, match=r"a has no beam_prediction\.run\.json"):
+        sweep.main([run])
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
