@@ -75,8 +75,9 @@ def summary(mrs: dict[str, dict[str, str]], texts: list[str], counted: dict) -> 
     outputs = counted["outputs"]
     faults = [sum(len(output[kind]) for kind in KINDS) for output in outputs]
     good = faults.count(0)
+    errors_in_all = f"{sum(faults):,} error{'' if sum(faults) == 1 else 's'}"
     lines = [
-        f"slot error rate {counted['slot_error_rate']:.4f}: {sum(faults):,} errors in {counted['slots']:,} slots asked for",
+        f"slot error rate {counted['slot_error_rate']:.4f}: {errors_in_all} in {counted['slots']:,} slots asked for",
         f"{good:,} of {counted['inputs']:,} outputs tell every slot as asked for, and nothing else",
         "",
         "".join(f"{name:>16}" for name in ("", "asked", *KINDS)),

@@ -88,9 +88,13 @@ def print_samples(inputs: list[str], outputs: dict[str, list[str]]) -> None:
 def print_training(training: dict, log: list[dict]) -> None:
     """Print how long training took and what it trained."""
     steps = [line for line in log if "ms_per_batch" in line]
+    last = max(
+        (line.get("eval", line).get("step", 0) for line in log), default=0
+    )  # a finished training ends with a validation
+    print(f"training: {last:,} steps, ", end="")
     if steps:
         times = sorted(line["ms_per_batch"] for line in steps)
-        print(f"training: {steps[-1]['step']:,} steps, median {times[len(times) // 2]:.0f} ms each, ", end="")
+        print(f"median {times[len(times) // 2]:.0f} ms each, ", end="")
     print(f"{training['seconds'] / 60:.1f} minutes, {training['trained_parameters']:,} parameters trained, ", end="")
     print(f"validation loss {training['valid_loss']:.3f}, peak memory {training['peak_memory']['host_mib']:,.0f} MiB")
 

@@ -6,7 +6,7 @@
 # (scripts/presets/) say how long that takes; mini (default) takes about two minutes on 2 CPU cores.
 # An interrupted run goes on from its newest save when the same command is given again; a finished one is not trained again
 # (--resume never starts anew).
-# NPROC=4 uses four processes, one a GPU; NNODES, NODE_RANK and MASTER_ADDR join several machines. Every process takes
+# CHECK_ONLY=1 ends it after the checks. NPROC=4 uses four processes, one a GPU; NNODES, NODE_RANK and MASTER_ADDR join several machines. Every process takes
 # --train_batch_size examples a step.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -18,15 +18,17 @@ if [[ ${#PRETRAIN[@]} -gt 0 && ! -f $BASE/model.safetensors ]]; then
   say "Pretraining the base $BASE"
   "$python" src/pretrain_base.py --output_dir "$BASE" "${PRETRAIN[@]}"
 fi
-# The published curve is of one process, of seed 110 and of averages over 100 steps.
+# The published curve is of one process, of seed 110, of averages over 100 steps, and of the preset's adapters.
 curve=()
-seed=$(grep -oE -- '--random_seed[= ][0-9]+' <<<"${TRAIN[*]} ${rest[*]-}" | tail -n 1 || true)
-if [[ -n $CURVE && $seed == *[=\ ]110 && ${NPROC:-1}${NNODES:-1} == 11 && " ${rest[*]-}" != *" --log_interval"* ]]; then
+if [[ -n $CURVE && $(value_of --random_seed "${TRAIN[@]}" ${rest[@]+"${rest[@]}"}) == 110 && ${NPROC:-1}${NNODES:-1} == 11 &&
+  $(value_of --lora_dim "${LORA[@]}" ${rest[@]+"${rest[@]}"}) == "$(value_of --lora_dim "${LORA[@]}")" &&
+  $(value_of --lora_targets --lora_targets q,v ${rest[@]+"${rest[@]}"}) == q,v && " ${rest[*]-}" != *" --log_interval"* ]]; then
   curve=(--compare_curve "$CURVE")
 fi
 flags=(--model_card "$CARD" --init_checkpoint "$BASE" --train_data "$data/train.jsonl" --valid_data "$data/valid.jsonl"
   --work_dir "$work_dir" ${LORA[@]+"${LORA[@]}"} "${TRAIN[@]}" ${curve[@]+"${curve[@]}"} --resume auto ${rest[@]+"${rest[@]}"})
 say "Before training"
 "$python" src/preflight.py "${flags[@]}"
+[[ -z ${CHECK_ONLY:-} ]] || exit 0
 say "Training, preset $preset"
 launch src/gpt2_ft.py "${flags[@]}"

@@ -46,8 +46,40 @@ take_preset() {
   PRETRAIN=() COMPARE_WITH_BASE="" CURVE="" # what a preset may leave out
   # shellcheck source=scripts/presets/mini.sh
   source "scripts/presets/$preset.sh"
+  if [[ -n ${WITHOUT_BASE:-} ]]; then COMPARE_WITH_BASE=""; fi
   work_dir=${work_dir:-trained_models/$preset}
   data=data/$DATA
+}
+
+# Stop if `rest` has a flag that steps beside the training would have to know.
+refuse_flags_of_all_steps() {
+  local argument
+  for argument in ${rest[@]+"${rest[@]}"}; do
+    case $argument in
+      --init_checkpoint* | --model_card*) fail "${argument%%=*} belongs to all steps, not to training alone; put it into a preset" ;;
+    esac
+  done
+}
+
+# Print the value of the flag $1 in the arguments after it: the last one, as the programs take it; nothing if it is not there.
+value_of() {
+  local flag=$1 value=""
+  while shift && [[ $# -gt 0 ]]; do
+    case $1 in
+      "$flag") value=${2:-} ;;
+      "$flag"=*) value=${1#*=} ;;
+    esac
+  done
+  printf '%s' "$value"
+}
+
+# Steps 0 to 2 for the preset: set-up, base, data.
+prepare() {
+  bash scripts/00_setup.sh
+  if [[ $BASE == pretrained_checkpoints/gpt2* && $BASE != pretrained_checkpoints/gpt2.mini ]]; then
+    bash scripts/01_download_pretrained_checkpoints.sh "$CARD"
+  fi
+  bash scripts/02_create_datasets.sh "$DATA"
 }
 
 # Run one of the programs on NPROC processes of each of NNODES nodes; the other nodes find the first by MASTER_ADDR.

@@ -13,18 +13,10 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
 take_preset "$@"
-for argument in ${rest[@]+"${rest[@]}"}; do
-  case $argument in
-    --init_checkpoint* | --model_card*) fail "${argument%%=*} belongs to all steps, not to training alone; put it into a preset" ;;
-  esac
-done
+refuse_flags_of_all_steps
 where=(--preset "$preset" --work_dir "$work_dir")
 
-bash scripts/00_setup.sh
-if [[ $BASE == pretrained_checkpoints/gpt2* && $BASE != pretrained_checkpoints/gpt2.mini ]]; then
-  bash scripts/01_download_pretrained_checkpoints.sh "$CARD"
-fi
-bash scripts/02_create_datasets.sh "$DATA"
+prepare
 bash scripts/03_train.sh "${where[@]}" ${rest[@]+"${rest[@]}"}
 if [[ ${NODE_RANK:-0} != 0 ]]; then
   exit 0 # the first node has the checkpoint and goes on alone

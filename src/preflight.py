@@ -50,15 +50,15 @@ def checks(args) -> dict[str, Callable[[], str]]:
 def main(argv: list[str] | None = None) -> int:
     """Run all checks, also after one has failed."""
     args = gpt2_ft.parser().parse_args(argv)
-    failed = 0
+    failed = []
     for name, check in checks(args).items():
         try:
             print(f"{name:<10} ok  {check()}", flush=True)
         except cli.UserError as error:
-            failed += 1
+            failed.append(f"{name}: {error}")
             print(f"{name:<10} NO  {error}", flush=True)
     if failed:
-        raise cli.UserError(f"{failed} of the checks above failed; mend what they name before training")
+        raise cli.UserError(f"{len(failed)} of the checks above failed, the first is {failed[0]}")
     return 0
 
 

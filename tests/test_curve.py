@@ -1,6 +1,7 @@
 """The published learning curve: the file that is shipped, and what a run on it or off it says."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -72,3 +73,27 @@ def test_the_papers_preset_compares_with_it():
     show = f"cd {ROOT}; source scripts/common.sh; take_preset --preset e2e_gpt2_md; echo $CURVE"
     shown = subprocess.run(["bash", "-c", show], capture_output=True, text=True, check=True)
     assert ROOT / shown.stdout.strip() == SHIPPED
+
+
+@pytest.mark.parametrize(
+    ("flags", "compares"),
+    [
+        ("", True),
+        ("--lora_dim=4 --lora_targets q,v --random_seed 110", True),
+        ("--lora_dim 1", False),
+        ("--lora_targets q", False),
+        ("--random_seed 111", False),
+        ("--log_interval 50", False),
+    ],
+)
+def test_it_is_left_out_where_it_does_not_apply(tmp_path, flags, compares):
+    """Fails when a sweep's rank 1 is told that it is off the curve of rank 4."""
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / "scripts/00_setup.sh").write_text("")
+    (tmp_path / ".venv/bin/python").write_text('#!/usr/bin/env bash\necho "$*"\n')
+    (tmp_path / ".venv/bin/python").chmod(0o755)
+    command = ["bash", tmp_path / "scripts/03_train.sh", "--preset", "e2e_gpt2_md", *flags.split()]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "src/gpt2_ft.py" in shown
+    assert ("--compare_curve data/curves/gpt2_md_seed110.tsv" in shown) == compares

@@ -1,4 +1,4 @@
-"""What the documents say exists: the tests that they name."""
+"""What the documents say exists: the tests and the files that they name."""
 
 import re
 from pathlib import Path
@@ -27,3 +27,25 @@ def test_every_quirk_has_a_test():
     quirks = [row for row in rows if not row.startswith("| The recipe |")]
     assert len(quirks) > 40
     assert all(NAMED.search(row) for row in quirks)
+
+
+def table_of_files() -> list[str]:
+    """Return the paths in the first column of README's table "What runs"."""
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## What runs\n")[1].split("\n## ")[0]
+    first_cells = [line.split(" | ")[0] for line in section.splitlines() if line.startswith("| `")]
+    return [path for cell in first_cells for path in re.findall(r"`([^`]+)`", cell)]
+
+
+@pytest.mark.parametrize("folder", ["src", "eval", "scripts"])
+def test_every_file_that_runs_is_in_the_readmes_table(folder):
+    """Fails when a file is added without its line. Presets have a table of their own, and the numbered steps a common line."""
+    files = {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob("*") if path.is_file()}
+    apart = re.compile(r"__pycache__|__init__\.py$|scripts/presets/|scripts/0\d_\w+\.sh$")
+    expected = {path for path in files if not apart.search(path)}
+    assert expected and expected - set(table_of_files()) == set()
+
+
+def test_every_file_in_the_readmes_table_exists_and_is_there_once():
+    named = table_of_files()
+    assert len(named) == len(set(named)) > 40
+    assert [path for path in named if not list(ROOT.glob(path))] == []

@@ -59,10 +59,18 @@ def test_all_failures_are_named_at_once(flags, tmp_path, monkeypatch, capsys):
     assert code == 2
     failed = {name for name, line in lines.items() if line.startswith("NO")}
     assert failed == {"base", "java", "work dir", "disk", "memory"}
-    assert error == "preflight.py: error: 5 of the checks above failed; mend what they name before training\n"
+    assert error.startswith("preflight.py: error: 5 of the checks above failed, the first is base: ")
+    assert error.count("\n") == 1
     assert "base.safetensors does not exist" in lines["base"]
     assert "free some space, or lower --keep_last" in lines["disk"]
     assert "smaller --train_batch_size" in lines["memory"]
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--lora_dim", "33"), ("--lora_targets", "q,x")])
+def test_adapters_that_do_not_fit_are_found_out(flags, monkeypatch, capsys, flag, value):
+    code, _, error = run([*flags, flag, value], monkeypatch, capsys)
+    assert code == 2
+    assert f"{flag} must be" in error
 
 
 def test_data_that_cannot_be_read_fail_where_they_are_needed(flags, tmp_path, monkeypatch, capsys):

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import recipe
-from report_page import contents, page
+from report_page import contents, figures, page
 from run_dir import errors
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -155,7 +155,7 @@ def test_figures_are_those_of_the_files(run):
     assert [*own, "0.6500", "0.585–0.715", "1.7500", "1.575–1.925"] in rows
     assert ["this run, base alone", "0.0200", "1.1000", "0.1000", "0.1500", "0.0500"] in rows
     differences = ["0.7040", "−0.0917", "8.8500", "−1.3500", "0.4680", "−0.0680", "0.7180", "−0.0680"]
-    assert ["paper, LoRA", "0.7040 ± 0.001", *differences[1:], "2.5300", "−0.7800", "Hu et al. 2021"] in rows
+    assert ["paper, LoRA", "0.7040±.001", *differences[1:], "2.5300", "−0.7800", "Hu et al. 2021"] in rows
     assert ["public <run>", *differences, "–", "somewhere"] in rows
     assert ["100", "1.2500", "1.1250", "0.001"] in rows  # losses of training and validation, learning rate
     assert ["150", "1.1250", "–", "0"] in rows
@@ -341,6 +341,39 @@ def test_commands_can_be_typed_again(run):
     assert [f"{run}/prediction.txt", digest] in Elements(render(run)).rows
 
 
+def test_the_steps_are_those_of_the_last_validation(run):
+    """The last logged interval ends before the run where that is no multiple of --log_interval."""
+    assert ("Training", "150 steps of 8") in page._facts(contents.read(run, run / "test.jsonl"))
+    with open(run / "log.jsonl", "a") as file:
+        file.write(json.dumps({"eval": {"step": 190, "valid_loss": 1.1, "valid_ppl": 3.0, "seconds": 2.0}}) + "\n")
+    assert ("Training", "190 steps of 8") in page._facts(contents.read(run, run / "test.jsonl"))
+
+
+def test_a_run_shorter_than_its_log_interval_has_no_empty_charts(run):
+    shown = {svg["aria-label"].split()[0] for svg in Elements(render(run)).of("svg")}
+    assert {"Loss", "Learning", "Time"} <= shown
+    line = {"eval": {"step": 5, "valid_loss": 1.125, "valid_ppl": 3.1, "seconds": 2.0}}
+    (run / "log.jsonl").write_text(json.dumps(line) + "\n")
+    text = render(run)
+    shown = {svg["aria-label"].split()[0] for svg in Elements(text).of("svg")}
+    assert "Loss" in shown and not {"Learning", "Time"} & shown
+    assert "shorter than its <code>--log_interval</code>" in text
+    assert "Times as a table" not in text
+
+
+def test_weights_and_data_are_named_by_their_recorded_hashes(run):
+    training = json.loads((run / "run.json").read_text())
+    training["settings"] |= {"base": {"card": "gpt2.md", "sha256": "b" * 64}, "train_data": "d" * 64}
+    write_json(run / "run.json", training)
+    decoding = {"argv": ["--beam", "10"], "settings": {"weights": "e" * 64, "data": "f" * 64}}
+    write_json(run / "beam_prediction.run.json", decoding)
+    rows = Elements(render(run)).rows
+    assert ["the base's weights, as trained on", "b" * 64] in rows
+    assert ["the training data, as trained on", "d" * 64] in rows
+    assert ["the weights decoded with", "e" * 64] in rows
+    assert ["the data decoded", "f" * 64] in rows
+
+
 def test_losses_that_are_no_numbers(run):
     with open(run / "log.jsonl", "a") as file:
         rest = {"lr": 0.0, "loss": 1.0, "ms_per_batch": 1.0, "tokens_per_s": 1.0}
@@ -352,11 +385,12 @@ def test_losses_that_are_no_numbers(run):
 
 
 def test_numbers_for_people():
-    assert page.number(0.60585) == "0.6058"
-    assert page.number(None) == "–"
-    assert page.whole(26290) == "26\u202f290"
-    assert page.signed(-0.01) == "−0.0100"
-    assert [page.duration(seconds) for seconds in (59.94, 60, 7200)] == ["59.9 seconds", "1.0 minutes", "2.0 hours"]
+    assert figures.number(0.60585) == "0.6058"
+    assert figures.number(None) == "–"
+    assert figures.whole(26290) == "26\u202f290"
+    assert figures.signed(-0.01) == "−0.0100"
+    assert figures.signed(-0.00001) == figures.signed(0.00001) == "+0.0000"
+    assert [figures.duration(seconds) for seconds in (59.94, 60, 7200)] == ["59.9 seconds", "1.0 minutes", "2.0 hours"]
 
 
 def report(*arguments: object) -> subprocess.CompletedProcess:

@@ -18,6 +18,7 @@ def run(tmp_path):
     run = {"seconds": 90, "trained_parameters": 16384, "valid_loss": 1.2345, "peak_memory": {"host_mib": 900.0}}
     (tmp_path / "run.json").write_text(json.dumps(run))
     lines = [{"step": 50 * i, "ms_per_batch": ms} for i, ms in ((1, 900.0), (2, 400.0), (3, 410.0))]
+    lines.append({"eval": {"step": 160, "valid_loss": 1.2345}})
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     contexts = ["name : The Fox | Type : pub"] * 2 + ["name : The Duck | price : cheap"]
     (tmp_path / "data.jsonl").write_text("".join(json.dumps({"context": c}) + "\n" for c in contexts))
@@ -31,7 +32,7 @@ def test_scores_samples_and_time(run, capsys):
     assert "base alone: 0 of 2 outputs hold" in out
     assert "this run: 1 of 2 outputs hold" in out  # The Hen is not The Duck
     assert "prediction The Fox is a pub ." in out
-    assert "150 steps, median 410 ms each, 1.5 minutes, 16,384 parameters" in out
+    assert "training: 160 steps, median 410 ms each, 1.5 minutes, 16,384 parameters" in out
 
 
 def test_a_missing_file_is_named(run, capsys):

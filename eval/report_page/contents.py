@@ -63,6 +63,11 @@ class Contents:
         """Return the validation passes of log.jsonl."""
         return [line["eval"] for line in self.record.log if "eval" in line]
 
+    @property
+    def last_step(self) -> int | None:
+        """Return the step that the training came to: a finished one ends with a validation. None if the log has no step."""
+        return max((line["step"] for line in (*self.intervals, *self.validations)), default=None)
+
 
 def read(work_dir: Path, data: Path) -> Contents:
     """Read the run in `work_dir` with its test inputs in `data`, the formatted file.

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import math
 import shlex
 from collections import Counter
 from pathlib import Path
@@ -12,11 +11,14 @@ from markupsafe import Markup
 
 from report_page import charts
 from report_page.contents import SYSTEM, Contents, Row
+from report_page.figures import deviation, duration, interval, number, signed, whole
 from run_dir import METRICS
 
 HERE = Path(__file__).parent
 SEGMENT_METRICS = ("sentBLEU", "NIST", "METEOR", "ROUGE_L", "CIDEr")  # BLEU without smoothing is 0 for most sentences
 NAMES = {"sentBLEU": "BLEU", "ROUGE_L": "ROUGE-L", "base.txt": "this run, base alone", SYSTEM: "this run"}
+NAMES |= {"bleu": "BLEU", "nist": "NIST", "meteor": "METEOR", "rouge_l": "ROUGE-L", "cider": "CIDEr", "gpu": "GPU"}
+NAMES |= {"nist_reference_length": "NIST's reference length"}
 # Kinds of published scores that stand in the charts, and their colours
 CHARTED = {"paper": "paper", "rank": "paper", "public": "public"}
 WORST = 10
@@ -27,7 +29,9 @@ def render(run: Contents) -> str:
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(number=number, interval=interval, whole=whole, signed=signed, duration=duration)
+    environment.filters.update(
+        number=number, interval=interval, whole=whole, signed=signed, duration=duration, deviation=deviation
+    )
     environment.globals.update(name=lambda key: NAMES.get(key, key))
     script = (HERE / "table.js").read_text(encoding="utf-8")
     return environment.get_template("page.html.jinja").render(
@@ -48,42 +52,11 @@ def render(run: Contents) -> str:
         worst=[_shown(row) for row in _worst(run)],
         slowest=_slowest(run),
         commands=_commands(run),
+        hashes=_hashes(run),
         style=Markup((HERE / "style.css").read_text(encoding="utf-8")),
         script=Markup(script),
         script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
-
-
-def number(value: float | None, digits: int = 4) -> str:
-    """Return 0.6059 of 0.60585…, a dash of None, and words of what is no number."""
-    if value is None:
-        return "–"
-    if math.isnan(value):
-        return "not a number"
-    return f"{value:.{digits}f}".replace("inf", "∞")
-
-
-def interval(bounds: tuple[float, float]) -> str:
-    """Return 0.594–0.618 of its bounds."""
-    return "–".join(number(bound, 3) for bound in bounds)
-
-
-def whole(value: float) -> str:
-    """Return 26 290 of 26290, its blank narrow and not to be broken at."""
-    return f"{value:,.0f}".replace(",", "\u202f")
-
-
-def signed(value: float) -> str:
-    """Return +0.0123 or −0.0123, with a true minus sign."""
-    return f"{value:+.4f}".replace("-", "−")
-
-
-def duration(seconds: float) -> str:
-    """Return "4.6 minutes" of 276."""
-    for unit, length in (("hours", 3600), ("minutes", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.1f} seconds"
 
 
 def _systems(run: Contents) -> list[dict]:
@@ -115,10 +88,10 @@ def _facts(run: Contents) -> list[tuple[str, str]]:
         facts.append(("Adapters", "none: every parameter is trained"))
     if "trained_parameters" in run.record.training:
         facts.append(("Trained", f"{whole(run.record.training['trained_parameters'])} parameters"))
-    if run.intervals and train:
+    if run.last_step and train:
         processes = settings.get("world_size", 1)
         batch = f"{train['train_batch_size']}{f' × {processes}' if processes > 1 else ''}"
-        facts.append(("Training", f"{whole(run.intervals[-1]['step'])} steps of {batch}"))
+        facts.append(("Training", f"{whole(run.last_step)} steps of {batch}"))
     segments, references = run.record.signature.get("segments"), run.record.signature.get("references")
     facts.append(("Scored on", f"{whole(segments)} inputs, {whole(references)} references"))
     gpu = run.record.training.get("versions", {}).get("gpu", "none")
@@ -156,10 +129,12 @@ def _spread(row: dict, metric: str) -> tuple[float, float] | None:
 
 
 def _learning_charts(run: Contents) -> list[str]:
-    """Return the charts of the losses and of the learning rate."""
+    """Return the charts of the losses and of the learning rate, less those without a point of this run."""
     steps = [line["step"] for line in run.intervals]
-    losses = [charts.Line("training", steps, [line["avg_loss"] for line in run.intervals], "run")]
-    rates = [charts.Line("this run", steps, [line["lr"] for line in run.intervals], "run")]
+    losses, rates = [], []
+    if run.intervals:
+        losses.append(charts.Line("training", steps, [line["avg_loss"] for line in run.intervals], "run"))
+        rates.append(charts.Line("this run", steps, [line["lr"] for line in run.intervals], "run"))
     if run.validations:
         valid = [(line["step"], line["valid_loss"]) for line in run.validations]
         losses.append(charts.Line("validation", *zip(*valid, strict=True), "valid"))
@@ -170,10 +145,10 @@ def _learning_charts(run: Contents) -> list[str]:
         ]
         rates.insert(0, charts.Line("published", curve.steps, curve.rates, "public", behind=True))
     described = "over the training steps; the figures are in the table below"
-    return [
-        Markup(charts.over_steps("loss", f"Loss {described}", losses, "loss (nats a token)")),
-        Markup(charts.over_steps("rate", f"Learning rate {described}", rates, "learning rate", from_zero=True)),
-    ]
+    shown = [charts.over_steps("loss", f"Loss {described}", losses, "loss (nats a token)")]
+    if run.intervals:
+        shown.append(charts.over_steps("rate", f"Learning rate {described}", rates, "learning rate", from_zero=True))
+    return [Markup(svg) for svg in shown]
 
 
 def _learning_table(run: Contents) -> list[dict]:
@@ -202,8 +177,10 @@ def _off_curve(run: Contents) -> tuple[float, int] | None:
     return max(((abs(row["loss"] - row["published"]), row["step"]) for row in rows), default=None)
 
 
-def _time_chart(run: Contents) -> str:
-    """Return the chart of the time a step took."""
+def _time_chart(run: Contents) -> str | None:
+    """Return the chart of the time a step took; None where the log has no training line."""
+    if not run.intervals:
+        return None
     steps = [line["step"] for line in run.intervals]
     times = charts.Line("this run", steps, [line["ms_per_batch"] for line in run.intervals], "run")
     description = "Time a step took, over the training steps; the figures are in the table below"
@@ -227,7 +204,8 @@ def _costs(run: Contents) -> list[tuple[str, str]]:
         if "seconds" in record:
             costs.append((f"{name}, from start to end", duration(record["seconds"])))
         for unit, mib in record.get("peak_memory", {}).items():
-            costs.append((f"{name}, peak memory, {unit.removesuffix('_mib')}", f"{whole(mib)} MiB"))
+            kind = unit.removesuffix("_mib")
+            costs.append((f"{name}, peak memory, {NAMES.get(kind, kind)}", f"{whole(mib)} MiB"))
     return costs
 
 
@@ -280,6 +258,22 @@ def _commands(run: Contents) -> list[tuple[str, list[str]]]:
         scoring.append("-p")
     commands.append(("Scores", _command(*scoring)))
     return commands
+
+
+def _hashes(run: Contents) -> dict[str, str]:
+    """Return the sha256 of all that the scores came from, by what it is of: as recorded, as the files are now, the scorers'."""
+    training, decoding = (record.get("settings", {}) for record in (run.record.training, run.record.decoding))
+    recorded = {
+        "the base's weights, as trained on": training.get("base", {}).get("sha256"),
+        "the training data, as trained on": training.get("train_data"),
+        "the weights decoded with": decoding.get("weights"),
+        "the data decoded": decoding.get("data"),
+    }
+    return {
+        **{name: digest for name, digest in recorded.items() if digest},
+        **run.sha256,
+        **run.record.signature.get("sha256", {}),
+    }
 
 
 def _command(program: str, *arguments: object) -> list[str]:

@@ -32,6 +32,7 @@ class Run:
     @functools.cached_property
     def cost(self) -> placement.Cost:
         """All parameters, and the trained ones."""
+        config.check_rank(self.args.lora_dim, self.model, self.args.model_card)
         with torch.device("meta"):
             base = sum(p.numel() for p in GPT2(self.model).parameters())
         lora = placement.from_flags(self.args, self.model)
