@@ -235,7 +235,7 @@ def estimate_recipe(args) -> None:
     harness.report(args, results, harness.table(("model", "whole test set", "s", "× ours"), rows))
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Check, time, report."""
     p = harness.parser(__doc__)
     p.add_argument("--model_card", default="gpt2.sm")
@@ -243,7 +243,7 @@ def main() -> int:
     p.add_argument("--steps", type=int, default=STEPS, help="tokens generated; default: %(default)s")
     p.add_argument("--seq_len", type=int, default=512, help="what the recipe pads to; default: %(default)s")
     p.add_argument("--recipe", action="store_true", help="the recipe's whole test set, estimated, against ours")
-    args = p.parse_args()
+    args = p.parse_args(argv)
     if args.smoke:
         args.prompts, args.steps, args.seq_len = 4, 8, 128
     harness.start(args)
@@ -255,4 +255,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(harness.run(main))

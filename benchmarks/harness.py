@@ -45,6 +45,13 @@ def start(args: argparse.Namespace) -> None:
         args.repeats, args.model_card = 1, "toy"
 
 
+def run(main: Callable) -> int:
+    """Call main(None); a person's mistake becomes one sentence and an exit code."""
+    from lora_nlg import cli
+
+    return cli.run(main)
+
+
 def say(text: str) -> None:
     """Tell progress, on stderr."""
     print(text, file=sys.stderr, flush=True)
@@ -84,6 +91,13 @@ def examples(split: str, smoke: bool):
 
     encoded = [Example(encode(mr), encode(f" {reference}")) for mr, reference in pairs]
     return encoded, f"NOT E2E but the bundled mini data, {split}; for E2E: bash scripts/02_create_datasets.sh e2e"
+
+
+def batch(chosen, seq_len: int):
+    """Return examples as this project's training takes them."""
+    from lora_nlg.examples import collate
+
+    return collate([[example] for example in chosen], seq_len, "clm")
 
 
 def interleave(modes: dict[str, Callable[[int], object]], rounds: dict[str, int]) -> dict[str, list[float]]:

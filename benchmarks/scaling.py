@@ -40,17 +40,17 @@ def batches(args: argparse.Namespace, shape, point: dict, ranks) -> list:
     """Return this rank's batches, one to warm up and one a repeat."""
     import torch
 
-    from lora_nlg.examples import Example, ItemOrder, collate
+    from lora_nlg.examples import Example, ItemOrder
 
     if length := point["length"]:
         generator = torch.Generator().manual_seed(harness.SEED)
         ids = torch.randint(shape.vocab_size, (point["batch"], length), generator=generator).tolist()
         halves = [Example(row[: length // 2], row[length // 2 :]) for row in ids]
-        return [collate(halves, length, "clm")] * (args.repeats + 1)
+        return [harness.batch(halves, length)] * (args.repeats + 1)
     examples, _ = harness.examples("train", args.smoke)
     order = ItemOrder(len(examples), point["batch"], harness.SEED, ranks.world_size, ranks.rank).epoch(1)
     chosen = [next(order) for _ in range(args.repeats + 1)]
-    return [collate([examples[i] for i in items], 512, "clm") for items in chosen]
+    return [harness.batch([examples[i] for i in items], 512) for items in chosen]
 
 
 def measure(args: argparse.Namespace, point: dict) -> dict:
@@ -82,13 +82,13 @@ def measure(args: argparse.Namespace, point: dict) -> dict:
     return row if ranks.is_main else {}
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Measure every row, report."""
     p = harness.parser(__doc__)
     p.add_argument("--only", choices=tuple(ROWS), help="one of the tables; default: all")
     p.add_argument("--ranks", type=int, action="append", help="numbers of ranks; may be repeated; default: 1, 2 and 4")
     p.add_argument("--point", help="only measure this row, a JSON object, in this process")
-    args = p.parse_args()
+    args = p.parse_args(argv)
     if args.smoke:
         args.repeats = 1
     if args.point:
@@ -124,4 +124,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(harness.run(main))

@@ -67,7 +67,7 @@ def public_scores(refs: str, system: str) -> dict[str, float]:
 
     counted = [ngrams.References.of(map(tokenise.tokenise, group)) for group in references.groups]
     pairs = list(zip(map(tokenise.tokenise, outputs), counted, strict=True))
-    bits = nist.information(counted)
+    bits = nist.Information(counted)
     scores["BLEU"] = float(bleu.score(sum(bleu.statistics(output, group) for output, group in pairs)))
     of_nist = sum(nist.statistics(output, group, bits) for output, group in pairs)
     scores["NIST"] = float(nist.score(of_nist, nist.SEGMENT_MEANS))
@@ -87,7 +87,7 @@ def time_encoding(raw: Path, folder: Path, repeats: int) -> tuple[int, list[floa
     import gpt2_encode
     from lora_nlg import e2e_text
 
-    pairs = e2e_text.read_raw(raw)
+    pairs = list(e2e_text.read_raw(raw))
     formatted = folder / "formatted.jsonl"
     lines = [json.dumps({"context": mr, "completion": reference}) + "\n" for mr, reference in pairs]
     formatted.write_text("".join(lines), encoding="utf-8")
@@ -101,12 +101,12 @@ def time_encoding(raw: Path, folder: Path, repeats: int) -> tuple[int, list[floa
     return len(pairs), harness.interleave({"encoding": encode}, {"encoding": repeats})["encoding"]
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Check, time, report."""
     p = harness.parser(__doc__)
     p.add_argument("--system", help="outputs for the inputs of the test set, one a line; default: made from references")
     p.add_argument("--public_of", nargs=2, metavar=("REF", "SYS"), help="only print the scores of the public way")
-    args = p.parse_args()
+    args = p.parse_args(argv)
     if args.public_of:
         print(json.dumps(public_scores(*args.public_of)))
         return 0
@@ -157,4 +157,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(harness.run(main))

@@ -57,7 +57,7 @@ class Mode:
 
 def ours(shape, lora, seq_len: int) -> Mode:
     """Return this project's way, with random weights."""
-    from lora_nlg import config, examples, losses, optim
+    from lora_nlg import config, losses, optim
     from lora_nlg.lora import add_adapters
 
     model = harness.random_model(shape)
@@ -65,7 +65,7 @@ def ours(shape, lora, seq_len: int) -> Mode:
     settings = config.OptimConfig(LR, max_step=1000, correct_bias=True, beta2=0.999, epsilon=EPSILON)
     return Mode(
         model,
-        lambda chosen: examples.collate(chosen, seq_len, "clm"),
+        lambda chosen: harness.batch(chosen, seq_len),
         lambda batch, smoothing: losses.masked_loss(model, batch, smoothing),
         optim.build_optimizer(model, settings),
     )
@@ -170,7 +170,7 @@ def memory(mode: str, shape, lora, seq_len: int, examples) -> dict[str, float]:
     return {"peak": peak, "base_weights": round(frozen, 1), "beyond_base": round(peak - frozen, 1), "before": before}
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Check, time, report."""
     p = harness.parser(__doc__)
     p.add_argument("--model_card", default="gpt2.sm")
@@ -179,7 +179,7 @@ def main() -> int:
     p.add_argument("--batch_size", type=int, default=8)
     p.add_argument("--seq_len", type=int, default=512, help="what the recipe pads to; default: %(default)s")
     p.add_argument("--memory_of", choices=MODES, help="only print the memory of this mode, measured in this process")
-    args = p.parse_args()
+    args = p.parse_args(argv)
     if args.smoke:
         args.batch_size, args.seq_len = 4, 128
     names = args.modes.split(",")
@@ -247,4 +247,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(harness.run(main))

@@ -15,29 +15,24 @@ def training_flop(shape, rank: int, lengths: Sequence[int], learnt: Sequence[int
     """Return the operations of one LoRA step (query and value) on examples of `lengths` inputs, `learnt` of them learnt.
 
     Counted: every matrix of every block at every token, forward, and once more backward to its inputs (frozen matrices need no
-    gradient of their own); causal attention, each token to itself and earlier ones; logits at learnt positions only, forward
+    gradient of their own), but the last block's c_proj and MLP at learnt positions only; causal attention, each token to itself and earlier ones; logits at learnt positions only, forward
     and backward; the adapters, forward, backward and their gradients. Not counted: padding, what is computed twice, and in the
     first block the gradients of its c_attn's input and of its keys, which nothing learns from.
-    `last_block_unlearnt` is a part of `needed` that could be left out as well: nobody reads the last block's output there.
     """
     C, V, layers, n, M = shape.n_embd, shape.vocab_size, shape.n_layer, sum(lengths), sum(learnt)
     c_attn, c_proj, mlp = 2 * n * C * 3 * C, 2 * n * C * C, 2 * (2 * n * C * 4 * C)
     attention_product = sum(2 * C * T * (T + 1) // 2 for T in lengths)  # one of QKᵀ, PV; of dV, dP, dQ, dK
     adapter = 2 * (2 * n * C * rank) * 2  # down and up, for query and value
+    unread = (c_proj + mlp) // n * (n - M)  # nobody reads what the last block gives at the other positions
     parts = {
-        "blocks_forward": layers * (c_attn + c_proj + mlp),
-        "blocks_backward": layers * (c_attn + c_proj + mlp) - c_attn,
+        "blocks_forward": layers * (c_attn + c_proj + mlp) - unread,
+        "blocks_backward": layers * (c_attn + c_proj + mlp) - unread - c_attn,
         "attention_forward": layers * 2 * attention_product,
         "attention_backward": (layers * 4 - 1) * attention_product,
         "logits": 2 * (2 * M * C * V),
         "adapters": layers * 3 * adapter - adapter // 2,
     }
-    of_query = 2 * C * C
-    return {
-        "needed": sum(parts.values()),
-        **parts,
-        "last_block_unlearnt": 2 * (n - M) * (of_query + (c_proj + mlp) // n),
-    }
+    return {"needed": sum(parts.values()), **parts}
 
 
 def linear_kernels() -> dict[str, Callable]:
