@@ -1,0 +1,258 @@
+"""Time beam search: this project, transformers `generate` and CTranslate2, on the same real inputs; and the recipe's whole test set.
+
+    python benchmarks/beam.py
+    python benchmarks/beam.py --recipe
+
+GPT-2 small's shape with random weights, float32, 16 distinct E2E inputs in one batch, beam 10, length penalty 0.8, no 4-gram twice,
+and 64 steps for everybody: end tokens are banned until then. What their semantics leave different: in transformers and
+CTranslate2 the n-gram ban covers the prompt too; transformers keeps 2K candidates and bans end tokens after the softmax.
+CTranslate2 runs if it is installed. `floor` is the matrix products and the top-K of the same rows alone, from a few steps.
+
+Before any timing the systems must agree where their rules coincide, without n-gram ban: the same ids, or, at a near tie, an equally
+probable hypothesis by transformers' judgement. Does not measure loading, merging adapters, or texts on which searches end early.
+
+--recipe estimates the recipe's way over the whole test set: every one of its lines by itself, prompt padded to 512 and repeated, dense
+ΔW, caches copied at each reorder; prefill and later steps are measured on a few steps of one line and multiplied. Ours decodes the
+distinct inputs in batches sorted by length, of which three are measured and multiplied. Both must find the same ids first.
+"""
+
+import statistics
+import sys
+import time
+
+import harness
+
+STEPS = 64
+TIE = 1e-5  # relative difference of total log p at which two hypotheses count as equally good: float32's rounding
+CHECK_STEPS = 12  # of the agreement; the searches are the same at every step
+FLOOR_STEPS = 4
+RECIPE_STEPS = 4
+
+
+def ours(model, prompts, config) -> list[list[int]]:
+    """Return this project's best hypotheses."""
+    from lora_nlg.beam import beam_search
+
+    return beam_search(model, prompts, config)
+
+
+def distinct_prompts(examples) -> list[list[int]]:
+    """Return the distinct contexts, shortest first, as decoding takes them."""
+    return sorted(map(list, {tuple(e.context) for e in examples}), key=lambda ids: (len(ids), ids))
+
+
+def rules(shape, **changes):
+    """Return the benchmark's search; no beam ends before the last step."""
+    from lora_nlg.config import BeamConfig
+
+    steps = changes.pop("eval_len", STEPS)
+    plain = dict(beam=10, min_length=steps, length_penalty=0.8, no_repeat_ngram_size=4)
+    return BeamConfig(eval_len=steps, eos_token_ids=(shape.vocab_size - 1,), **plain | changes)
+
+
+def check(systems: dict, judge, prompts, config) -> None:
+    """End the benchmark unless every system finds ours' hypotheses, or equally good ones."""
+    import hugging_face
+
+    found = {name: run(prompts, config) for name, run in systems.items()}
+    totals = {name: hugging_face.total_log_p(judge, prompts, outputs) for name, outputs in found.items()}
+    for name in found.keys() - {"ours"}:
+        same = sum(a == b for a, b in zip(found["ours"], found[name], strict=True))
+        apart = max(abs(a - b) / abs(a) for a, b in zip(totals["ours"], totals[name], strict=True))
+        what = (
+            f"ours and {name}: {same} of {len(prompts)} outputs have the same ids, log p apart by {apart:.1e} at most"
+        )
+        harness.require(apart <= TIE, what)
+
+
+class Floor:
+    """Nothing but the products that decoding cannot do without, and the choice of the best tokens, on random numbers."""
+
+    def __init__(self, shape, n_prompt_tokens: int, n_sentences: int, beam: int):
+        import torch
+
+        import work
+
+        C, V = shape.n_embd, shape.vocab_size
+        kernels = work.linear_kernels()
+        self.beam, self.sentences, self.prompt_rows = beam, n_sentences, n_prompt_tokens
+        of_block = (3 * C, C), (C, C), (4 * C, C), (C, 4 * C)
+        self.weights = [torch.randn(size) for size in of_block * shape.n_layer]  # no cache holds them, as in decoding
+        self.head = torch.randn(V, C)
+        rows = torch.randn(n_sentences * beam, C)
+        self.kernel = min(kernels.values(), key=lambda kernel: self._seconds(kernel, rows))
+
+    def _seconds(self, kernel, rows) -> float:
+        """Return the median time of the head's product."""
+        seconds = []
+        for _ in range(5):
+            started = time.perf_counter()
+            kernel(rows, self.head)
+            seconds.append(time.perf_counter() - started)
+        return statistics.median(seconds)
+
+    def blocks(self, rows: int) -> None:
+        """Multiply `rows` rows by every block's matrices."""
+        import torch
+
+        for weight in self.weights:
+            self.kernel(torch.empty(rows, weight.shape[1]).fill_(0.5), weight)
+
+    def choose(self, rows: int) -> None:
+        """Compute the logits of `rows` rows, their normalisers and their best K."""
+        import torch
+
+        logits = self.kernel(torch.empty(rows, self.head.shape[1]).fill_(0.5), self.head)
+        logits.logsumexp(-1)
+        logits.topk(self.beam, dim=-1)
+
+    def prefill(self, _: int) -> None:
+        """Do the first step's work."""
+        self.blocks(self.prompt_rows)
+        self.choose(self.sentences)
+
+    def steps(self, _: int) -> None:
+        """Do FLOOR_STEPS later steps' work."""
+        for _ in range(FLOOR_STEPS):
+            self.blocks(self.sentences * self.beam)
+            self.choose(self.sentences * self.beam)
+
+
+def compare(args) -> None:
+    """Time one batch in every system."""
+    import importlib.util
+
+    import hugging_face
+
+    shape = harness.model_config(args)
+    examples, data = harness.examples("test", args.smoke)
+    every = distinct_prompts(examples)
+    prompts = every[:: len(every) // args.prompts][: args.prompts]  # short and long ones alike
+    model = harness.random_model(shape).eval().requires_grad_(False)
+    judge = hugging_face.gpt2(shape, model.state_dict()).eval()
+    systems = {
+        "ours": lambda chosen, config: ours(model, chosen, config),
+        "transformers": lambda chosen, config: hugging_face.generate(judge, chosen, config),
+    }
+    if importlib.util.find_spec("ctranslate2"):
+        systems["ctranslate2"] = hugging_face.Ctranslate2(judge, args.threads).generate
+    check(systems, judge, prompts, rules(shape, eval_len=min(args.steps, CHECK_STEPS), no_repeat_ngram_size=0))
+
+    config = rules(shape, eval_len=args.steps)
+    floor = Floor(shape, sum(map(len, prompts)), len(prompts), config.beam)
+
+    def decode(run):
+        def of_round(_: int) -> None:
+            assert [len(ids) for ids in run(prompts, config)] == [args.steps] * len(prompts), "not the same work"
+
+        return of_round
+
+    harness.say("warming up")
+    for run in systems.values():
+        run(prompts, rules(shape, eval_len=2))
+    modes = {name: decode(run) for name, run in systems.items()} | {"prefill": floor.prefill, "steps": floor.steps}
+    seconds = harness.interleave(modes, dict.fromkeys(modes, args.repeats))
+    multiple = (args.steps - 1) / FLOOR_STEPS
+    seconds["floor"] = [a + b * multiple for a, b in zip(seconds.pop("prefill"), seconds.pop("steps"), strict=True)]
+    versus = {name: harness.ratio(seconds[name], seconds["ours"]) for name in seconds if name != "ours"}
+    results = {
+        "benchmark": "beam",
+        "data": data,
+        "model": vars(shape),
+        "prompts": len(prompts),
+        "prompt_tokens": sum(map(len, prompts)),
+        "search": vars(config),
+        "seconds": {name: harness.spread(values) for name, values in seconds.items()},
+        "times_slower_than_ours": versus,
+        "floor_from_steps": FLOOR_STEPS,
+    }
+    rows = [(args.model_card, name, harness.spread(seconds[name])["median"], versus.get(name, 1)) for name in seconds]
+    harness.report(args, results, harness.table(("model", "system", "s", "× ours"), rows))
+
+
+def estimate_recipe(args) -> None:
+    """Time a sample of the recipe's whole test set and of ours."""
+    import torch
+
+    import recipe_way
+    from lora_nlg.config import LoraConfig
+    from lora_nlg.lora import add_adapters, merge_adapters
+
+    shape, lora = harness.model_config(args), LoraConfig(rank=4, alpha=32)
+    examples, data = harness.examples("test", args.smoke)
+    every = distinct_prompts(examples)
+    batches = [every[start : start + args.prompts] for start in range(0, len(every), args.prompts)]
+    sample = [batches[0], batches[len(batches) // 2], batches[-1 if len(batches[-1]) == args.prompts else -2]]
+    line = every[len(every) // 2]
+
+    model = harness.random_model(shape).eval()
+    add_adapters(model, lora)
+    generator = torch.Generator().manual_seed(harness.SEED)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if name.endswith("lora_B"):
+                p.normal_(0, 0.02, generator=generator)
+    padded = recipe_way.RecipeGPT2(shape, lora).eval()
+    padded.load_state_dict({name: p.detach() for name, p in model.named_parameters()})
+    merge_adapters(model)
+
+    few = rules(shape, eval_len=RECIPE_STEPS)
+    harness.say("one line in the recipe's way, which also warms up")
+    found, _ = recipe_way.padded_search(padded, line, few, args.seq_len)
+    same = [found] == ours(model, [line], few)
+    harness.require(same, f"ids of ours and of the recipe's way after {RECIPE_STEPS} steps")
+
+    config, steps = rules(shape, eval_len=args.steps), []
+
+    def of_recipe(_: int) -> None:
+        steps.append(recipe_way.padded_search(padded, line, few, args.seq_len)[1])
+
+    def of_ours(_: int) -> None:
+        for batch in sample:
+            ours(model, batch, config)
+
+    seconds = harness.interleave(
+        {"recipe": of_recipe, "ours": of_ours}, dict.fromkeys(("recipe", "ours"), args.repeats)
+    )
+    recipe_whole = [len(examples) * (first + (args.steps - 1) * statistics.mean(later)) for first, *later in steps]
+    ours_whole = [len(every) / (len(sample) * args.prompts) * value for value in seconds["ours"]]
+    quotient = harness.ratio(recipe_whole, ours_whole)
+    results = {
+        "benchmark": "beam --recipe",
+        "data": data,
+        "model": vars(shape),
+        "search": vars(config),
+        "lines": len(examples),
+        "distinct": len(every),
+        "recipe_seconds": {**harness.spread(recipe_whole), "how": f"estimated from {RECIPE_STEPS} steps of one line"},
+        "ours_seconds": {**harness.spread(ours_whole), "how": f"extrapolated from 3 of {len(batches)} batches"},
+        "times_slower_than_ours": quotient,
+    }
+    rows = [
+        (args.model_card, f"the recipe, {len(examples):,} lines", results["recipe_seconds"]["median"], quotient),
+        (args.model_card, f"ours, {len(every):,} distinct inputs", results["ours_seconds"]["median"], 1),
+    ]
+    harness.report(args, results, harness.table(("model", "whole test set", "s", "× ours"), rows))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Check, time, report."""
+    p = harness.parser(__doc__)
+    p.add_argument("--model_card", default="gpt2.sm")
+    p.add_argument("--prompts", type=int, default=16, help="inputs in a batch; default: %(default)s")
+    p.add_argument("--steps", type=int, default=STEPS, help="tokens generated; default: %(default)s")
+    p.add_argument("--seq_len", type=int, default=512, help="what the recipe pads to; default: %(default)s")
+    p.add_argument("--recipe", action="store_true", help="the recipe's whole test set, estimated, against ours")
+    args = p.parse_args(argv)
+    if args.smoke:
+        args.prompts, args.steps, args.seq_len = 4, 8, 128
+    harness.start(args)
+    if args.recipe:
+        estimate_recipe(args)
+    else:
+        compare(args)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(harness.run(main))

@@ -1,0 +1,159 @@
+"""The benchmarks run, on a toy, and count as they say. Nothing here is timed."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lora_nlg.config import ModelConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+BENCHMARKS = ROOT / "benchmarks"
+SCRIPTS = ("train_step.py", "beam.py", "score.py", "scaling.py", "soak.py")
+
+
+def load(name: str):
+    """Return a module of benchmarks/, which no other test can import by accident."""
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", BENCHMARKS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(*command, **environment) -> subprocess.CompletedProcess:
+    """Run a command in the checkout with one thread a process, and expect it to end well."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def smoke(script: str, *flags) -> dict:
+    """Return what a script's smoke run prints as its last line."""
+    done = run(sys.executable, BENCHMARKS / script, "--smoke", "--threads", 1, *flags)
+    assert "| --- |" in done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_comes_without_torch(script):
+    """Fails when a heavy import comes before the arguments are parsed."""
+    code = "import sys, runpy; sys.modules['torch'] = None; sys.argv[1:] = ['--help']; "
+    code += f"runpy.run_path({str(BENCHMARKS / script)!r}, run_name='__main__')"
+    assert "usage:" in run(sys.executable, "-c", code, PYTHONPATH=str(BENCHMARKS)).stdout
+
+
+def test_train_step_runs():
+    pytest.importorskip("peft")
+    result = smoke("train_step.py")
+    modes = {"ours", "peft", "recipe"}
+    assert set(result["seconds_a_step"]) == set(result["memory_mib"]) == modes
+    assert set(result["times_slower_than_ours"]) == modes - {"ours"}
+    assert "NOT E2E" in result["data"]
+
+
+def test_beam_runs():
+    pytest.importorskip("transformers")
+    result = smoke("beam.py")
+    systems = {"ours", "transformers", "floor"} | (
+        {"ctranslate2"} if importlib.util.find_spec("ctranslate2") else set()
+    )
+    assert set(result["seconds"]) == systems
+
+
+def test_beam_estimates_the_recipe():
+    result = smoke("beam.py", "--recipe")
+    assert (result["lines"], result["distinct"]) == (288, 72)
+    assert result["recipe_seconds"]["median"] > result["ours_seconds"]["median"]
+
+
+def test_score_runs():
+    result = smoke("score.py")
+    assert 0 < result["scores"]["BLEU"] < 1
+    assert result["encoding"]["lines"] == 2271
+
+
+def test_scaling_runs_on_two_ranks():
+    rows = smoke("scaling.py")["rows"]
+    assert [row["ranks"] for row in rows] == [1, 2]
+    assert all(row["tokens_a_second"] > 0 and row["peak_mib"] > 0 for row in rows)
+
+
+def test_gpu_runs_without_one(tmp_path):
+    """The stages and their table; on the CPU, which the table says."""
+    done = run("bash", BENCHMARKS / "gpu.sh", tmp_path, GPU="0", PYTHON=sys.executable)
+    lines = done.stdout.splitlines()
+    [result] = [json.loads(line) for line in lines if line.startswith("{")]
+    assert result["device"] == "CPU: no result"
+    assert result["decoding"]["inputs"] == 4
+    assert result["plain"]["ms_a_step"]["median"] > 0
+    assert lines[-1].startswith("| pytest -m gpu |")
+
+
+def test_rounds_are_interleaved():
+    """Fails for A A B B, and when a mode with fewer rounds gets the others' number."""
+    calls = []
+    modes = {name: (lambda number, name=name: calls.append((name, number))) for name in "AB"}
+    seconds = load("harness").interleave(modes, {"A": 2, "B": 1})
+    assert calls == [("A", 0), ("B", 0), ("A", 1)]
+    assert {name: len(values) for name, values in seconds.items()} == {"A": 2, "B": 1}
+
+
+def test_ratios_are_within_a_round():
+    assert load("harness").ratio([2, 40, 3], [1, 10, 1]) == 3  # 2, 4 and 3; the medians' quotient would be 3 / 1
+
+
+def test_nothing_is_timed_unless_outputs_agree():
+    with pytest.raises(SystemExit, match="do not agree"):
+        load("harness").require(False, "1 is not 2")
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the peak of a process is asked of Linux here")
+def test_memory_is_of_the_process_alone():
+    """Fails with getrusage, whose peak a process takes over from its parent."""
+    filled = bytearray(os.urandom(1)) * (200 << 20)
+    peak = float(
+        run(sys.executable, "-c", "import harness; print(harness.peak_mib())", PYTHONPATH=str(BENCHMARKS)).stdout
+    )
+    assert peak < len(filled) / (1 << 20)
+
+
+def test_a_step_needs_what_a_real_one_is_counted_to_do():
+    """transformers' GPT-2 without padding, counted by torch: the blocks forward, and backward down to the first c_attn's output."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    from torch.utils.flop_counter import FlopCounterMode
+
+    C, T, V, layers = 8, 5, 11, 3
+    shape = ModelConfig(n_embd=C, n_layer=layers, n_head=2, n_positions=16, vocab_size=V)
+    model = load("hugging_face").gpt2(shape)
+    model.set_attn_implementation("eager")
+    model.requires_grad_(False)
+    model.transformer.h[0].attn.c_attn.bias.requires_grad_(True)
+    ids = torch.arange(T).unsqueeze(0)
+    with FlopCounterMode(display=False) as forward:
+        loss = model(ids, labels=ids).loss
+    with FlopCounterMode(display=False) as backward:
+        loss.backward()
+    parts = load("work").training_flop(shape, 1, [T], [T])
+    attention_product, logits = 2 * C * T * T, 2 * T * C * V  # eager attention multiplies what the mask then hides
+    assert parts["blocks_forward"] == forward.get_total_flops() - layers * 2 * attention_product - logits
+    assert parts["blocks_backward"] == backward.get_total_flops() - layers * 4 * attention_product - logits
+    assert parts["logits"] == 2 * logits
+
+
+def test_attention_and_adapters_are_counted_as_by_hand():
+    """Two examples of 3 and 2 tokens, one layer, C = 2, R = 1, 4 positions learnt."""
+    parts = load("work").training_flop(ModelConfig(2, 1, 1, 4, vocab_size=7), 1, [3, 2], [2, 2])
+    assert parts["attention_forward"] == 2 * (2 * 2 * 6 + 2 * 2 * 3)  # two products over 6 and 3 pairs of tokens
+    assert parts["attention_backward"] == 3 * (2 * 2 * 6 + 2 * 2 * 3)  # three: the first block's keys learn nothing
+    # down, up, their gradients, and that of up's input; in the first block nobody wants that of down's
+    assert parts["adapters"] == 40 + 40 + 80 + 40
+    assert parts["logits"] == 2 * 2 * 4 * 2 * 7
+    assert parts["blocks_forward"] == 5 * 24 + 4 * (8 + 64)  # c_attn at all 5 positions, c_proj and MLP at the learnt 4
+    assert parts["blocks_backward"] == 4 * (8 + 64)
+    assert parts["needed"] == sum(value for part, value in parts.items() if part != "needed")
