@@ -8,7 +8,7 @@ import torch
 
 import toy
 from lora_nlg.cli import UserError
-from lora_nlg.examples import Example, ItemOrder, collate, prefetch, read_examples, share_contexts
+from lora_nlg.examples import Example, ItemOrder, collate, make_rows, prefetch, read_examples, row_length
 
 TWO = [[Example([1, 2, 9], [3, 4, 9])], [Example([5, 9], [6, 9])]]
 
@@ -143,7 +143,7 @@ def rows_of_shared_contexts():
         )
         for completion in completions
     ]
-    return shared, share_contexts(shared)
+    return shared, make_rows(shared, share_prompts=True)
 
 
 def test_one_row_for_all_references_of_an_input_has_the_same_loss_and_gradients():
@@ -170,6 +170,7 @@ def test_a_reference_that_shares_its_context_is_cut_as_it_is_alone():
     seq_len = len(rows[0][0].context) + 2
     together = collate(rows, seq_len, "clm")
     assert together.targets.tolist() == collate([[example] for example in apart], seq_len, "clm").targets.tolist()
+    assert [row_length(row, seq_len) for row in rows[:1]] == [seq_len + 3]  # completions of 2, 2 and 1 tokens
     assert together.shape == (3, seq_len)  # the first row: its context, and one fed token of each longer reference
 
 

@@ -99,12 +99,20 @@ def _parse_example(line: str, where: str, vocab_size: int) -> Example:
     return example
 
 
-def share_contexts(examples: Sequence[Example]) -> list[list[Example]]:
-    """Return the examples in rows, one for each distinct context, in first-seen order."""
+def make_rows(examples: Sequence[Example], share_prompts: bool) -> list[list[Example]]:
+    """Return a row for each example or, sharing prompts, for all those of one context, in first-seen order."""
+    if not share_prompts:
+        return [[example] for example in examples]
     rows: dict[tuple[int, ...], list[Example]] = {}
     for example in examples:
         rows.setdefault(tuple(example.context), []).append(example)
     return list(rows.values())
+
+
+def row_length(row: Sequence[Example], seq_len: int) -> int:
+    """Return the tokens of a row, whose context is there once."""
+    n_context = min(len(row[0].context), seq_len)
+    return n_context + sum(min(len(example.completion), seq_len - n_context) for example in row)
 
 
 def collate(rows: Sequence[Sequence[Example]], seq_len: int, objective: str) -> Batch:

@@ -32,7 +32,6 @@ class Run:
     @functools.cached_property
     def cost(self) -> placement.Cost:
         """All parameters, and the trained ones."""
-        config.check_rank(self.args.lora_dim, self.model, self.args.model_card)
         with torch.device("meta"):
             base = sum(p.numel() for p in GPT2(self.model).parameters())
         lora = placement.from_flags(self.args, self.model)
@@ -53,7 +52,8 @@ class Run:
         return f"{n_train:,} and {n_valid:,} examples, the longest of {self._lengths()[0]} tokens"
 
     def _lengths(self) -> list[int]:
-        return sorted((len(e.context) + len(e.completion) for e in self.splits[0]), reverse=True)
+        rows = examples.make_rows(self.splits[0], self.args.share_prompts)
+        return sorted((examples.row_length(row, self.args.seq_len) for row in rows), reverse=True)
 
     def base(self) -> str:
         """Look for the base."""
@@ -87,8 +87,8 @@ class Run:
     def memory(self) -> str:
         """Compare what the largest batch takes with the memory of the device."""
         cost = self.cost
-        rows = [min(length, self.args.seq_len) for length in self._lengths()[: self.args.train_batch_size]]
-        tokens = len(rows) * rows[0]
+        rows = self._lengths()[: self.args.train_batch_size]
+        tokens = len(rows) * rows[0]  # of a compiled step, which pads; less of others
         activations = tokens * self.model.n_layer * WIDTHS_A_LAYER * self.model.n_embd
         logits = sum(rows) * self.model.vocab_size * LOGIT_COPIES
         numbers = cost.total + cost.trained + activations + logits  # trained: the gradients

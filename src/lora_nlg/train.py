@@ -14,7 +14,7 @@ from lora_nlg import dist
 from lora_nlg.cli import Stopped, UserError
 from lora_nlg.config import OptimConfig, TrainConfig
 from lora_nlg.curve import Curve
-from lora_nlg.examples import Batch, Example, ItemOrder, collate, prefetch, share_contexts
+from lora_nlg.examples import Batch, Example, ItemOrder, collate, make_rows, prefetch, row_length
 from lora_nlg.gpt2 import GPT2
 from lora_nlg.log import Log
 from lora_nlg.losses import masked_loss
@@ -31,13 +31,13 @@ class Split:
 
     def __init__(self, examples: list[Example], config: TrainConfig, ranks: dist.Ranks, validation: bool = False):
         self.config, self.device, self.validation = config, ranks.device, validation
-        self.rows = share_contexts(examples) if config.share_prompts and not validation else [[e] for e in examples]
+        self.rows = make_rows(examples, config.share_prompts and not validation)
         # Kept for parity: validation is on the completion, also when training is on the context as well.
         self.objective = "clm" if validation else config.objective
         batch_size = config.valid_batch_size if validation else config.train_batch_size
         lengths = None
         if config.length_window and not validation:
-            lengths = [len(row[0].context) + sum(len(e.completion) for e in row) for row in self.rows]
+            lengths = [row_length(row, config.seq_len) for row in self.rows]
         self.order = ItemOrder(
             len(self.rows), batch_size, config.random_seed, ranks.world_size, ranks.rank, not validation, lengths,
             config.length_window,
