@@ -15,9 +15,10 @@ def training_flop(shape, rank: int, lengths: Sequence[int], learnt: Sequence[int
     """Return the operations of one LoRA step (query and value) on examples of `lengths` inputs, `learnt` of them learnt.
 
     Counted: every matrix of every block at every token, forward, and once more backward to its inputs (frozen matrices need no
-    gradient of their own), but the last block's c_proj and MLP at learnt positions only; causal attention, each token to itself and earlier ones; logits at learnt positions only, forward
-    and backward; the adapters, forward, backward and their gradients. Not counted: padding, what is computed twice, and in the
-    first block the gradients of its c_attn's input and of its keys, which nothing learns from.
+    gradient of their own), but the last block's c_proj and MLP at learnt positions only; causal attention, each token to itself
+    and earlier ones; logits at learnt positions only, forward and backward; the adapters, forward, backward and their
+    gradients. Not counted: padding, what is computed twice, and in the first block the gradients of its c_attn's input and of
+    its keys, which nothing learns from.
     """
     C, V, layers, n, M = shape.n_embd, shape.vocab_size, shape.n_layer, sum(lengths), sum(learnt)
     c_attn, c_proj, mlp = 2 * n * C * 3 * C, 2 * n * C * C, 2 * (2 * n * C * 4 * C)
