@@ -5,6 +5,7 @@ import random
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 import toy
 from lora_nlg.cli import UserError
@@ -224,3 +225,18 @@ def test_prefetching_keeps_the_order_and_the_error():
     with pytest.raises(UserError, match="line 6"):
         got.extend(prefetch(numbers()))
     assert list(prefetch(iter(range(5)))) == list(range(5))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_and_its_gradient_are_torchs(smoothing):
+    """Fails when an ignored target counts, or the smoothing's share of the gradient is left out."""
+    from lora_nlg.losses import SummedCrossEntropy
+
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(6, 11, dtype=torch.float64, generator=generator, requires_grad=True)
+    targets = torch.tensor([0, 10, -100, 4, 4, -100])
+    ours = SummedCrossEntropy.apply(logits, targets, smoothing)
+    theirs = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=0)
+    gradients = [torch.autograd.grad(3 * loss, logits)[0] for loss in (ours, theirs)]
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-14)

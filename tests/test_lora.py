@@ -97,6 +97,20 @@ def test_dropout_acts_while_training_only_and_on_the_adapters_only():
     assert torch.equal(model(IDS), model(IDS))
 
 
+def test_dropout_leaves_the_mean_as_it_is():
+    """Fails when what is kept is not scaled up, or the share is that of what is kept."""
+    model = toy.model()
+    add_adapters(model, LoraConfig(4, 32, dropout=0.25), torch.Generator().manual_seed(1))
+    adapted = model.h[0].attn.c_attn
+    torch.manual_seed(1)
+    with torch.no_grad():
+        adapted.lora_B.fill_(1.0)
+        x = torch.randn(1, 32, dtype=torch.float64)
+        base, expected = adapted.eval()(x) - adapted.delta_weight().T.matmul(x[0]), adapted(x)
+        mean = adapted.train()(x.expand(200_000, 32)).mean(0)
+    assert torch.allclose(mean - base, expected - base, rtol=0.02, atol=0.02)
+
+
 def test_no_gradient_reaches_below_the_first_adapter():
     """The base is frozen, so what comes before the first adapter needs no backward pass."""
     model = toy.model(rank=4)
