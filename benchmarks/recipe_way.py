@@ -12,6 +12,8 @@ import loralib
 import torch
 from torch import Tensor, nn
 
+from lora_nlg.config import ATTENTION_TARGETS
+
 
 class Dense(nn.Module):
     """A frozen matrix as GPT-2 stores it, (in, out)."""
@@ -45,7 +47,7 @@ class Attention(nn.Module):
         # loralib forms the (C, 3C) ΔW and multiplies by it, in every forward pass
         self.c_attn = loralib.MergedLinear(
             C, 3 * C, r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout,
-            enable_lora=[third in lora.thirds for third in range(3)], fan_in_fan_out=True, merge_weights=False,
+            enable_lora=[target in lora.targets for target in ATTENTION_TARGETS], fan_in_fan_out=True, merge_weights=False,
         )  # fmt: skip
         self.c_proj = Dense(C, C)
 

@@ -54,7 +54,7 @@ class PackedAttention:
     def __call__(self, layer: int, qkv: Tensor, n_head: int) -> Tensor:
         """Map (N, 3C) to (N, C)."""
         B, T = self.shape
-        rows = qkv.new_zeros(B * T, qkv.shape[-1]).index_copy(0, self.slots, qkv)
+        rows = qkv.new_zeros(B * T, qkv.shape[-1]).index_put((self.slots,), qkv)  # index_copy would keep qkv
         heads = split_heads(rows.view(B, T, -1), n_head)  # 3 × (B, H, T, D)
         y = F.scaled_dot_product_attention(*heads, attn_mask=self.mask, is_causal=self.mask is None)
         return join_heads(y).flatten(0, 1).index_select(0, self.slots)
