@@ -198,14 +198,19 @@ def estimate_recipe(args) -> None:
 
     few = rules(shape, eval_len=RECIPE_STEPS)
     harness.say("one line in the recipe's way, which also warms up")
-    found, _ = recipe_way.padded_search(padded, line, few, args.seq_len)
+    found, total, _ = recipe_way.padded_search(padded, line, few, args.seq_len)
     same = [found] == ours(model, [line], few)
     harness.require(same, f"ids of ours and of the recipe's way after {RECIPE_STEPS} steps")
+
+    judged = recipe_way.log_p(padded, line, found, few)
+    harness.require(
+        abs(total - judged) <= TIE * abs(judged), f"log p with the recipe's cache {total:.5f}, without {judged:.5f}"
+    )
 
     config, steps = rules(shape, eval_len=args.steps), []
 
     def of_recipe(_: int) -> None:
-        steps.append(recipe_way.padded_search(padded, line, few, args.seq_len)[1])
+        steps.append(recipe_way.padded_search(padded, line, few, args.seq_len)[-1])
 
     def of_ours(_: int) -> None:
         for batch in sample:

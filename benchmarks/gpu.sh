@@ -82,7 +82,9 @@ train() { # NAME SECONDS flags…
     --save_interval 100000 --work_dir "$dir/$1" "${@:3}"
 }
 train plain 90
-train compiled 180 --compile
+if [[ ${GPU:-1} != 0 ]]; then # a CPU would compile for a minute
+  train compiled 180 --compile
+fi
 stage decoding 90 "$python" src/gpt2_beam.py "${base[@]}" --data "$dir/distinct.jsonl" --lora_checkpoint "$dir/plain/model.final.pt" \
   --work_dir "$dir" --seq_len "$seq_len" --eval_len "$eval_len" --batch_size "$batch" --beam 10 --length_penalty 0.8 \
   --no_repeat_ngram_size 4

@@ -128,8 +128,8 @@ def padded_loss(model: RecipeGPT2, batch: tuple[Tensor, Tensor, Tensor], smoothi
 
 
 @torch.inference_mode()
-def padded_search(model: RecipeGPT2, prompt: list[int], config, pad_to: int) -> tuple[list[int], list[float]]:
-    """Return the best hypothesis for one prompt by beam search, and the seconds of each step; the first holds the prefill.
+def padded_search(model: RecipeGPT2, prompt: list[int], config, pad_to: int) -> tuple[list[int], float, list[float]]:
+    """Return the best hypothesis for one prompt by beam search, its log p, and each step's seconds; the first holds the prefill.
 
     The prompt is padded to `pad_to` and repeated K times before the prefill, and all caches are copied at every reorder. For
     searches in which no beam ends early (min_length = eval_len): the recipe's book-keeping of ended ones costs nothing.
@@ -158,4 +158,12 @@ def padded_search(model: RecipeGPT2, prompt: list[int], config, pad_to: int) -> 
         caches = [cache.index_select(1, parents) for cache in caches]
         histories = [histories[p] + [t] for p, t in zip(parents.tolist(), tokens.tolist(), strict=True)]
         seconds.append(time.perf_counter() - started)
-    return histories[0], seconds
+    return histories[0], totals[0].item(), seconds
+
+
+@torch.inference_mode()
+def log_p(model: RecipeGPT2, prompt: list[int], output: list[int], config) -> float:
+    """Return the log p of an output, without any cache; end tokens are banned as in the search."""
+    logits = model(torch.tensor([prompt + output]))[0][0, len(prompt) - 1 : -1]
+    logits[:, list(config.eos_token_ids)] = -math.inf
+    return torch.log_softmax(logits, dim=-1).gather(1, torch.tensor(output).unsqueeze(1)).sum().item()

@@ -26,7 +26,7 @@ import harness
 MODES = ("ours", "peft", "recipe")
 SMOOTHING, LR, EPSILON = 0.1, 2e-4, 1e-6
 LOSS_TOLERANCE = 1e-5  # relative; float32 sums over 50 257 logits in another order
-GRADIENT_TOLERANCE = 1e-3  # of the largest element; a gradient has passed through every block twice
+GRADIENT_TOLERANCE = 1e-4  # of the largest element; float32 through every block and back, 1e-6 on a toy
 
 
 @dataclass
