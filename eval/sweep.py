@@ -72,7 +72,8 @@ def main(argv: list[str] | None = None) -> int:
 def grouped(runs: list[Run]) -> list[Group]:
     """Return the runs by rank, targets and length penalty.
 
-    Raises UserError for a run that did not finish, for two that differ in other settings than a sweep's, and for a seed given twice.
+    Raises UserError for a run that did not finish or has several ranks, for two that differ in other settings than a sweep's, and
+    for a seed given twice.
     """
     groups: dict[tuple, Group] = {}
     for run in runs:
@@ -87,6 +88,8 @@ def grouped(runs: list[Run]) -> list[Group]:
                 f"{runs[0].work_dir} and {run.work_dir} differ in {other}, which is not swept over; do not mix them"
             )
         rank = run.setting("lora", "rank") or 0
+        if not isinstance(rank, int):
+            raise errors.UserError(f"{run.work_dir} has a rank for each target, so that it has no line in this table")
         targets = ",".join(run.setting("lora", "targets") or ()) if rank else ""
         key = (rank, targets, run.setting("search", "length_penalty"))
         group = groups.setdefault(key, Group(*key, {}))
@@ -147,7 +150,8 @@ def rows(groups: list[Group]) -> list[list[str]]:
             table.append([*name, f"mean of {len(group.runs)}", *cells(mean, deviation)])
         is_last = i + 1 == len(groups) or groups[i + 1].rank != group.rank
         if is_last and group.rank in paper:
-            table.append([str(group.rank), "-", "-", "paper", *cells(paper[group.rank])])
+            valid_loss, figures = paper[group.rank]["valid_loss"], cells(paper[group.rank])[1:]
+            table.append([str(group.rank), "-", "-", "paper", f"{valid_loss:.2f}", *figures])
     return table
 
 

@@ -71,7 +71,7 @@ def test_the_papers_row_stands_below_each_of_its_ranks(tmp_path, capsys):
         ["16", "q,v", "0.8", "110"],
         ["16", "-", "-", "paper"],
     ]
-    assert rows[4][4:] == ["1.1700", "0.6957", "8.7457", "0.4636", "0.7196", "2.5196"]
+    assert rows[4][4:] == ["1.17", "0.6957", "8.7457", "0.4636", "0.7196", "2.5196"]
     assert rows[0][4:] == ["1.2000", "0.7000", "7.0000", "0.3500", "0.7000", "2.1000"]
 
 
@@ -151,6 +151,12 @@ def test_a_run_counts_once(tmp_path):
 def test_an_unfinished_training_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"b has no run\.json of a training that finished"):
         sweep.main([write_run(tmp_path / "a", 1), write_run(tmp_path / "b", 2, valid_loss=None)])
+
+
+def test_a_run_of_several_ranks_is_refused(tmp_path):
+    run = write_run(tmp_path / "a", change=lambda training, _: training["lora"].update(rank={"q": 8, "v": 4}))
+    with pytest.raises(UserError, match="a has a rank for each target"):
+        sweep.main([run])
 
 
 def test_a_decoding_without_a_record_is_refused(tmp_path):
