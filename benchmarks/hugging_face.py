@@ -108,5 +108,7 @@ class Ctranslate2:
             [[str(token) for token in prompt] for prompt in prompts], beam_size=config.beam, max_length=config.eval_len,
             min_length=config.min_length, length_penalty=config.length_penalty, include_prompt_in_result=False,
             no_repeat_ngram_size=config.no_repeat_ngram_size,
+            # min_length alone does not do: of prompts of different lengths a longer one may end at once
+            suppress_sequences=[[str(self.vocab_size - 1)]] if config.min_length == config.eval_len else None,
         )  # fmt: skip
         return [result.sequences_ids[0] for result in results]
