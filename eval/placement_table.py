@@ -41,7 +41,7 @@ class Finding:
 
 FINDINGS = (
     Finding("one budget does better on q and v than on q alone", (4, "q,v"), (8, "q"), better=True),
-    Finding("it does better on all four matrices at rank 2 than on q alone", (2, "q,k,v,o"), (8, "q"), better=True),
+    Finding("one budget does better on all four matrices than on q alone", (2, "q,k,v,o"), (8, "q"), better=True),
     Finding("rank 1 on q and v is as good as rank 64", (1, "q,v"), (64, "q,v"), better=False),
 )
 

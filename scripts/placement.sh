@@ -16,7 +16,7 @@ document=()
 take_preset --preset mini_short --work_dir trained_models/placement "$@"
 for argument in ${rest[@]+"${rest[@]}"}; do
   case $argument in
-    --ranks* | --targets* | --length_penalties*) fail "the tables say ${argument%%=*}; bash scripts/sweep.sh takes others" ;;
+    --ranks* | --targets* | --length_penalties*) fail "${argument%%=*} is what the tables say; bash scripts/sweep.sh takes others" ;;
   esac
 done
 

@@ -235,4 +235,4 @@ def test_a_failed_sweep_ends_it(checkout):
 def test_what_the_tables_say_is_refused_before_any_run(checkout, flag):
     done = place(checkout, flag, "1")
     assert (done.returncode, checkout.calls) == (2, [])
-    assert done.stderr == f"placement.sh: error: the tables say {flag}; bash scripts/sweep.sh takes others\n"
+    assert done.stderr == f"placement.sh: error: {flag} is what the tables say; bash scripts/sweep.sh takes others\n"
