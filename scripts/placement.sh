@@ -5,7 +5,7 @@
 # are is in eval/published_placement.tsv: 19 of them), each with three seeds (110 111 112), and puts validation losses and BLEU
 # into both tables, with the paper's figures below: in DIR/placement.md (DIR: trained_models/placement) and, if no flag is
 # given, in docs/lora.md. Every run's five scores are in DIR/sweep.md. NAME is mini_short by default.
-# These are runs of scripts/sweep.sh: interrupted, the same command goes on. Takes TIME on 2 CPU cores.
+# These are 57 short runs of scripts/sweep.sh: interrupted, the same command goes on.
 # NPROC, NNODES, NODE_RANK and MASTER_ADDR as in 03_train.sh.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
