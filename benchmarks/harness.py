@@ -36,10 +36,7 @@ def parser(doc: str, repeats: int = 5) -> argparse.ArgumentParser:
 
 
 def start(args: argparse.Namespace) -> None:
-    """Make this process compute as the flags say, and get its memory as the programs do, whatever it measures."""
-    from lora_nlg import heap
-
-    heap.keep_freed_memory()
+    """Make this process compute as the flags say."""
     import torch
 
     torch.set_num_threads(args.threads)

@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from lora_nlg import cli, config, heap, placement
+from lora_nlg import cli, config, placement
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,7 +56,6 @@ def main(argv: list[str] | None = None) -> int:
     if args.init_checkpoint != "random" and args.random_seed != parser().get_default("random_seed"):
         raise cli.UserError("--random_seed would have no effect: decoding draws nothing at random; leave it out")
 
-    heap.keep_freed_memory()
     import torch
 
     from lora_nlg import checkpoints, decode, dist, examples, files, gpt2, lora, record, signals

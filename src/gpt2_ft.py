@@ -6,7 +6,7 @@ import math
 import sys
 from pathlib import Path
 
-from lora_nlg import cli, config, heap, placement
+from lora_nlg import cli, config, placement
 
 
 def parser() -> argparse.ArgumentParser:
@@ -222,7 +222,6 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     refuse_ignored(args)
 
-    heap.keep_freed_memory()
     import torch
 
     from lora_nlg import checkpoints, curve, dist, examples, files, gpt2, lora, record, train
