@@ -10,6 +10,7 @@ from torch.nn import functional as F
 import toy
 from lora_nlg.cli import UserError
 from lora_nlg.examples import Example, ItemOrder, collate, make_rows, prefetch, read_examples, row_length
+from lora_nlg.gpt2 import PaddedAttention
 
 TWO = [[Example([1, 2, 9], [3, 4, 9])], [Example([5, 9], [6, 9])]]
 
@@ -18,7 +19,7 @@ def test_clm_learns_the_completion_from_the_contexts_last_token_on():
     batch = collate(TWO, seq_len=512, objective="clm")
     assert batch.ids.tolist() == [1, 2, 9, 3, 4, 5, 9, 6]
     assert batch.positions.tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
-    assert (batch.slots.tolist(), batch.shape) == ([0, 1, 2, 3, 4, 5, 6, 7], (2, 5))
+    assert (batch.slots.tolist(), batch.lengths, batch.shape) == ([0, 1, 2, 3, 4, 5, 6, 7], (5, 3), (2, 5))
     assert batch.learnt.tolist() == [2, 3, 4, 6, 7]
     assert batch.targets.tolist() == [3, 4, 9, 6, 9]
     assert batch.n_tokens == 8
@@ -175,6 +176,22 @@ def test_a_reference_that_shares_its_context_is_cut_as_it_is_alone():
     assert together.shape == (3, seq_len)  # the first row: its context, and one fed token of each longer reference
 
 
+@pytest.mark.parametrize("share", [False, True])
+def test_attention_of_padded_rows_is_that_of_each_row(share):
+    """The one is for a GPU, the other for a CPU. Fails when a padding is seen, or a branch sees another."""
+    batch = collate(make_rows(rows_of_shared_contexts()[0], share), 512, "clm")
+    assert (batch.branches is not None) == share and len(set(batch.lengths)) > 1
+    qkv = torch.randn(batch.n_tokens, 48, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    padded = PaddedAttention(batch.slots, batch.shape, batch.branches)
+    results = []
+    for attend in (padded, batch.attend):
+        given = qkv.clone().requires_grad_()
+        y = attend(0, given, 2)
+        results.append((y, *torch.autograd.grad(y.square().sum(), given)))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
+
+
 def test_a_batch_that_is_filled_up_has_the_same_loss_and_gradients():
     """Fails when a token that fills up is attended to, or is learnt."""
     from lora_nlg.losses import masked_loss
@@ -198,8 +215,8 @@ def test_a_batch_with_more_to_learn_than_half_of_it_is_made_longer():
         example = Example([210] * n_context, list(range(n_completion)))
         return collate([[example]] * 2, 512, "clm").fill_up(32)
 
-    assert filled(40, 20).shape == (2, 64) and len(filled(40, 20).targets) == 64
-    assert filled(1, 40).shape == (2, 96)  # 2 · 40 targets are more than half of 2 · 64
+    assert filled(40, 20).ids.shape == (2, 64) and len(filled(40, 20).targets) == 64
+    assert filled(1, 40).ids.shape == (2, 96)  # 2 · 40 targets are more than half of 2 · 64
 
 
 def test_windows_hold_the_same_items_in_batches_of_like_lengths():

@@ -1,11 +1,29 @@
 """The fast float32 product: the same numbers as torch's, and the same gradients."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from lora_nlg import matmul
 
+SHAPES_300 = """
+import pathlib, resource, sys, torch
+from lora_nlg import matmul
+
+def resident():
+    return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+weight = torch.zeros(256, 1024)
+for rows in range(500, 800):
+    matmul.product(matmul.product(torch.zeros(rows, 256), weight.T), weight)
+    if rows == 550:
+        before = resident()
+print(resident() - before)
+"""
 FLOAT32 = dict(rtol=1e-5, atol=1e-5)  # the same sums in another order
 
 
@@ -50,3 +68,11 @@ def test_which_kernel_computes(given, monkeypatch):
     with torch.autocast("cpu", torch.bfloat16):
         assert matmul.linear(x, weight, bias).dtype == torch.bfloat16
     assert len(calls) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_does_not_grow_with_the_number_of_shapes():
+    """Without the limits on the kernels kept it grows by 280 MiB; fails when either of the two is taken away."""
+    command, environment = [sys.executable, "-c", SHAPES_300], {"PYTHONPATH": os.pathsep.join(sys.path)}
+    grown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert float(grown) < 60

@@ -17,7 +17,7 @@ from torch.utils.data import DistributedSampler
 
 from lora_nlg.cli import UserError
 from lora_nlg.e2e_text import parse_json, read_lines
-from lora_nlg.gpt2 import Attend, PackedAttention, causal_attention
+from lora_nlg.gpt2 import Attend, PaddedAttention, RowAttention, causal_attention
 
 IGNORED = -100  # a target that counts for nothing; torch's own default
 FILLER_SEED = 911  # Kept for parity: the recipe draws the items that fill the last batch from random.Random(911)
@@ -38,39 +38,48 @@ class Batch:
     ids: Tensor  # (N,), inputs; nothing is predicted from an example's last token, so that is left out
     positions: Tensor  # (N,), of each in its example
     slots: Tensor  # (N,), where each would stand if every row were padded to T: row · T + place
-    shape: tuple[int, int]  # B, T: the rows, and the longest one's tokens
+    lengths: tuple[int, ...]  # (B,), the tokens of each row; the longest one's are T
     learnt: (
         Tensor  # (M,), which of the N tokens are learnt from; one that several examples share is there once for each
     )
     targets: Tensor  # (M,), the token that follows each; IGNORED where a static batch is filled up
     branches: Tensor | None = (
-        None  # (B, T), in rows of several examples: 0 for the context, then 1, 2 … (see PackedAttention)
+        None  # (B, T), in rows of several examples: 0 for the context, then 1, 2 … (see branch_mask)
     )
     is_static: bool = False  # filled up to one of few shapes
 
     @property
     def n_tokens(self) -> int:
-        return len(self.slots)
+        return sum(self.lengths)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """B and T."""
+        return len(self.lengths), max(self.lengths)
 
     @property
     def attend(self) -> Attend:
         """The attention within each example."""
-        return causal_attention if self.is_static else PackedAttention(self.slots, self.shape, self.branches)
+        if self.is_static:
+            return causal_attention
+        if self.ids.is_cuda:
+            return PaddedAttention(self.slots, self.shape, self.branches)
+        return RowAttention(self.lengths, self.branches)
 
     def fill_up(self, multiple: int) -> "Batch":
         """Return a batch of the same loss in one of few shapes: ids (B, T), T a multiple of `multiple`, and M = B · T / 2.
 
         A program compiled for a shape, or recorded as a CUDA graph, is then used again.
         """
-        B, T = self.shape
-        T = multiple * -(-max(T, -(-2 * len(self.targets) // B)) // multiple)
-        row, place = self.slots // self.shape[1], self.slots % self.shape[1]
+        B, longest = self.shape
+        T = multiple * -(-max(longest, -(-2 * len(self.targets) // B)) // multiple)
+        row, place = self.slots // longest, self.slots % longest
         ids = torch.zeros(B, T, dtype=torch.int64)
         ids[row, place] = self.ids
         missing = (0, B * T // 2 - len(self.targets))
         learnt = F.pad((row * T + place)[self.learnt], missing)
         targets = F.pad(self.targets, missing, value=IGNORED)
-        return Batch(ids, torch.arange(T), self.slots, (B, T), learnt, targets, is_static=True)
+        return Batch(ids, torch.arange(T), self.slots, self.lengths, learnt, targets, is_static=True)
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on `device`; the copy to a GPU overlaps with computing."""
@@ -146,8 +155,8 @@ def collate(rows: Sequence[Sequence[Example]], seq_len: int, objective: str) -> 
     padded = [tokens + [-1] * (T - len(tokens)) for tokens in branches] if any(len(row) > 1 for row in rows) else None
     vectors = (torch.tensor(values, dtype=torch.int64) for values in (ids, positions, slots, learnt, targets))
     ids, positions, slots, learnt, targets = vectors
-    shape = (len(rows), T)
-    return Batch(ids, positions, slots, shape, learnt, targets, None if padded is None else torch.tensor(padded))
+    lengths = tuple(map(len, branches))
+    return Batch(ids, positions, slots, lengths, learnt, targets, None if padded is None else torch.tensor(padded))
 
 
 def prefetch(batches: Iterator) -> Iterator:

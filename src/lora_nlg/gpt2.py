@@ -6,7 +6,7 @@ Parameter names and the (in, out) layout of the matrices are those of Hugging Fa
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -35,29 +35,54 @@ def join_heads(y: Tensor) -> Tensor:
 
 def causal_attention(layer: int, qkv: Tensor, n_head: int) -> Tensor:
     """Attend to the same and earlier positions. Rows padded on the right need no mask: what comes later is never seen."""
-    return join_heads(F.scaled_dot_product_attention(*split_heads(qkv, n_head), is_causal=True))
+    return _attention(qkv, n_head, None)
 
 
-class PackedAttention:
-    """Causal attention of N tokens without padding: they get it for the attention alone, which is a small part of the work.
+def _attention(qkv: Tensor, n_head: int, mask: Tensor | None) -> Tensor:
+    """Map (B, T, 3C) to (B, T, C); `mask` (B, 1, T, T) says who sees whom, by default every earlier position."""
+    y = F.scaled_dot_product_attention(*split_heads(qkv, n_head), attn_mask=mask, is_causal=mask is None)
+    return join_heads(y)
 
-    `slots` (N,) int64 says which place of the (B, T) rows, counted through, each token has. With `branches` (B, T) int64 a row
-    holds several continuations of one prompt: a token sees the prompt, which is branch 0, and its own branch.
+
+class RowAttention:
+    """Causal attention of N tokens without padding, a row of the batch after the other: no work for padding, nothing copied.
+
+    `lengths` are the rows' tokens, N in all. With `branches` (B, T) int64 a row holds several continuations of one prompt.
+    """
+
+    def __init__(self, lengths: Sequence[int], branches: Tensor | None = None):
+        self.lengths = list(lengths)
+        self.masks = [None] * len(self.lengths)
+        if branches is not None:
+            self.masks = [branch_mask(row[None, :n]) for row, n in zip(branches, self.lengths, strict=True)]
+
+    def __call__(self, layer: int, qkv: Tensor, n_head: int) -> Tensor:
+        """Map (N, 3C) to (N, C)."""
+        rows = zip(qkv.split(self.lengths), self.masks, strict=True)
+        return torch.cat([_attention(row.unsqueeze(0), n_head, mask).squeeze(0) for row, mask in rows])
+
+
+class PaddedAttention:
+    """The same with all rows at once, padded to T for the attention alone: on a GPU more work costs less than more calls.
+
+    `slots` (N,) int64 says which place of the (B, T) rows, counted through, each token has.
     """
 
     def __init__(self, slots: Tensor, shape: tuple[int, int], branches: Tensor | None = None):
-        self.slots, self.shape, self.mask = slots, shape, None
-        if branches is not None:
-            seen, seeing = branches[:, None, None, :], branches[:, None, :, None]
-            self.mask = ((seen == 0) | (seen == seeing)).tril()  # (B, 1, T, T)
+        self.slots, self.shape = slots, shape
+        self.mask = None if branches is None else branch_mask(branches)
 
     def __call__(self, layer: int, qkv: Tensor, n_head: int) -> Tensor:
         """Map (N, 3C) to (N, C)."""
         B, T = self.shape
         rows = qkv.new_zeros(B * T, qkv.shape[-1]).index_put((self.slots,), qkv)  # index_copy would keep qkv
-        heads = split_heads(rows.view(B, T, -1), n_head)  # 3 × (B, H, T, D)
-        y = F.scaled_dot_product_attention(*heads, attn_mask=self.mask, is_causal=self.mask is None)
-        return join_heads(y).flatten(0, 1).index_select(0, self.slots)
+        return _attention(rows.view(B, T, -1), n_head, self.mask).flatten(0, 1).index_select(0, self.slots)
+
+
+def branch_mask(branches: Tensor) -> Tensor:
+    """Return who (B, 1, T, T) sees whom: a token the prompt before it, which is branch 0, and its own branch, of (B, T)."""
+    seen, seeing = branches[:, None, None, :], branches[:, None, :, None]
+    return ((seen == 0) | (seen == seeing)).tril()
 
 
 class Conv1D(nn.Module):

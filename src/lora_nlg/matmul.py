@@ -1,12 +1,19 @@
 """x W + b on the fastest kernel there is: oneDNN's for float32 on a CPU, torch's own elsewhere.
 
 torch multiplies float32 matrices on a CPU with MKL, which is made for Intel's processors; oneDNN, which torch carries as well,
-is as fast on those and up to twice as fast on others. Alphabet: N rows, I inputs, O outputs.
+was up to 1.7 times as fast on an AMD EPYC. Alphabet: N rows, I inputs, O outputs.
 """
+
+import os
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+# oneDNN and torch's layer above it each keep a kernel for every shape they have met, up to 1 024. Batches of text hardly ever
+# have the same number of tokens twice: mini took 1.1 GiB more after 400 steps. A step needs a dozen; another takes 1 ms to make.
+for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+    os.environ.setdefault(cache, "32")  # read when the first product is computed
 
 HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 

@@ -20,7 +20,7 @@ RUNTIME = 0.6 * GB  # Python, torch and the data
 # Activations kept for the backward pass, in numbers of width C a token and layer: inputs of both norms (2), c_attn's output (3),
 # attention's (2), the norms' (2), c_fc's before and after GELU (8). Measured peaks are below what this gives.
 WIDTHS_A_LAYER = 17
-LOGIT_COPIES = 3  # logits, their log-softmax, their gradient
+LOGIT_COPIES = 3  # of a compiled step: logits, their log-softmax, their gradient; others overwrite them
 
 
 class Run:
