@@ -2,6 +2,7 @@
 
     python benchmarks/beam.py
     python benchmarks/beam.py --recipe
+    python benchmarks/beam.py --merged
 
 GPT-2 small's shape with random weights, float32, 16 distinct E2E inputs in one batch, beam 10, length penalty 0.8, no 4-gram twice,
 and 64 steps for everybody: end tokens are banned until then. What their semantics leave different: in transformers and
@@ -14,8 +15,12 @@ probable hypothesis by transformers' judgement. Does not measure loading, mergin
 --recipe estimates the recipe's way over the whole test set: every one of its lines by itself, prompt padded to 512 and repeated, dense
 ΔW, caches copied at each reorder; prefill and later steps are measured on a few steps of one line and multiplied. Ours decodes the
 distinct inputs in batches sorted by length, of which three are measured and multiplied. Both must find the same ids first.
+
+--merged decodes the same batch with the base alone, with LoRA adapters (r = 4, query and value) merged into it, and with the adapters
+kept apart, and times putting adapters on a loaded base both ways. Before, the logits of merged and apart must agree.
 """
 
+import copy
 import statistics
 import sys
 import time
@@ -27,6 +32,7 @@ TIE = 1e-5  # relative difference of total log p at which two hypotheses count a
 CHECK_STEPS = 12  # of the agreement; the searches are the same at every step
 FLOOR_STEPS = 4
 RECIPE_STEPS = 4
+SWITCHES = 20  # of --merged
 
 
 def ours(model, prompts, config) -> list[list[int]]:
@@ -240,6 +246,66 @@ def estimate_recipe(args) -> None:
     harness.report(args, results, harness.table(("model", "whole test set", "s", "× ours"), rows))
 
 
+def compare_merged(args) -> None:
+    """Time one batch with the base, with merged adapters, and with adapters apart."""
+    import torch
+
+    from lora_nlg.config import LoraConfig
+    from lora_nlg.lora import Switch, adapter_tensors, add_adapters
+
+    shape, adapters = harness.model_config(args), LoraConfig(rank=4, alpha=32)
+    examples, data = harness.examples("test", args.smoke)
+    every = distinct_prompts(examples)
+    prompts = every[:: len(every) // args.prompts][: args.prompts]
+    models = {"base": harness.random_model(shape).eval().requires_grad_(False)}
+    models |= {name: copy.deepcopy(models["base"]) for name in ("merged", "apart")}
+    switches = {name: Switch(models[name]) for name in ("merged", "apart")}
+    add_adapters(models["apart"], adapters)
+    generator = torch.Generator().manual_seed(harness.SEED)
+    tensors = {
+        name: p.detach().normal_(0, 0.02, generator=generator) for name, p in adapter_tensors(models["apart"]).items()
+    }
+
+    def put_on(name: str):
+        return lambda _: switches[name].put_on(adapters, tensors, merge=name == "merged")
+
+    switching = harness.interleave(
+        {name: put_on(name) for name in switches}, dict.fromkeys(switches, 1 if args.smoke else SWITCHES)
+    )
+    ids = torch.tensor([prompts[-1]])
+    with torch.inference_mode():
+        logits = {name: model.logits(model(ids)) for name, model in models.items()}
+    apart = {name: (logits[name] - logits["apart"]).abs().max().item() for name in ("merged", "base")}
+    harness.require(
+        apart["merged"] <= 1e-3 * apart["base"], f"logits of merged and apart, {apart['merged']:.1e} at most"
+    )
+
+    config = rules(shape, eval_len=args.steps)
+    for model in models.values():
+        ours(model, prompts, rules(shape, eval_len=2))
+    modes = {name: (lambda _, model=model: ours(model, prompts, config)) for name, model in models.items()}
+    seconds = harness.interleave(modes, dict.fromkeys(modes, args.repeats))
+    versus = {name: harness.ratio(seconds[name], seconds["base"]) for name in modes}
+    results = {
+        "benchmark": "beam --merged",
+        "data": data,
+        "model": vars(shape),
+        "search": vars(config),
+        "seconds": {name: harness.spread(values) for name, values in seconds.items()},
+        "times_the_base": versus,
+        "switch_seconds": {name: harness.spread(values) for name, values in switching.items()},
+        "logits_apart": apart["merged"],
+    }
+    rows = [
+        (
+            args.model_card, name, harness.spread(seconds[name])["median"], versus[name],
+            f"{1e3 * harness.spread(switching[name])['median']:.1f}" if name in switching else "",
+        )
+        for name in modes
+    ]  # fmt: skip
+    harness.report(args, results, harness.table(("model", "adapters", "s", "× base", "ms to put on"), rows))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Check, time, report."""
     p = harness.parser(__doc__)
@@ -248,12 +314,19 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--steps", type=int, default=STEPS, help="tokens generated; default: %(default)s")
     p.add_argument("--seq_len", type=int, default=512, help="what the recipe pads to; default: %(default)s")
     p.add_argument("--recipe", action="store_true", help="the recipe's whole test set, estimated, against ours")
+    p.add_argument(
+        "--merged", action="store_true", help="merged adapters against the base alone and against adapters apart"
+    )
     args = p.parse_args(argv)
+    if args.recipe and args.merged:
+        p.error("--recipe and --merged are two different measurements; give one of them")
     if args.smoke:
         args.prompts, args.steps, args.seq_len = 4, 8, 128
     harness.start(args)
     if args.recipe:
         estimate_recipe(args)
+    elif args.merged:
+        compare_merged(args)
     else:
         compare(args)
     return 0

@@ -55,19 +55,25 @@ class Mode:
         return loss.item(), gradients
 
 
+def own_optimizer(model):
+    """Return this project's AdamW, which has the recipe's order of operations."""
+    from lora_nlg import config, optim
+
+    return optim.build_optimizer(model, config.OptimConfig(LR, 1000, correct_bias=True, beta2=0.999, epsilon=EPSILON))
+
+
 def ours(shape, lora, seq_len: int) -> Mode:
     """Return this project's way, with random weights."""
-    from lora_nlg import config, losses, optim
+    from lora_nlg import losses
     from lora_nlg.lora import add_adapters
 
     model = harness.random_model(shape)
     add_adapters(model, lora)
-    settings = config.OptimConfig(LR, max_step=1000, correct_bias=True, beta2=0.999, epsilon=EPSILON)
     return Mode(
         model,
         lambda chosen: harness.batch(chosen, seq_len),
         lambda batch, smoothing: losses.masked_loss(model, batch, smoothing),
-        optim.build_optimizer(model, settings),
+        own_optimizer(model),
     )
 
 
@@ -84,19 +90,17 @@ def peft(shape, lora, seq_len: int, base: dict | None = None) -> Mode:
 
 
 def recipe(shape, lora, seq_len: int, weights: dict | None = None) -> Mode:
-    """Return the recipe's way, with this project's AdamW, which has the recipe's order of operations."""
+    """Return the recipe's way, with this project's AdamW."""
     import recipe_way as way
-    from lora_nlg import config, optim
 
     model = way.RecipeGPT2(shape, lora)
     if weights is not None:
         model.load_state_dict(weights)
-    settings = config.OptimConfig(LR, max_step=1000, correct_bias=True, beta2=0.999, epsilon=EPSILON)
     return Mode(
         model,
         lambda chosen: way.padded_batch(chosen, seq_len),
         lambda batch, smoothing: way.padded_loss(model, batch, smoothing),
-        optim.build_optimizer(model, settings),
+        own_optimizer(model),
     )
 
 

@@ -35,11 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     inputs = len(run_dir.distinct_inputs(args.data)) if args.data else None
     shown = FORMATS[args.format](compare(run_dir.read_run(args.work_dir), inputs))
-    if args.output:
-        with files.atomic_writer(args.output) as file:
-            file.write(shown)
-    else:
-        print(shown, end="")
+    files.write_or_print(shown, args.output)
     return 0
 
 

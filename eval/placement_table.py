@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     shown = page([run_dir.read_run(work_dir) for work_dir in args.work_dirs], published())
     if args.output:
-        write(args.output, shown)
+        files.write(args.output, shown)
     if args.doc:
         put_into(args.doc, shown)
     print(shown, end="")
@@ -217,13 +217,7 @@ def put_into(document: str, shown: str) -> None:
         raise errors.UserError(
             f"{document} lacks the lines {BEGIN.strip()} and {END.strip()}; put them where the tables go"
         )
-    write(document, before + BEGIN + shown + END + after)
-
-
-def write(path: str, text: str) -> None:
-    """Write a file, whole or not at all."""
-    with files.atomic_writer(path) as file:
-        file.write(text)
+    files.write(document, before + BEGIN + shown + END + after)
 
 
 if __name__ == "__main__":

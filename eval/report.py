@@ -30,8 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     from report_page import contents, page
 
     text = page.render(contents.read(args.work_dir, args.data))
-    with files.atomic_writer(output) as file:
-        file.write(text)
+    files.write(output, text)
     print(f"report: {output} ({len(text.encode()) / 1e6:.1f} MB), open it in a browser")
     return 0
 

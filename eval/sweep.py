@@ -61,11 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     runs = [run_dir.read_run(work_dir) for work_dir in args.work_dirs]
     shown = FORMATS[args.format](grouped(runs), note(runs))
-    if args.output:
-        with files.atomic_writer(args.output) as file:
-            file.write(shown)
-    else:
-        print(shown, end="")
+    files.write_or_print(shown, args.output)
     return 0
 
 

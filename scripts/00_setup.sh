@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Usage: bash scripts/00_setup.sh [--dev]
 #
-# Creates .venv with everything in requirements.txt (--dev: requirements-dev.txt), puts GPT-2's vocabulary into vocab/
-# and tries the Java runtime that the scores need. Takes a few minutes (most of it for torch), no time when nothing has
-# changed. Interrupted? Run it again.
+# Creates .venv with everything in requirements.txt (--dev: requirements-dev.txt), puts GPT-2's vocabulary into vocab/, tries
+# the Java runtime that the scores need, and indexes METEOR's paraphrases. Takes a few minutes (most of it for torch), no time
+# when nothing has changed. Interrupted? Run it again.
 #
 # PYTHON=/path/to/python chooses the Python (3.10 to 3.13) that .venv is made from.
 # On Linux without an NVIDIA driver torch comes from its CPU index, 0.2 GB instead of 3.
@@ -21,6 +21,7 @@ esac
 
 torch_cpu_index=https://download.pytorch.org/whl/cpu
 stamp=.venv/installed-    # + requirements file: what the last complete set-up installed
+paraphrases=eval/e2e/paraphrases.npz
 unfinished=.venv/unfinished # there while packages are being installed
 
 # What a complete set-up has installed for the file $1: this Python and these requirements.
@@ -32,7 +33,7 @@ lacks_cuda() {
 }
 
 is_complete() {
-  [[ -f $stamp$requirements && ! -e $unfinished && -s vocab/encoder.json && -s vocab/vocab.bpe ]] && ! lacks_cuda &&
+  [[ -f $stamp$requirements && ! -e $unfinished && -s vocab/encoder.json && -s vocab/vocab.bpe && -s $paraphrases ]] && ! lacks_cuda &&
     [[ $(wanted "$requirements" 2>/dev/null) == "$(cat "$stamp$requirements")" ]]
 }
 
@@ -116,6 +117,10 @@ say "GPT-2's vocabulary"
 "$python" src/download.py vocab
 say "Java, for METEOR and the tokenizer of the scores"
 "$python" eval/e2e/measure_scores.py --check_java
+if [[ ! -s $paraphrases ]]; then
+  say "METEOR's paraphrases, indexed once (half a minute)"
+  "$python" eval/e2e/measure_scores.py --index_paraphrases
+fi
 for file in requirements.txt "$requirements"; do # the developers' set-up is a user's as well
   wanted "$file" >"$stamp$file"
 done

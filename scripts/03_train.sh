@@ -6,8 +6,8 @@
 # (scripts/presets/) say how long that takes; mini (default) takes about two minutes on 2 CPU cores.
 # An interrupted run goes on from its newest save when the same command is given again; a finished one is not trained again
 # (--resume never starts anew).
-# CHECK_ONLY=1 ends it after the checks. NPROC=4 uses four processes, one a GPU; NNODES, NODE_RANK and MASTER_ADDR join several machines. Every process takes
-# --train_batch_size examples a step.
+# CHECK_ONLY=1 ends it after the checks. NPROC=4 uses four processes, one a GPU; NNODES, NODE_RANK and MASTER_ADDR join several
+# machines. Every process takes --train_batch_size examples a step.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"

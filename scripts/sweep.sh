@@ -8,7 +8,8 @@
 # What is not given is the preset's. A training is in DIR/r4_q,v_seed110, what is decoded from it in lp0.8 and so on below
 # (DIR: trained_models/NAME by default); the table is in DIR/sweep.md and sweep.json. What was trained or decoded with the same
 # preset and flags is not done again; interrupted, the same command goes on. Base and data are made once, and the base alone is not
-# decoded. Before the first training, what all of them need is checked. Takes as long as run_all.sh for each training, and as its steps 4 to 7 for each further length penalty.
+# decoded. Before the first training, what all of them need is checked. Takes as long as run_all.sh for each training, and as its
+# steps 4 to 7 for each further length penalty.
 # NPROC, NNODES, NODE_RANK and MASTER_ADDR as in 03_train.sh.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"

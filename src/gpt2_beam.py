@@ -81,13 +81,14 @@ def main(argv: list[str] | None = None) -> int:
     model = checkpoints.base_model(
         model_config, args.init_checkpoint, generator, precision, several[0] if several else None
     )
+    weights = checkpoints.fingerprint(model)
     switch = lora.Switch(model)
     lora_configs = [adapters.lora_config(placement.parse_rank(args.lora_dim), args.lora_alpha) for adapters in several]
     for adapters, lora_config in zip(several, lora_configs, strict=True):  # all, before hours with the first
         lora.add_adapters(model, lora_config)
-        checkpoints.load_adapters(model, adapters)
+        checkpoints.load_adapters(model, adapters, weights)
         switch.take_off()
-    decisive = dict(model=model_config, weights=checkpoints.fingerprint(model), search=rules, precision=precision)
+    decisive = dict(model=model_config, weights=weights, search=rules, precision=precision)
     model.to(ranks.device)
 
     if ranks.is_main:

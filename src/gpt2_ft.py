@@ -265,7 +265,7 @@ def main(argv: list[str] | None = None) -> int:
     if lora_config.rank:
         lora.add_adapters(model, lora_config, generator)
     if adapters:
-        checkpoints.load_adapters(model, adapters)
+        checkpoints.load_adapters(model, adapters, base.sha256)
     if precision in dist.AUTOCAST:
         gpt2.store_frozen_in(model, dist.AUTOCAST[precision])
     model.to(ranks.device)

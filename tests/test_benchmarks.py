@@ -65,6 +65,15 @@ def test_beam_runs():
     assert set(result["seconds"]) == systems
 
 
+def test_beam_compares_merged_adapters_with_the_base():
+    result = smoke("beam.py", "--merged")
+    assert result["times_the_base"]["base"] == 1
+    assert set(result["seconds"]) == {"base", "merged", "apart"} and set(result["switch_seconds"]) == {
+        "merged",
+        "apart",
+    }
+
+
 def test_beam_estimates_the_recipe():
     result = smoke("beam.py", "--recipe")
     assert (result["lines"], result["distinct"]) == (288, 72)

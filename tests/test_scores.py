@@ -163,7 +163,7 @@ def test_score_checks_its_arguments():
 def test_meteor_knows_a_capital_i_in_a_turkish_locale(monkeypatch):
     """Fails without the flags that fix the locale: IT would be lower-cased to a word with a dotless i."""
     monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=tr")
-    with meteor.Meteor(java.find_java(), "-m", "exact") as aligner:
+    with meteor.Meteor(java.find_java(), None, "-m", "exact") as aligner:
         aligner.send(["it is café"], [["IT IS CAFÉ"]])
         [counts] = aligner.receive(1)
     assert counts[meteor.MATCHED].tolist() == [3, 3]

@@ -17,6 +17,7 @@ case "$*" in
   --version) echo "Python ${FAKE_VERSION:-3.11.1}" ;;
   *urllib*) exit 1 ;;
   "-m venv --clear .venv") rm -rf .venv && mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+  *--index_paraphrases) mkdir -p eval/e2e && echo x >eval/e2e/paraphrases.npz ;;
   *"download.py vocab") echo x | tee vocab/encoder.json >vocab/vocab.bpe ;;
 esac
 """
@@ -60,6 +61,7 @@ def test_first_run_installs_and_second_does_nothing(checkout):
     assert "-r requirements.txt" in checkout.calls
     assert "download.py vocab" in checkout.calls
     assert "--check_java" in checkout.calls
+    assert "--index_paraphrases" in checkout.calls
     assert not checkout.has(".venv/unfinished")
 
     done = checkout.setup()
@@ -114,7 +116,9 @@ def test_an_interrupted_installation_begins_anew(checkout):
     assert not checkout.has(".venv/unfinished")
 
 
-@pytest.mark.parametrize("step", ["-r requirements.txt", "--upgrade pip", "download.py vocab", "--check_java"])
+@pytest.mark.parametrize(
+    "step", ["-r requirements.txt", "--upgrade pip", "download.py vocab", "--check_java", "--index_paraphrases"]
+)
 def test_a_failed_step_is_not_taken_for_a_complete_set_up(checkout, step):
     assert checkout.setup(FAIL_ON=step).returncode != 0
     assert not checkout.has(".venv/installed-requirements.txt")

@@ -21,12 +21,22 @@ class CheckJava(argparse.Action):
         found = java.find_java()
         with files.temporary_folder() as folder:
             [[tokens]] = map(list, ptb.tokenise(found, [["Java runs ."]], folder))
-        with meteor.Meteor(
-            found, "-m", "exact"
-        ) as aligner:  # exact matches do without the paraphrases, which load for seconds
+        # Exact matches do without the paraphrases, which load for seconds.
+        with meteor.Meteor(found, None, "-m", "exact") as aligner:
             aligner.send([tokens], [[tokens]])
             aligner.receive(1)
         print(f"Java {found.version} runs METEOR and the PTB tokeniser: {found.path}")
+        parser.exit()
+
+
+class IndexParaphrases(argparse.Action):
+    """Make the index of METEOR's paraphrases, say where it is, and end."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        from e2e_metrics import java, paraphrases
+
+        n_pairs = paraphrases.make_index(java.data_file(java.PARAPHRASES), paraphrases.INDEX)
+        print(f"{n_pairs:,} pairs in {paraphrases.INDEX}")
         parser.exit()
 
 
@@ -51,6 +61,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--bootstrap", action="store_true", help="add 95 %% intervals over the choice of inputs")
     p.add_argument("--paired", action="store_true", help="test the difference of two SYS over the choice of inputs")
     p.add_argument("--check_java", action=CheckJava, nargs=0, help="run Java, print its version and path, and end")
+    p.add_argument(
+        "--index_paraphrases", action=IndexParaphrases, nargs=0,
+        help="make the index that spares METEOR its paraphrase table, as set-up does, and end",
+    )  # fmt: skip
     return p
 
 

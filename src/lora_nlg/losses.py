@@ -18,7 +18,7 @@ SMALLEST_SMOOTHING = 1e-4  # Kept for parity: the recipe takes this much, or les
 class SummedCrossEntropy(torch.autograd.Function):
     """Σ ce over logits (M, V) whose targets (M,) are not IGNORED, ce = (1 - s) · nll + s · mean over V of -log p.
 
-    What torch's own cross_entropy gives, in a third of its memory: (M, V) numbers are there once, for `logits` is overwritten,
+    What torch's own cross_entropy gives, in less memory: (M, V) numbers are there once, for `logits` is overwritten,
     by log p in the forward pass and by its own gradient in the backward pass, of which there can be one only.
     """
 

@@ -44,6 +44,20 @@ def read(path: str | os.PathLike) -> str:
     return "".join(lines(path))
 
 
+def write_or_print(text: str, path: str | os.PathLike | None) -> None:
+    """Write `text` to `path`, whole or not at all; without one print it."""
+    if path is None:
+        print(text, end="")
+    else:
+        write(path, text)
+
+
+def write(path: str | os.PathLike, text: str) -> None:
+    """Write a file, whole or not at all."""
+    with atomic_writer(path) as file:
+        file.write(text)
+
+
 @contextlib.contextmanager
 def atomic_writer(path: str | os.PathLike) -> Iterator[TextIO]:
     """Open a temporary file and rename it to `path` when the block ends well; on any error `path` is as before.

@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
@@ -30,12 +31,18 @@ ALPHA, BETA, GAMMA, DELTA = 0.85, 0.20, 0.60, 0.75  # recall's share, fragmentat
 
 
 class Meteor:
-    """METEOR in a JVM of its own, used as a context manager. It loads for seconds: enter early, send, do other things, receive."""
+    """METEOR in a JVM of its own, used as a context manager. It loads for a while: enter, send, do other things, receive.
 
-    def __init__(self, java: java_runtime.Java, *flags: str):
+    `table` is a file of the paraphrases that it shall know, by default all.
+    """
+
+    def __init__(self, java: java_runtime.Java, table: Path | None = None, *flags: str):
         jar = java_runtime.data_file(java_runtime.METEOR_JAR)
         self._java = java.path
-        self._command = java.command("-Xmx2G", "-jar", jar, "-", "-", "-stdio", "-l", "en", "-norm", *flags)
+        jvm = ("-Xmx2G",) if table is None else ("-Xmx2G", *java_runtime.SHORT_RUN)
+        if table is not None:
+            flags = (*flags, "-a", table)
+        self._command = java.command(*jvm, "-jar", jar, "-", "-", "-stdio", "-l", "en", "-norm", *flags)
 
     def __enter__(self) -> "Meteor":
         self._stderr = tempfile.TemporaryFile()  # a pipe nobody reads would block the JVM

@@ -1,12 +1,13 @@
 """All five scores of one or several systems: the entry for programs that build on them."""
 
 import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from e2e_metrics import bleu, coco, meteor, nist, ptb
+from e2e_metrics import bleu, coco, meteor, nist, paraphrases, ptb
 from e2e_metrics.errors import UserError
 from e2e_metrics.files import temporary_folder
 from e2e_metrics.java import Java, find_java
@@ -63,20 +64,19 @@ def score(
     _check(references, systems)
     java = java or find_java()
     every_reference = (reference for group in references for reference in group)
-    with (
-        temporary_folder() as folder,
-        meteor.Meteor(java) as aligner,  # its loading takes longest: start it first
-    ):
+    with temporary_folder() as folder:
         tokenising = start(ptb.tokenise, java, [every_reference, *systems], folder)
         counting = start(_count, references, systems)
         spin_until(tokenising.done, "PTB tokeniser")
         reference_tokens, *output_tokens = tokenising.result()
         groups = ptb.Groups(reference_tokens, [len(group) for group in references])
-        for outputs in output_tokens:
-            aligner.send(outputs, groups)
-        captioning = start(_caption_scores, output_tokens, groups)
-        segments = len(references)
-        aligned = aligner.receive(len(systems) * segments).reshape(len(systems), segments, meteor.COLUMNS)
+        table = paraphrases.possible_in(itertools.chain(reference_tokens, *output_tokens), folder)
+        with meteor.Meteor(java, table) as aligner:
+            for outputs in output_tokens:
+                aligner.send(outputs, groups)
+            captioning = start(_caption_scores, output_tokens, groups)
+            segments = len(references)
+            aligned = aligner.receive(len(systems) * segments).reshape(len(systems), segments, meteor.COLUMNS)
         spin_until(lambda: counting.done() and captioning.done(), "BLEU, NIST, ROUGE-L, CIDEr")
     return [
         _combine(*of_counts, *of_captions, of_meteor, nist_definition)
