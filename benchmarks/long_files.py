@@ -1,7 +1,7 @@
 """Encode and score files of 100 000 and of 1 000 000 lines, the bundled data again and again, and show the memory that takes.
 
 Measures: the highest resident memory of the Python process, in MiB. Does not measure speed, nor the memory of the two Java
-programs, which does not depend on the length of a file (METEOR's is limited to 2 GiB). Takes an hour, most of it METEOR's.
+programs (METEOR's is limited to 2 GiB). Takes an hour, most of it METEOR's.
 """
 
 import argparse

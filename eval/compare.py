@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     inputs = len(run_dir.distinct_inputs(args.data)) if args.data else None
     shown = FORMATS[args.format](compare(run_dir.read_run(args.work_dir), inputs))
-    files.write_or_print(shown, args.output)
+    files.write_or_print(args.output, shown)
     return 0
 
 

@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     runs = [run_dir.read_run(work_dir) for work_dir in args.work_dirs]
     shown = FORMATS[args.format](grouped(runs), note(runs))
-    files.write_or_print(shown, args.output)
+    files.write_or_print(args.output, shown)
     return 0
 
 

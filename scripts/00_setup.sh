@@ -33,7 +33,7 @@ lacks_cuda() {
 }
 
 is_complete() {
-  [[ -f $stamp$requirements && ! -e $unfinished && -s vocab/encoder.json && -s vocab/vocab.bpe && -s $paraphrases ]] && ! lacks_cuda &&
+  [[ -f $stamp$requirements && ! -e $unfinished && -s vocab/encoder.json && -s vocab/vocab.bpe ]] && ! lacks_cuda &&
     [[ $(wanted "$requirements" 2>/dev/null) == "$(cat "$stamp$requirements")" ]]
 }
 
@@ -107,20 +107,25 @@ give_up_installing() {
   fail "pip could not install $requirements (its message is above); check the network and the free disk space, then run this again"
 }
 
+# Scores are the same without it, and take twice as long.
+index_paraphrases() {
+  [[ ! -s $paraphrases ]] || return 0
+  say "METEOR's paraphrases, indexed once (half a minute)"
+  "$python" eval/e2e/measure_scores.py --index_paraphrases || echo "warning: not indexed; scores will take twice as long" >&2
+}
+
 if is_complete; then
+  index_paraphrases
   exit 0
 fi
 make_environment
-rm -f "$stamp"*
+rm -f "$stamp"* "$paraphrases"
 install_packages
 say "GPT-2's vocabulary"
 "$python" src/download.py vocab
 say "Java, for METEOR and the tokenizer of the scores"
 "$python" eval/e2e/measure_scores.py --check_java
-if [[ ! -s $paraphrases ]]; then
-  say "METEOR's paraphrases, indexed once (half a minute)"
-  "$python" eval/e2e/measure_scores.py --index_paraphrases
-fi
+index_paraphrases
 for file in requirements.txt "$requirements"; do # the developers' set-up is a user's as well
   wanted "$file" >"$stamp$file"
 done

@@ -67,7 +67,7 @@ def test_beam_runs():
 
 def test_beam_compares_merged_adapters_with_the_base():
     result = smoke("beam.py", "--merged")
-    assert result["times_the_base"]["base"] == 1
+    assert 0 < result["logits_apart"] < 1e-3
     assert set(result["seconds"]) == {"base", "merged", "apart"} and set(result["switch_seconds"]) == {
         "merged",
         "apart",

@@ -178,7 +178,7 @@ def test_a_reference_that_shares_its_context_is_cut_as_it_is_alone():
 
 @pytest.mark.parametrize("share", [False, True])
 def test_attention_of_padded_rows_is_that_of_each_row(share):
-    """The one is for a GPU, the other for a CPU. Fails when a padding is seen, or a branch sees another."""
+    """The one is for a GPU, the other for a CPU. Fails when a padding is seen, or tokens are put elsewhere."""
     batch = collate(make_rows(rows_of_shared_contexts()[0], share), 512, "clm")
     assert (batch.branches is not None) == share and len(set(batch.lengths)) > 1
     qkv = torch.randn(batch.n_tokens, 48, dtype=torch.float64, generator=torch.Generator().manual_seed(1))

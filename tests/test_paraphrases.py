@@ -14,6 +14,7 @@ PAIRS = [
     (0.015432594889040002, "pub", "an inn"),  # as many digits as a double has
     (0.5, "n't", "not"),
     (0.5, "pub near", "near a café"),
+    (0.5, "us", "america"),
 ]
 
 
@@ -25,7 +26,7 @@ def small(tmp_path, monkeypatch):
         file.write("".join(f"{probability}\n{one}\n{other}\n" for probability, one, other in PAIRS))
     assert paraphrases.make_index(source, index) == len(PAIRS)
     monkeypatch.setattr(java, "data_file", lambda name: source)
-    return source, index, lambda *texts: paraphrases.possible_in(texts, tmp_path, index)
+    return source, index, lambda *texts: paraphrases.possible_in(texts, str(tmp_path), index)
 
 
 def pairs_in(path):
@@ -48,18 +49,25 @@ def test_words_that_are_not_plain_are_let_through(small):
     assert pairs_in(small[2]("near-a pub")) == [PAIRS[4]]
 
 
+def test_what_meteor_joins_is_joined(small):
+    """Its -norm makes us of u.s., and pm of p.m."""
+    assert pairs_in(small[2]("america", "in the u.s.")) == [PAIRS[5]]
+
+
 def test_without_a_fitting_index_meteor_reads_its_own_table(small, tmp_path, monkeypatch):
     _, index, select = small
-    assert paraphrases.possible_in(["pub"], tmp_path, tmp_path / "none.npz") is None
+    assert paraphrases.possible_in(["pub"], str(tmp_path), tmp_path / "none.npz") is None
+    assert paraphrases.possible_in(["pub"], f"{tmp_path}/é", index) is None
     whole = index.read_bytes()
-    index.write_bytes(whole[: len(whole) // 2])
-    assert select("pub") is None
+    for broken in (b"", b"PK", whole[: len(whole) // 2], whole[:-1], whole.replace(b"america", b"amerika")):
+        index.write_bytes(broken)
+        assert select("pub") is None, broken
     index.write_bytes(whole)
     assert select("pub") is not None
     monkeypatch.setattr(paraphrases, "MOST_WORDS", 2)
     assert select("one two", "three") is None
     monkeypatch.undo()
-    assert paraphrases.possible_in(["pub"], tmp_path, index) is None  # an index of another table than METEOR's
+    assert paraphrases.possible_in(["pub"], str(tmp_path), index) is None  # an index of another table than METEOR's
 
 
 def test_meteor_counts_the_same_as_with_its_whole_table(tmp_path):
@@ -70,17 +78,23 @@ def test_meteor_counts_the_same_as_with_its_whole_table(tmp_path):
         *references,
         ["it 's cheap and family-friendly , isn't it ?", "prices start at £20 - 25"],
         ["you cannot go wrong"],
+        ["in the U.S. from 5 p.m."],
     ]
     outputs = [group[-1].replace("restaurant", "eatery").replace("near", "close to") for group in references]
-    outputs += ["it is inexpensive ; kids are welcome , are n't they", "you can not make a mistake"]
+    outputs += [
+        "it is inexpensive ; kids are welcome , are n't they",
+        "you can not make a mistake",
+        "in America in the afternoon",
+    ]
     runtime = java.find_java()
     sets = [[text for group in groups for text in group], outputs]
     reference_tokens, output_tokens = ptb.tokenise(runtime, sets, str(tmp_path))
     tokens = ptb.Groups(reference_tokens, [len(group) for group in groups])
     table = paraphrases.possible_in([*reference_tokens, *output_tokens], str(tmp_path))
+    assert table is not None and 100 < len(pairs_in(table)) < 1_000_000, "not cut down"
     counts = []
     for known in (table, None):
-        with meteor.Meteor(runtime, known) as aligner:
+        with meteor.Meteor(runtime, table=known) as aligner:
             aligner.send(output_tokens, tokens)
             counts.append(aligner.receive(len(groups)))
     paraphrased = slice(4 + 4 * 3, 4 + 4 * 4)  # the last matcher's columns

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -160,13 +161,25 @@ def test_score_checks_its_arguments():
             scores.score(references, systems)
 
 
-def test_meteor_knows_a_capital_i_in_a_turkish_locale(monkeypatch):
-    """Fails without the flags that fix the locale: IT would be lower-cased to a word with a dotless i."""
-    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=tr")
-    with meteor.Meteor(java.find_java(), None, "-m", "exact") as aligner:
+def matches_capitals(runtime: java.Java) -> bool:
+    """Return whether METEOR finds all of a text in its capitals. In Turkish, those of i and ı are others."""
+    with meteor.Meteor(runtime, "-m", "exact") as aligner:
         aligner.send(["it is café"], [["IT IS CAFÉ"]])
         [counts] = aligner.receive(1)
-    assert counts[meteor.MATCHED].tolist() == [3, 3]
+    return counts[meteor.MATCHED].tolist() == [3, 3]
+
+
+def test_meteor_knows_a_capital_i_in_a_turkish_locale(tmp_path):
+    """Fails without the flags that fix the locale: IT would be lower-cased to a word with a dotless i."""
+    turkish = fake_java(tmp_path, f'exec {java.find_java().path} -Duser.language=tr "$@"')
+    assert matches_capitals(java.Java(turkish, "9.9"))
+
+
+@pytest.mark.parametrize("variable", java.VARIABLES)
+def test_flags_in_the_environment_do_not_reach_java(variable, monkeypatch):
+    """A locale in _JAVA_OPTIONS would come after ours, and with a second garbage collector no Java starts."""
+    monkeypatch.setenv(variable, "-Duser.language=tr -XX:+UseParallelGC")
+    assert matches_capitals(replace(java.find_java(), flags=java.SHORT_RUN))
 
 
 def test_ptb_tokens_of_a_set_do_not_depend_on_the_next_set(tmp_path):
@@ -320,17 +333,23 @@ def test_all_systems_share_one_meteor_and_one_tokeniser(tmp_path, monkeypatch, c
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
-def test_sigterm_leaves_no_temporary_folder(tmp_path):
+@pytest.mark.parametrize("hangs", ["ptb", "meteor"])
+def test_sigterm_leaves_no_temporary_folder_and_no_program(hangs, tmp_path):
     (tmp_path / "tmp").mkdir()
-    fake_java(tmp_path, f"case $* in *-version*) {VERSION};; *) exec sleep 60;; esac")
+    sleep = f"echo $$ >{tmp_path}/pid; exec sleep 60"
+    tokeniser = sleep if hangs == "ptb" else "exec cat"
+    fake_java(tmp_path, f"case $* in *-version*) {VERSION};; *PTBTokenizer*) {tokeniser};; *) {sleep};; esac")
     environment = os.environ | {"JAVA_HOME": str(tmp_path), "TMPDIR": str(tmp_path / "tmp")}
     with subprocess.Popen([sys.executable, PROGRAM, REFERENCES, OUTPUTS], env=environment) as program:
-        while not list((tmp_path / "tmp").glob("*/ptb.in")):
+        while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text().strip():
             assert program.poll() is None
             time.sleep(0.02)
         program.terminate()
-        assert program.wait(timeout=60) == 143
+        assert program.wait(timeout=30) == 143
     assert list((tmp_path / "tmp").iterdir()) == []
+    if hangs == "meteor":  # the tokeniser's ends by itself, after a second
+        with pytest.raises(ProcessLookupError):
+            os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 def test_ptb_tokeniser_that_fails_is_one_sentence_with_what_it_said(tmp_path):

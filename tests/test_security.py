@@ -67,7 +67,7 @@ def test_scoring_writes_nothing_beside_the_jars(tmp_path):
     before = in_folder(jar.parents[1])
     runtime = java.find_java()
     ptb.tokenise(runtime, [["A word ."]], tmp_path)
-    with meteor.Meteor(runtime, None, "-m", "exact") as aligner:
+    with meteor.Meteor(runtime, "-m", "exact") as aligner:
         aligner.send(["a word"], [["a word"]])
         aligner.receive(1)
     assert in_folder(jar.parents[1]) == before

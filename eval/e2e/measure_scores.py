@@ -22,7 +22,7 @@ class CheckJava(argparse.Action):
         with files.temporary_folder() as folder:
             [[tokens]] = map(list, ptb.tokenise(found, [["Java runs ."]], folder))
         # Exact matches do without the paraphrases, which load for seconds.
-        with meteor.Meteor(found, None, "-m", "exact") as aligner:
+        with meteor.Meteor(found, "-m", "exact") as aligner:
             aligner.send([tokens], [[tokens]])
             aligner.receive(1)
         print(f"Java {found.version} runs METEOR and the PTB tokeniser: {found.path}")

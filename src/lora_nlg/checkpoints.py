@@ -220,8 +220,7 @@ def load_adapters(model: GPT2, adapters: Checkpoint, weights: str | None = None)
     `weights` is the model's fingerprint, for a caller that has it: of GPT-2 Medium it takes seconds.
     """
     _fill(model, adapters.adapters(), adapters.path, wanted=adapter_tensors(model))
-    given = weights or (None if adapters.base is None else fingerprint(model))
-    if adapters.base and given != adapters.base.sha256:
+    if adapters.base and (given := weights or fingerprint(model)) != adapters.base.sha256:
         raise UserError(
             f"{adapters.path} was trained on another base ({adapters.base.card}, weights {adapters.base.sha256[:12]}…) than the one "
             f"given (weights {given[:12]}…); pass that base as --init_checkpoint"

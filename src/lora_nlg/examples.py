@@ -54,7 +54,7 @@ class Batch:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """B and T."""
+        """B and T, before any filling up."""
         return len(self.lengths), max(self.lengths)
 
     @property

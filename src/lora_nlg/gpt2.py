@@ -45,7 +45,7 @@ def _attention(qkv: Tensor, n_head: int, mask: Tensor | None) -> Tensor:
 
 
 class RowAttention:
-    """Causal attention of N tokens without padding, a row of the batch after the other: no work for padding, nothing copied.
+    """Causal attention of N tokens without padding, a row of the batch after the other: no work for padding.
 
     `lengths` are the rows' tokens, N in all. With `branches` (B, T) int64 a row holds several continuations of one prompt.
     """

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 # oneDNN and torch's layer above it each keep a kernel for every shape they have met, up to 1 024. Batches of text hardly ever
 # have the same number of tokens twice: mini took 1.1 GiB more after 400 steps. A step needs a dozen; another takes 1 ms to make.
-for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
-    os.environ.setdefault(cache, "32")  # read when the first product is computed
+# Both are read when the first product is computed.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
+os.environ.setdefault("LRU_CACHE_CAPACITY", "32")
 
 HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 

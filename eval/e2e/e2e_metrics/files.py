@@ -44,8 +44,8 @@ def read(path: str | os.PathLike) -> str:
     return "".join(lines(path))
 
 
-def write_or_print(text: str, path: str | os.PathLike | None) -> None:
-    """Write `text` to `path`, whole or not at all; without one print it."""
+def write_or_print(path: str | os.PathLike | None, text: str) -> None:
+    """Write a file, whole or not at all; without a path print `text`."""
     if path is None:
         print(text, end="")
     else:

@@ -9,6 +9,7 @@ import gzip
 import itertools
 import re
 import zipfile
+import zlib
 from array import array
 from collections.abc import Iterable
 from pathlib import Path
@@ -54,21 +55,32 @@ def possible_in(texts: Iterable[str], folder: str, index: Path | None = None) ->
     """
     words = set()
     for text in texts:
-        words.update(PLAIN_WORD.findall(text.encode()))
+        # METEOR's -norm takes tokens apart around what is neither letter nor digit, but also makes us of u.s.
+        words.update(PLAIN_WORD.findall(text.encode()), PLAIN_WORD.findall(text.replace(".", "").encode()))
         if len(words) > MOST_WORDS:
             return None
+    if not folder.isascii():  # Java may not find it: it decodes names by the user's locale
+        return None
     try:
         with np.load(index or INDEX) as table:
             if table["table_bytes"] != java.data_file(java.PARAPHRASES).stat().st_size:
                 return None
             return _select(table, words, Path(folder) / "paraphrases.gz")
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # missing, or broken: nothing is lost but time
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        RuntimeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ):  # missing, or broken: nothing is lost but time
         return None
 
 
 def _select(table, present: set[bytes], path: Path) -> Path:
     vocabulary, words, sizes = table["vocabulary"].tolist(), table["words"], table["sizes"]
-    # METEOR's -norm takes tokens apart around what is neither letter nor digit, and changes that: a word with such is let through.
+    # What -norm makes of other characters is not followed: a word with any is let through.
     possible = np.array([word in present or not word.isalnum() for word in vocabulary])
     lengths = sizes.sum(axis=1, dtype=np.int32)
     ends = lengths.cumsum(dtype=np.int32)

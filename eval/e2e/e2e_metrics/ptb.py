@@ -56,8 +56,9 @@ def tokenise(java: java_runtime.Java, text_sets: Iterable[Iterable[str]], folder
     timeout = TIMEOUT + sum(sizes) // TEXTS_A_SECOND
     try:
         with open(questions, "rb") as stdin, open(answers, "wb") as stdout, open(messages, "wb") as stderr:
-            command = java.command(*java_runtime.SHORT_RUN, "-cp", jar, *flags)
-            done = subprocess.run(command, stdin=stdin, stdout=stdout, stderr=stderr, timeout=timeout)
+            command = java.command("-cp", jar, *flags)
+            files = dict(stdin=stdin, stdout=stdout, stderr=stderr)
+            done = subprocess.run(command, env=java_runtime.environment(), timeout=timeout, **files)
     except subprocess.TimeoutExpired:
         said = java_runtime.said(messages.read_bytes())
         raise UserError(

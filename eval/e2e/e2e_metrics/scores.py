@@ -3,19 +3,20 @@
 import functools
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from e2e_metrics import bleu, coco, meteor, nist, paraphrases, ptb
 from e2e_metrics.errors import UserError
 from e2e_metrics.files import temporary_folder
-from e2e_metrics.java import Java, find_java
+from e2e_metrics.java import SHORT_RUN, Java, find_java
 from e2e_metrics.ngrams import References
 from e2e_metrics.tokenise import tokenise
 from e2e_metrics.waiting import spin_until, start
 
 METRICS = ("BLEU", "NIST", "METEOR", "ROUGE_L", "CIDEr")
+SHORT = 5000  # segments: so many are aligned in 15 seconds
 SEGMENT_METRICS = ("BLEU", "sentBLEU", "NIST", "METEOR", "ROUGE_L", "CIDEr")
 
 
@@ -57,21 +58,24 @@ def score(
     """Score every system's outputs, one text for each group of references; all share one METEOR and one tokeniser.
 
     Beside the texts that it is given, it holds about 600 bytes a segment, and two tables that grow with the distinct n-grams of
-    the references; PTB tokens are in temporary files.
+    the references, and for a moment 240 MiB of paraphrases; PTB tokens are in temporary files.
     `nist_definition` is nist.MTEVAL or nist.SEGMENT_MEANS. Raises UserError if the numbers of texts differ, a group is
     empty, no Java runs, or a Java program fails.
     """
     _check(references, systems)
     java = java or find_java()
+    quick = replace(java, flags=SHORT_RUN) if len(systems) * len(references) <= SHORT else java
     every_reference = (reference for group in references for reference in group)
     with temporary_folder() as folder:
-        tokenising = start(ptb.tokenise, java, [every_reference, *systems], folder)
+        tokenising = start(ptb.tokenise, quick, [every_reference, *systems], folder)
         counting = start(_count, references, systems)
         spin_until(tokenising.done, "PTB tokeniser")
         reference_tokens, *output_tokens = tokenising.result()
         groups = ptb.Groups(reference_tokens, [len(group) for group in references])
-        table = paraphrases.possible_in(itertools.chain(reference_tokens, *output_tokens), folder)
-        with meteor.Meteor(java, table) as aligner:
+        selecting = start(paraphrases.possible_in, itertools.chain(reference_tokens, *output_tokens), folder)
+        spin_until(selecting.done, "paraphrases")
+        table = selecting.result()
+        with meteor.Meteor(java if table is None else quick, table=table) as aligner:
             for outputs in output_tokens:
                 aligner.send(outputs, groups)
             captioning = start(_caption_scores, output_tokens, groups)
