@@ -279,6 +279,31 @@ def test_ranks_decode_the_golden_ids_each_input_once(launcher, folder):
     assert found == [{"id": i, "predict": ids} for i, ids in enumerate(golden[:23] + golden[5:8])]
 
 
+LEAVES = """
+import pathlib, sys
+import torch
+from lora_nlg import config, dist, optim
+
+ranks = dist.start("cpu", 0, 1, 0)
+model = torch.nn.Linear(2, 2)
+optim.build_optimizer(model, config.OptimConfig(1e-4, 10))
+dist.mean_over_ranks(torch.ones(1), ranks.world_size)
+dist.stop()
+left = [file.read_text().strip() for file in pathlib.Path("/proc/self/task").glob("*/comm")]
+print([name for name in left if "gloo" in name or "tcpstore" in name])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_no_thread_of_the_group_is_left_behind(tmp_path):
+    """Fails without the early import: a thread that is left may abort the process at its end, and torchrun calls that a failure."""
+    (tmp_path / "leaves.py").write_text(LEAVES)
+    environment = {**os.environ, "PYTHONPATH": str(SRC), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    command = [sys.executable, *LAUNCHERS["torchrun"], str(tmp_path / "leaves.py")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout.split()) in [(0, ["[]", "[]"]), (0, ["[][]"])], done.stdout + done.stderr
+
+
 def test_flags_without_a_launcher(monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"):
         monkeypatch.delenv(name, raising=False)
