@@ -2,7 +2,7 @@
 # Usage: bash scripts/test.sh [arguments of pytest]
 #
 # Sets up with the developers' tools, checks the style, runs all tests, and then the whole pipeline on the small data set
-# in a folder of its own. Takes 9 minutes on 2 CPU cores, plus the set-up on a fresh machine.
+# in a folder of its own. Takes 11 minutes on 2 CPU cores, plus the set-up on a fresh machine.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
