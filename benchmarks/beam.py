@@ -48,6 +48,13 @@ def distinct_prompts(examples) -> list[list[int]]:
     return sorted(map(list, {tuple(e.context) for e in examples}), key=lambda ids: (len(ids), ids))
 
 
+def one_batch(args) -> tuple[list[list[int]], str]:
+    """Return as many prompts as a batch has, short and long ones alike, and what they are from."""
+    examples, data = harness.examples("test", args.smoke)
+    every = distinct_prompts(examples)
+    return every[:: len(every) // args.prompts][: args.prompts], data
+
+
 def rules(shape, **changes):
     """Return the benchmark's search; no beam ends before the last step."""
     from lora_nlg.config import BeamConfig
@@ -132,9 +139,7 @@ def compare(args) -> None:
     import hugging_face
 
     shape = harness.model_config(args)
-    examples, data = harness.examples("test", args.smoke)
-    every = distinct_prompts(examples)
-    prompts = every[:: len(every) // args.prompts][: args.prompts]  # short and long ones alike
+    prompts, data = one_batch(args)
     model = harness.random_model(shape).eval().requires_grad_(False)
     judge = hugging_face.gpt2(shape, model.state_dict()).eval()
     systems = {
@@ -255,9 +260,7 @@ def compare_merged(args) -> None:
     from lora_nlg.lora import Switch, adapter_tensors, add_adapters
 
     shape, adapters = harness.model_config(args), LoraConfig(rank=4, alpha=32)
-    examples, data = harness.examples("test", args.smoke)
-    every = distinct_prompts(examples)
-    prompts = every[:: len(every) // args.prompts][: args.prompts]
+    prompts, data = one_batch(args)
     models = {"base": harness.random_model(shape).eval().requires_grad_(False)}
     models |= {name: copy.deepcopy(models["base"]) for name in ("merged", "apart")}
     switches = {name: Switch(models[name]) for name in ("merged", "apart")}

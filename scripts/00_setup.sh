@@ -107,11 +107,11 @@ give_up_installing() {
   fail "pip could not install $requirements (its message is above); check the network and the free disk space, then run this again"
 }
 
-# Scores are the same without it, and take twice as long.
+# Scores are the same without it, and take longer.
 index_paraphrases() {
   [[ ! -s $paraphrases ]] || return 0
   say "METEOR's paraphrases, indexed once (half a minute)"
-  "$python" eval/e2e/measure_scores.py --index_paraphrases || echo "warning: not indexed; scores will take twice as long" >&2
+  "$python" eval/e2e/measure_scores.py --index_paraphrases || echo "warning: not indexed; scores will take longer" >&2
 }
 
 if is_complete; then

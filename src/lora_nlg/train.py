@@ -23,9 +23,7 @@ from lora_nlg.saves import Saves
 from lora_nlg.signals import requests
 
 SIGNAL_INTERVAL = 10  # micro-batches between two looks at whether another rank's GPU reports a signal
-STATIC_MULTIPLE = (
-    32  # tokens: E2E's batches of 8 come in three shapes, 4 305 times in 96, 935 in 64, 18 in 128 (epoch 1)
-)
+STATIC_MULTIPLE = 32  # tokens: in epoch 1 E2E's batches of 8 come in three shapes, 96 (4 305 times), 64 (935), 128 (18)
 
 
 class Split:

@@ -16,7 +16,7 @@ PTB_JAR = "tokenizer/stanford-corenlp-3.4.1.jar"
 PARAPHRASES = "meteor/data/paraphrase-en.gz"  # METEOR looks for it beside its jar
 # Nothing of the user's locale may reach a score: METEOR, for one, lower-cases as the locale does, and Turkish has a second i.
 LOCALE_FLAGS = ("-Duser.language=en", "-Duser.country=US", "-Dfile.encoding=UTF-8")
-# The quick compiler and collector alone: half the processor's work over seconds, 15 % more time over minutes
+# The quick compiler and collector alone: half the processor's work over seconds, 15 % more time over a quarter of a minute
 SHORT_RUN = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 # What Java takes flags from: a locale in them would come after LOCALE_FLAGS, a second collector end it.
 VARIABLES = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS")
