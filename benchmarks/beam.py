@@ -1,7 +1,6 @@
-"""Time beam search: this project, transformers `generate` and CTranslate2, on the same real inputs; and the recipe's whole test set.
+"""Time beam search: this project, transformers `generate` and CTranslate2, on the same real inputs.
 
     python benchmarks/beam.py
-    python benchmarks/beam.py --recipe
     python benchmarks/beam.py --merged
 
 GPT-2 small's shape with random weights, float32, 16 distinct E2E inputs in one batch, beam 10, length penalty 0.8, no 4-gram twice,
@@ -11,10 +10,6 @@ CTranslate2 runs if it is installed. `floor` is the matrix products and the top-
 
 Before any timing the systems must agree where their rules coincide, without n-gram ban: the same ids, or, at a near tie, an equally
 probable hypothesis by transformers' judgement. Does not measure loading, merging adapters, or texts on which searches end early.
-
---recipe estimates the recipe's way over the whole test set: every one of its lines by itself, prompt padded to 512 and repeated, dense
-ΔW, caches copied at each reorder; prefill and later steps are measured on a few steps of one line and multiplied. Ours decodes the
-distinct inputs in batches sorted by length, of which three are measured and multiplied. Both must find the same ids first.
 
 --merged decodes the same batch with the base alone, with LoRA adapters (r = 4, query and value) merged into it, and with the adapters
 kept apart, and times putting adapters on a loaded base both ways. Before, the logits of merged and apart must agree.
@@ -31,7 +26,6 @@ STEPS = 64
 TIE = 1e-5  # relative difference of total log p at which two hypotheses count as equally good: float32's rounding
 CHECK_STEPS = 12  # of the agreement; the searches are the same at every step
 FLOOR_STEPS = 4
-RECIPE_STEPS = 4
 SWITCHES = 20  # of --merged
 ROUNDING = 1e-3  # of what the adapters change: float32's, through every layer
 
@@ -182,76 +176,6 @@ def compare(args) -> None:
     harness.report(args, results, harness.table(("model", "system", "s", "× ours"), rows))
 
 
-def estimate_recipe(args) -> None:
-    """Time a sample of the recipe's whole test set and of ours."""
-    import torch
-
-    import recipe_way
-    from lora_nlg.config import LoraConfig
-    from lora_nlg.lora import add_adapters, merge_adapters
-
-    shape, lora = harness.model_config(args), LoraConfig(rank=4, alpha=32)
-    examples, data = harness.examples("test", args.smoke)
-    every = distinct_prompts(examples)
-    batches = [every[start : start + args.prompts] for start in range(0, len(every), args.prompts)]
-    sample = [batches[0], batches[len(batches) // 2], batches[-1 if len(batches[-1]) == args.prompts else -2]]
-    line = every[len(every) // 2]
-
-    model = harness.random_model(shape).eval()
-    add_adapters(model, lora)
-    generator = torch.Generator().manual_seed(harness.SEED)
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            if name.endswith("lora_B"):
-                p.normal_(0, 0.02, generator=generator)
-    padded = recipe_way.RecipeGPT2(shape, lora).eval()
-    padded.load_state_dict({name: p.detach() for name, p in model.named_parameters()})
-    merge_adapters(model)
-
-    few = rules(shape, eval_len=RECIPE_STEPS)
-    harness.say("one line in the recipe's way, which also warms up")
-    found, total, _ = recipe_way.padded_search(padded, line, few, args.seq_len)
-    same = [found] == ours(model, [line], few)
-    harness.require(same, f"ids of ours and of the recipe's way after {RECIPE_STEPS} steps")
-
-    judged = recipe_way.log_p(padded, line, found, few)
-    harness.require(
-        abs(total - judged) <= TIE * abs(judged), f"log p with the recipe's cache {total:.5f}, without {judged:.5f}"
-    )
-
-    config, steps = rules(shape, eval_len=args.steps), []
-
-    def of_recipe(_: int) -> None:
-        steps.append(recipe_way.padded_search(padded, line, few, args.seq_len)[-1])
-
-    def of_ours(_: int) -> None:
-        for batch in sample:
-            ours(model, batch, config)
-
-    seconds = harness.interleave(
-        {"recipe": of_recipe, "ours": of_ours}, dict.fromkeys(("recipe", "ours"), args.repeats)
-    )
-    recipe_whole = [len(examples) * (first + (args.steps - 1) * statistics.mean(later)) for first, *later in steps]
-    ours_whole = [len(every) / (len(sample) * args.prompts) * value for value in seconds["ours"]]
-    quotient = harness.ratio(recipe_whole, ours_whole)
-    results = {
-        "benchmark": "beam --recipe",
-        "data": data,
-        "model": vars(shape),
-        "search": vars(config),
-        "lines": len(examples),
-        "distinct": len(every),
-        "recipe_seconds": {**harness.spread(recipe_whole), "how": f"estimated from {RECIPE_STEPS} steps of one line"},
-        "ours_seconds": {**harness.spread(ours_whole), "how": f"extrapolated from 3 of {len(batches)} batches"},
-        "times_slower_than_ours": quotient,
-    }
-    rows = [
-        (args.model_card, f"the recipe, {len(examples):,} lines", results["recipe_seconds"]["median"], quotient),
-        (args.model_card, f"ours, {len(every):,} distinct inputs", results["ours_seconds"]["median"], 1),
-    ]
-    harness.report(args, results, harness.table(("model", "whole test set", "s", "× ours"), rows))
-
-
 def compare_merged(args) -> None:
     """Time one batch with the base, with merged adapters, and with adapters apart."""
     import torch
@@ -315,19 +239,14 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--model_card", default="gpt2.sm")
     p.add_argument("--prompts", type=int, default=16, help="inputs in a batch; default: %(default)s")
     p.add_argument("--steps", type=int, default=STEPS, help="tokens generated; default: %(default)s")
-    p.add_argument("--seq_len", type=int, default=512, help="what the recipe pads to; default: %(default)s")
-    either = p.add_mutually_exclusive_group()
-    either.add_argument("--recipe", action="store_true", help="the recipe's whole test set, estimated, against ours")
-    either.add_argument(
+    p.add_argument(
         "--merged", action="store_true", help="merged adapters against the base alone and against adapters apart"
     )
     args = p.parse_args(argv)
     if args.smoke:
-        args.prompts, args.steps, args.seq_len = 4, 8, 128
+        args.prompts, args.steps = 4, 8
     harness.start(args)
-    if args.recipe:
-        estimate_recipe(args)
-    elif args.merged:
+    if args.merged:
         compare_merged(args)
     else:
         compare(args)

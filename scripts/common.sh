@@ -41,6 +41,7 @@ take_preset() {
       *) rest+=("$1") && shift ;;
     esac
   done
+  [[ ${rest[0]--} == -* ]] || fail "unknown argument ${rest[0]}; a preset is given as --preset NAME"
   [[ $preset =~ ^[A-Za-z0-9_.-]+$ && -f scripts/presets/$preset.sh ]] ||
     fail "unknown preset $preset; expected one of: $(basename -s .sh scripts/presets/*.sh | tr '\n' ' ')"
   PRETRAIN=() COMPARE_WITH_BASE="" CURVE="" # what a preset may leave out

@@ -26,6 +26,11 @@ def parser() -> argparse.ArgumentParser:
         "adapters beam_prediction.1.jsonl, beam_prediction.2.jsonl … in their order",
     )
     p.add_argument(
+        "--compile",
+        action="store_true",
+        help="on a GPU: steps of equal shapes, recorded as CUDA graphs; no effect on the result",
+    )
+    p.add_argument(
         "--resume", action="store_true", help="go on with what an interrupted run with the same settings has decoded"
     )
 
@@ -76,6 +81,8 @@ def main(argv: list[str] | None = None) -> int:
     n_cut = sum(len(line.context) > longest for line in lines)
 
     ranks = dist.start(args.device, args.rank, args.world_size, args.local_rank)
+    if args.compile and ranks.device.type != "cuda":
+        raise cli.UserError(f"--compile records what a GPU does, and this is the {ranks.device.type}; leave it out")
     several = [checkpoints.read(path) for path in args.lora_checkpoint or ()]
     generator = torch.Generator().manual_seed(args.random_seed)
     model = checkpoints.base_model(
@@ -89,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
         checkpoints.load_adapters(model, adapters, weights)
         switch.take_off()
     decisive = dict(model=model_config, weights=weights, search=rules, precision=precision)
-    model.to(ranks.device)
+    model.to(ranks.device).requires_grad_(False)
 
     if ranks.is_main:
         print(f"{len(lines):,} lines, {len(set(map(tuple, contexts))):,} distinct inputs, ", end="")
@@ -118,7 +125,9 @@ def main(argv: list[str] | None = None) -> int:
                 partial = decode.Partial(output.with_suffix(".partial.jsonl"), settings, args.resume)
                 if partial.decoded:
                     print(f"going on after {len(partial.decoded):,} inputs")
-            predictions = decode.decode(model, contexts, rules, args.batch_size, ranks, precision, partial)
+            predictions = decode.decode(
+                model, contexts, rules, args.batch_size, ranks, precision, partial, args.compile
+            )
         if ranks.is_main:
             with files.atomic_writer(output) as file:
                 for number, decoded in enumerate(predictions):
@@ -138,7 +147,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"with {several[number].path}", flush=True)
         # The base of several must stay as it is: the next are merged into it.
         if precision in dist.AUTOCAST and len(outputs) == 1:
-            gpt2.store_frozen_in(model.requires_grad_(False), dist.AUTOCAST[precision])
+            gpt2.store_frozen_in(model, dist.AUTOCAST[precision])
         decode_to(output)
     dist.stop()
     return 0

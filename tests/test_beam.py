@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 import gpt2_beam
 import toy
-from lora_nlg import cli
+from lora_nlg import beam, cli
 from lora_nlg.beam import (
     IMPOSSIBLE,
     Beams,
@@ -19,7 +19,7 @@ from lora_nlg.beam import (
     ban_repeated_ngrams,
     beam_search,
     best_candidates,
-    is_decided,
+    can_win,
     next_logits,
     penalise_repetition,
     start_beams,
@@ -28,8 +28,8 @@ from lora_nlg.config import BeamConfig
 from lora_nlg.lora import merge_adapters
 
 GOLDEN = {case["name"]: case for case in toy.golden("beam.json")}
-SEARCH_FLAGS = ("beam", "eval_len", "min_length", "length_penalty", "no_repeat_ngram_size", "repetition_penalty")
 END = 5  # the end token of the 6-token vocabulary
+FIRST = torch.tensor([0])  # the rows of one sentence with one beam
 
 
 def rules(**changes) -> BeamConfig:
@@ -44,15 +44,15 @@ def beams(tokens: list[list[list[int]]], scores: list[list[float]], eval_len: in
 
 
 def test_repetition_penalty_divides_above_zero_and_multiplies_below():
-    logits = torch.tensor([[[2.0, -2.0, 3.0, 0.0]]])
-    out = penalise_repetition(logits, torch.tensor([[[0, 1, 0]]]), 2.0)  # token 0 twice: penalised once
-    assert out.tolist() == [[[1.0, -4.0, 3.0, 0.0]]]
+    logits = torch.tensor([[2.0, -2.0, 3.0, 0.0]])
+    out = penalise_repetition(logits, torch.tensor([[0, 1, 0]]), 2.0)  # token 0 twice: penalised once
+    assert out.tolist() == [[1.0, -4.0, 3.0, 0.0]]
 
 
 def test_no_end_before_min_length():
-    logits = torch.zeros(1, 1, 6)
-    assert ban_early_end(logits, 1, rules(min_length=2))[0, 0].tolist() == [0, 0, 0, 0, 0, IMPOSSIBLE]
-    assert ban_early_end(logits, 2, rules(min_length=2))[0, 0].tolist() == [0] * 6
+    logits = torch.zeros(1, 6)
+    assert ban_early_end(logits, 1, rules(min_length=2)).tolist() == [[0, 0, 0, 0, 0, IMPOSSIBLE]]
+    assert ban_early_end(logits, 2, rules(min_length=2)).tolist() == [[0] * 6]
 
 
 @pytest.mark.parametrize(
@@ -69,49 +69,48 @@ def test_no_end_before_min_length():
     ],
 )
 def test_ngram_ban(generated, n, banned):
-    out = ban_repeated_ngrams(torch.zeros(1, 1, 6), torch.tensor([[generated]]), n)[0, 0]
+    out = ban_repeated_ngrams(torch.zeros(1, 6), torch.tensor([generated]), n)[0]
     assert {token for token, logit in enumerate(out.tolist()) if logit == IMPOSSIBLE} == banned
 
 
 def test_ngram_ban_looks_at_each_beam_alone():
-    generated = torch.tensor([[[0, 1, 0], [1, 1, 2]], [[2, 2, 2], [3, 4, 3]]])
-    out = ban_repeated_ngrams(torch.zeros(2, 2, 6), generated, 2)
-    banned = [[set((row == IMPOSSIBLE).nonzero().flatten().tolist()) for row in sentence] for sentence in out]
-    assert banned == [[{1}, set()], [{2}, {4}]]
+    generated = torch.tensor([[0, 1, 0], [1, 1, 2], [2, 2, 2], [3, 4, 3]])
+    out = ban_repeated_ngrams(torch.zeros(4, 6), generated, 2)
+    assert [set((row == IMPOSSIBLE).nonzero().flatten().tolist()) for row in out] == [{1}, set(), {2}, {4}]
 
 
 def test_rules_apply_before_the_softmax():
     """What is banned gives its probability to the rest: after banning token 1, tokens 0 and 2 share all of it."""
-    logits = torch.log(torch.tensor([[[0.2, 0.6, 0.2]]]))
-    state = beams([[[0, 1, 0]]], [[0.0]])
-    scores, _, tokens = best_candidates(next_logits(logits, state, rules(no_repeat_ngram_size=2)), state.scores, 2)
+    logits = torch.log(torch.tensor([[0.2, 0.6, 0.2]]))
+    allowed = next_logits(logits, torch.tensor([[0, 1, 0]]), rules(no_repeat_ngram_size=2))
+    scores, _, tokens = best_candidates(allowed, FIRST, torch.zeros(1, 1), 2)
     assert scores.exp().tolist()[0] == pytest.approx([0.5, 0.5])
     assert set(tokens[0].tolist()) == {0, 2}
 
 
 def test_candidates_from_a_table():
     """Two beams at log .5 and log .3; the best three of six continuations are .5·.6, .3·.9, .5·.3."""
-    logits = torch.log(torch.tensor([[[0.6, 0.3, 0.1], [0.05, 0.05, 0.9]]]))
-    scores, parents, tokens = best_candidates(logits, torch.log(torch.tensor([[0.5, 0.3]])), 3)
+    logits = torch.log(torch.tensor([[0.6, 0.3, 0.1], [0.05, 0.05, 0.9]]))
+    scores, parents, tokens = best_candidates(logits, torch.arange(2), torch.log(torch.tensor([[0.5, 0.3]])), 3)
     assert scores.exp().tolist()[0] == pytest.approx([0.30, 0.27, 0.15])
     assert parents.tolist() == [[0, 1, 0]]
     assert tokens.tolist() == [[0, 2, 1]]
 
 
 def test_fewer_candidates_than_beams():
-    scores, parents, _ = best_candidates(torch.zeros(1, 1, 3), torch.zeros(1, 1), 5)
+    scores, parents, _ = best_candidates(torch.zeros(1, 3), FIRST, torch.zeros(1, 1), 5)
     assert (scores > IMPOSSIBLE).sum() == 3
     assert parents.max() == 0
 
 
 def test_a_beam_with_every_token_banned_is_impossible_not_nan():
-    scores, *_ = best_candidates(torch.full((1, 1, 4), IMPOSSIBLE), torch.zeros(1, 1), 2)
+    scores, *_ = best_candidates(torch.full((1, 4), IMPOSSIBLE), FIRST, torch.zeros(1, 1), 2)
     assert scores.tolist() == [[IMPOSSIBLE, IMPOSSIBLE]]
 
 
 def test_an_ended_beam_is_kept_as_best_and_goes_no_further():
-    logits = torch.log(torch.tensor([[[0.1, 0.2, 0.1, 0.05, 0.05, 0.5]]]))
-    state, parents = advance(logits, start_beams(1, rules(), logits), rules(length_penalty=0.8))
+    logits = torch.log(torch.tensor([[0.1, 0.2, 0.1, 0.05, 0.05, 0.5]]))
+    state, parents = advance(logits, FIRST, start_beams(1, rules(), logits), rules(length_penalty=0.8))
     assert state.tokens.tolist() == [[[END], [1]]]
     assert parents.tolist() == [[0, 0]]
     assert state.scores[0, 0] == IMPOSSIBLE
@@ -122,22 +121,22 @@ def test_an_ended_beam_is_kept_as_best_and_goes_no_further():
 
 def test_a_later_end_replaces_the_best_only_if_strictly_better():
     state = beams([[[0], [1]]], [[math.log(0.5), math.log(0.2)]])
-    logits = torch.full((1, 2, 6), IMPOSSIBLE)
-    logits[0, 0, [END, 2]] = 0.0  # 0.5 · 0.5, over length 2
-    logits[0, 1, 3] = 0.0
-    first, _ = advance(logits, state, rules())
+    logits, rows = torch.full((2, 6), IMPOSSIBLE), torch.arange(2)
+    logits[0, [END, 2]] = 0.0  # 0.5 · 0.5, over length 2
+    logits[1, 3] = 0.0
+    first, _ = advance(logits, rows, state, rules())
     assert first.best_tokens.tolist() == [[0, END, 0, 0]]
     state.best_scores = first.best_scores.clone()  # exactly as good
-    tied, _ = advance(logits, state, rules())
+    tied, _ = advance(logits, rows, state, rules())
     assert tied.best_tokens.tolist() == [[0, 0, 0, 0]]
     state.best_scores -= 1e-3
-    better, _ = advance(logits, state, rules())
+    better, _ = advance(logits, rows, state, rules())
     assert better.best_tokens.tolist() == [[0, END, 0, 0]]
 
 
 def test_after_the_last_step_unfinished_beams_count():
     state = beams([[[0, 1, 2]]], [[-1.0]])
-    after, _ = advance(torch.log(torch.tensor([[[0.7, 0.1, 0.05, 0.05, 0.05, 0.05]]])), state, rules())
+    after, _ = advance(torch.log(torch.tensor([[0.7, 0.1, 0.05, 0.05, 0.05, 0.05]])), FIRST, state, rules())
     assert after.best_tokens.tolist() == [[0, 1, 2, 0]]
     assert after.best_scores.item() == pytest.approx((-1 + math.log(0.7)) / 4)
 
@@ -157,29 +156,50 @@ def brute_force(table: torch.Tensor, config: BeamConfig) -> list[int]:
     return best + [0] * (config.eval_len - len(best))
 
 
+def table_search(table: torch.Tensor, config: BeamConfig, drop: bool = True) -> tuple[list[int], int]:
+    """Return the best hypothesis and the number of rows searched on, for log p (V, V) of the last token; row 0 also starts."""
+    state, rows, n_rows = start_beams(1, config, table), FIRST, 0
+    logits = table[:1]
+    for _ in range(config.eval_len):
+        n_rows += len(rows)
+        state, _ = advance(logits, rows, state, config)
+        alive = can_win(state, state.best_scores, config)
+        if not alive.any():
+            break
+        rows = alive[0].nonzero()[:, 0] if drop else torch.arange(config.beam)
+        logits = table[state.tokens[0, rows, -1]]
+    return state.best_tokens[0].tolist(), n_rows
+
+
+def random_table(seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.log_softmax(2 * torch.randn(6, 6, generator=generator, dtype=torch.float64), -1)
+
+
 @pytest.mark.parametrize("length_penalty", [0.0, 0.8, 2.0, -1.0])
 @pytest.mark.parametrize("seed", range(5))
 def test_a_beam_wide_enough_for_everything_finds_the_best_of_all(seed, length_penalty):
     """With K ≥ V^(eval_len - 1) nothing is pruned, so the search must agree with trying every sequence; stopping early, too.
 
-    Fails if the early stop's bound is wrong (say, s / G ** p at the current length), or the running score counts twice.
+    Fails if the bound of a live beam is wrong (say, s / G ** p at the current length), or the running score counts twice.
     """
-    table = torch.log_softmax(
-        2 * torch.randn(6, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), -1
-    )
     config = rules(beam=6**3, length_penalty=length_penalty)
-    state = start_beams(1, config, table)
-    logits = table[0][None, None]
-    for _ in range(config.eval_len):
-        state, _ = advance(logits, state, config)
-        if is_decided(state, config).all():
-            break
-        logits = table[state.tokens[..., -1]]
-    assert state.best_tokens[0].tolist() == brute_force(table, config)
+    assert table_search(random_table(seed), config)[0] == brute_force(random_table(seed), config)
 
 
-def search_config(flags: dict) -> BeamConfig:
-    return BeamConfig(*(flags[name] for name in SEARCH_FLAGS), eos_token_ids=tuple(flags["eos_token_id"]))
+@pytest.mark.parametrize("length_penalty", [0.0, 0.8, 2.0, -1.0])
+def test_dropping_beams_that_cannot_win_changes_nothing(length_penalty):
+    """In a narrow beam what a dropped beam made room for must not win. Fails if the bound is that of the current length."""
+    saved = 0
+    for seed in range(100):
+        for width in (1, 2, 3, 5):
+            config = rules(beam=width, eval_len=8, length_penalty=length_penalty, no_repeat_ngram_size=2)
+            table = random_table(seed)
+            dropped, n_rows = table_search(table, config)
+            whole, n_all = table_search(table, config, drop=False)
+            assert dropped == whole
+            saved += n_all - n_rows
+    assert saved > 0
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8, 64])
@@ -194,19 +214,47 @@ def test_golden_ids(name, batch_size):
     assert len({len(p) for p in prompts}) > 1  # ragged
     found = []
     for start in range(0, len(prompts), batch_size):
-        found += beam_search(model, prompts[start : start + batch_size], search_config(flags))
+        found += beam_search(model, prompts[start : start + batch_size], toy.beam_config(flags))
     assert found == GOLDEN[name]["predict"]
 
 
 def test_stopping_early_changes_nothing(monkeypatch):
-    model = toy.model(4)
-    config = search_config(GOLDEN["recipe"]["flags"])
+    model, rows = toy.model(4), []
+    config = toy.beam_config(GOLDEN["recipe"]["flags"])
     prompts = [line.context for line in toy.examples(40)]
-    early = beam_search(model, prompts, config)
+    forward = model.forward
     monkeypatch.setattr(
-        "lora_nlg.beam.is_decided", lambda state, config: torch.zeros(len(state.scores), dtype=torch.bool)
+        model, "forward", lambda ids, *args, **named: rows.append(len(ids)) or forward(ids, *args, **named)
     )
+    early = beam_search(model, prompts, config)
+    n_early = sum(rows)
+    monkeypatch.setattr(beam, "can_win", lambda state, bar, config: torch.ones_like(state.scores, dtype=torch.bool))
+    rows.clear()
     assert beam_search(model, prompts, config) == early
+    assert sum(rows) == 40 + 19 * 40 * 10 > n_early  # every beam of every sentence in every step but the first
+
+
+@pytest.mark.parametrize("static_steps", [1, 3, 16])
+@pytest.mark.parametrize("name", GOLDEN)
+def test_static_shapes_change_nothing(name, static_steps, monkeypatch):
+    """Fails when a step with static shapes attends to slots that no step has filled, or fills another step's."""
+    monkeypatch.setattr(beam, "STATIC_STEPS", static_steps)
+    model = toy.model(4)
+    merge_adapters(model)
+    flags, n_slots = GOLDEN[name]["flags"], []
+    prompts = [line.context[-(flags["seq_len"] - flags["eval_len"]) :] for line in toy.examples(200)]
+    prompts = prompts[slice(*GOLDEN[name]["examples"])]
+    attention = beam.F.scaled_dot_product_attention
+
+    def attend(q, k, v, **named):
+        n_slots.append(k.shape[2])
+        return attention(q, k, v, **named)
+
+    monkeypatch.setattr(beam.F, "scaled_dot_product_attention", attend)
+    assert beam_search(model, prompts, toy.beam_config(flags), static=True) == GOLDEN[name]["predict"]
+    longest, block = max(map(len, prompts)), static_steps * flags["beam"]
+    whole = longest + (flags["eval_len"] - 1) * flags["beam"]
+    assert set(n_slots[model.config.n_layer :]) <= {whole, *range(longest + block, whole, block)}
 
 
 @pytest.fixture
@@ -262,6 +310,7 @@ def test_a_long_context_keeps_its_last_ids(files, capsys):
         ("--data nothing.jsonl", "cannot read nothing.jsonl"),
         ("--random_seed 3", "--random_seed would have no effect"),
         ("--length_penalty 1000", "--length_penalty must be from -10 to 10"),
+        ("--compile", "--compile records what a GPU does"),
     ],
 )
 def test_mistakes_get_one_sentence(files, flags, words, monkeypatch, capsys):

@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from lora_nlg.config import ModelConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
-SCRIPTS = ("train_step.py", "beam.py", "score.py", "scaling.py", "soak.py")
+SCRIPTS = ("train_step.py", "beam.py", "whole_set.py", "score.py", "scaling.py", "soak.py")
 
 
 def load(name: str):
@@ -74,10 +75,26 @@ def test_beam_compares_merged_adapters_with_the_base():
     }
 
 
-def test_beam_estimates_the_recipe():
-    result = smoke("beam.py", "--recipe")
+def test_whole_set_estimates_the_recipe():
+    result = smoke("whole_set.py")
     assert (result["lines"], result["distinct"]) == (288, 72)
     assert result["recipe_seconds"]["median"] > result["ours_seconds"]["median"]
+    assert result["ours_tokens"] == 8
+
+
+def test_an_enlarged_model_computes_the_same(monkeypatch):
+    """Fails when heads are cut through, a sum over n equal inputs is not divided by n, or a further block adds something."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    whole_set, harness = load("whole_set"), load("harness")
+    small = harness.random_model(ModelConfig(n_embd=16, n_layer=2, n_head=2, n_positions=32, vocab_size=50))
+    with torch.no_grad():
+        for p in small.parameters():
+            p += 0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel()))
+    ids = torch.arange(30).view(2, 15)
+    for shape in (small.config, ModelConfig(n_embd=48, n_layer=3, n_head=6, n_positions=64, vocab_size=50)):
+        large = whole_set.enlarged(small, shape)
+        assert large.config == shape
+        assert torch.allclose(large.logits(large(ids)), small.logits(small(ids)), atol=1e-5)
 
 
 def test_score_runs():

@@ -43,10 +43,10 @@ def whole(flags, tmp_path, capsys):
 def cut_after(monkeypatch, batches: int) -> None:
     real, count = decode.beam_search, iter(range(100))
 
-    def beam_search(*args):
+    def beam_search(*args, **named):
         if next(count) == batches:
             raise KeyboardInterrupt
-        return real(*args)
+        return real(*args, **named)
 
     monkeypatch.setattr(decode, "beam_search", beam_search)
 

@@ -16,7 +16,7 @@ import gpt2_encode
 import gpt2_generate
 import toy
 from lora_nlg import cli
-from lora_nlg.beam import IMPOSSIBLE, Endings, advance, beam_search, start_beams
+from lora_nlg.beam import IMPOSSIBLE, Endings, advance, beam_search, can_win, start_beams
 from lora_nlg.config import CARDS, BeamConfig
 from lora_nlg.generate import Answer
 from lora_nlg.lora import merge_adapters
@@ -54,15 +54,16 @@ def test_endings_of_a_beam_wide_enough_for_everything_are_the_best_of_all(n, len
     logits[:, 3] += 4  # an early end is likely, so the best is decided long before the n-th
     table = torch.log_softmax(logits, -1)
     config = BeamConfig(4**3, 4, length_penalty=length_penalty, no_repeat_ngram_size=0, eos_token_ids=(3,))
-    state, logits = start_beams(1, config, table), table[0][None, None]
+    state, rows, logits = start_beams(1, config, table), torch.tensor([0]), table[:1]
     endings, sentence = Endings(n), torch.tensor([0])
     endings.start(state)
     for _ in range(config.eval_len):
-        state, _ = advance(logits, state, config)
+        state, _ = advance(logits, rows, state, config)
         endings.add(state, sentence)
-        if endings.are_decided(state, sentence, config).all():
+        rows = can_win(state, endings.scores[:, -1], config)[0].nonzero()[:, 0]
+        if len(rows) == 0:
             break
-        logits = table[state.tokens[..., -1]]
+        logits = table[state.tokens[0, rows, -1]]
     expected = every_ending(table, config)
     assert endings.scores[0].tolist() == pytest.approx([score for score, _ in expected[:n]])
     score_of = {(*ids, *[0] * (4 - len(ids))): score for score, ids in expected}
@@ -73,11 +74,11 @@ def test_endings_of_a_beam_wide_enough_for_everything_are_the_best_of_all(n, len
 
 
 def test_fewer_endings_than_asked_for_are_impossible():
-    table = torch.zeros(1, 1, 3)
+    table, row = torch.zeros(1, 3), torch.tensor([0])
     config = BeamConfig(beam=2, eval_len=1, no_repeat_ngram_size=0, eos_token_ids=(2,))
     endings = Endings(4)
     endings.start(start_beams(1, config, table))
-    endings.add(advance(table, start_beams(1, config, table), config)[0], torch.tensor([0]))
+    endings.add(advance(table, row, start_beams(1, config, table), config)[0], row)
     assert [score > IMPOSSIBLE for score in endings.scores[0].tolist()] == [True, True, False, False]
 
 

@@ -151,6 +151,21 @@ def test_an_unknown_argument_is_an_error(checkout, arguments):
     assert f"unknown argument {arguments[-1]}" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("mini_short",), "unknown argument mini_short; a preset is given as --preset NAME"),
+        (("--preset", "no"), "unknown preset no; expected one of: "),
+        (("--work_dir",), "--work_dir needs a value"),
+    ],
+)
+@pytest.mark.parametrize("script", ["run_all.sh", "03_train.sh", "07_compare.sh"])
+def test_a_wrong_preset_is_an_error_before_anything_is_done(script, arguments, says):
+    done = subprocess.run(["bash", str(ROOT / "scripts" / script), *arguments], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"{script}: error: {says}") and done.stderr.count("\n") == 1
+
+
 def test_help_prints_the_header_only(checkout):
     done = checkout.setup("--help")
     assert done.returncode == 0

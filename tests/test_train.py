@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 import gpt2_ft
 import toy
 from lora_nlg import cli, train
-from lora_nlg.config import OptimConfig, TrainConfig
+from lora_nlg.config import TrainConfig
 from lora_nlg.dist import Ranks
 from lora_nlg.log import Log
 from lora_nlg.saves import Saves
@@ -26,19 +26,6 @@ def close(a: float, b: float) -> bool:
     return math.isclose(a, b, rel_tol=GOLDEN_RTOL)
 
 
-def configs(flags: dict) -> tuple[TrainConfig, OptimConfig]:
-    training = TrainConfig(
-        flags["train_batch_size"], flags["valid_batch_size"], flags["seq_len"], flags["obj"], flags["label_smooth"],
-        flags["random_seed"], "fp64", log_interval=1, eval_interval=1000, save_interval=1000,
-    )  # fmt: skip
-    optim = OptimConfig(
-        flags["lr"], flags["max_step"], flags["weight_decay"], flags["correct_bias"], False, flags["adam_beta1"],
-        flags["adam_beta2"], flags["adam_epsilon"], flags["scheduler"], flags["warmup_step"],
-        grad_acc=flags["grad_acc"], clip=flags["clip"],
-    )  # fmt: skip
-    return training, optim
-
-
 def read_log(work_dir) -> tuple[list[dict], list[dict]]:
     lines = [json.loads(line) for line in (work_dir / "log.jsonl").read_text().splitlines()]
     return [line for line in lines if "loss" in line], [line["eval"] for line in lines if "eval" in line]
@@ -49,7 +36,7 @@ def test_golden_run(name, tmp_path, capsys):
     """Every loss, rate, validation loss and final tensor. Fails with torch's AdamW, β's swapped, a schedule that moves once an
     update, masks shifted by one, validation on the jlm mask, or fillers drawn from another generator."""
     golden = RUNS[name]
-    training, optim = configs(golden["flags"])
+    training, optim = toy.training_config(golden["flags"])
     model = toy.model(golden["flags"]["lora_dim"], golden["flags"]["lora_B_starts_at_zero"])
     train_split = train.Split(toy.examples(golden["n_train"]), training, ONE_CPU)
     valid = train.Split(toy.examples(golden["n_valid"]), training, ONE_CPU, validation=True)
@@ -70,7 +57,7 @@ def test_golden_run(name, tmp_path, capsys):
 def test_golden_item_order():
     """Fails with fillers of another seed, or drawn once in place of every time, and with epochs counted from 0."""
     golden = RUNS["recipe"]
-    training, _ = configs(golden["flags"])
+    training, _ = toy.training_config(golden["flags"])
     split = train.Split(toy.examples(golden["n_train"]), training, ONE_CPU)
     epochs = [items for epoch in (1, 2, 3) for items in split.order.epoch(epoch)]
     assert epochs[: golden["flags"]["max_step"]] == golden["item_ids_per_micro_batch"]

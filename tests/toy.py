@@ -6,13 +6,14 @@ from pathlib import Path
 import torch
 
 from golden import formula
-from lora_nlg.config import LoraConfig, ModelConfig
+from lora_nlg.config import BeamConfig, LoraConfig, ModelConfig, OptimConfig, TrainConfig
 from lora_nlg.examples import Example
 from lora_nlg.gpt2 import GPT2, empty_model
 from lora_nlg.lora import add_adapters
 
 GOLDEN = Path(__file__).parent / "golden"
 CONFIG = ModelConfig(**formula.TOY)
+SEARCH_FLAGS = ("beam", "eval_len", "min_length", "length_penalty", "no_repeat_ngram_size", "repetition_penalty")
 
 
 def golden(name: str):
@@ -42,3 +43,22 @@ def model(rank: int = 0, b_is_zero: bool = False, alpha: float = 32) -> GPT2:
 def examples(n: int) -> list[Example]:
     """Return the first `n` examples of the formula."""
     return [Example(**example) for example in formula.examples(n)]
+
+
+def training_config(flags: dict) -> tuple[TrainConfig, OptimConfig]:
+    """Return the settings of a golden run, in float64, that logs every step."""
+    training = TrainConfig(
+        flags["train_batch_size"], flags["valid_batch_size"], flags["seq_len"], flags["obj"], flags["label_smooth"],
+        flags["random_seed"], "fp64", log_interval=1, eval_interval=1000, save_interval=1000,
+    )  # fmt: skip
+    optim = OptimConfig(
+        flags["lr"], flags["max_step"], flags["weight_decay"], flags["correct_bias"], False, flags["adam_beta1"],
+        flags["adam_beta2"], flags["adam_epsilon"], flags["scheduler"], flags["warmup_step"],
+        grad_acc=flags["grad_acc"], clip=flags["clip"],
+    )  # fmt: skip
+    return training, optim
+
+
+def beam_config(flags: dict) -> BeamConfig:
+    """Return the rules of a golden search."""
+    return BeamConfig(*(flags[name] for name in SEARCH_FLAGS), eos_token_ids=tuple(flags["eos_token_id"]))

@@ -1,11 +1,12 @@
 """Beam search by the recipe's rules (`next_logits`, `advance`), many sentences at a time, each as if it were alone.
 
-Alphabet: B sentences, K beams, V vocabulary, G tokens generated so far, T prompt length, H heads, D head width, C width.
+Alphabet: B sentences, K beams, V vocabulary, G tokens generated so far, T prompt length, H heads, D head width, C width;
+N rows, the beams that are searched on, in the order of `rows` (N,) int64, which counts through all B · K.
 Scores are natural-log probabilities in the model's dtype, float32 at least; "impossible" is -inf.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from lora_nlg.gpt2 import GPT2, at_least_float32, causal_attention, join_heads, 
 
 IMPOSSIBLE = float("-inf")
 SHRINK_AT = 0.75  # the batch is made smaller once this share of its sentences, or less, is still searching
+STATIC_STEPS = 16  # in a row with equal shapes: few recordings, and little attention to slots that nothing is in yet
 
 
 @dataclass
@@ -44,7 +46,7 @@ def start_beams(n_sentences: int, config: BeamConfig, like: Tensor) -> Beams:
 
 
 def penalise_repetition(logits: Tensor, generated: Tensor, penalty: float) -> Tensor:
-    """Make every token of `generated` (B, K, G) less likely in `logits` (B, K, V): × penalty below 0, ÷ penalty above."""
+    """Make every token of `generated` (N, G) less likely in `logits` (N, V): × penalty below 0, ÷ penalty above."""
     if penalty == 1 or generated.shape[-1] == 0:
         return logits
     seen = logits.gather(-1, generated)
@@ -59,50 +61,52 @@ def ban_early_end(logits: Tensor, n_generated: int, config: BeamConfig) -> Tenso
 
 
 def ban_repeated_ngrams(logits: Tensor, generated: Tensor, n: int) -> Tensor:
-    """Make impossible in `logits` (B, K, V) what would complete an n-gram that `generated` (B, K, G) already has."""
+    """Make impossible in `logits` (N, V) what would complete an n-gram that `generated` (N, G) already has."""
     if n == 0 or generated.shape[-1] < n:
         return logits
-    ngrams = generated.unfold(-1, n, 1)  # (B, K, G - n + 1, n)
-    prefix = generated[..., generated.shape[-1] - n + 1 :]  # (B, K, n - 1), the n-gram being completed
-    repeats = (ngrams[..., :-1] == prefix.unsqueeze(-2)).all(-1)  # (B, K, G - n + 1)
-    sentence, beam, place = repeats.nonzero(as_tuple=True)
+    ngrams = generated.unfold(-1, n, 1)  # (N, G - n + 1, n)
+    prefix = generated[:, generated.shape[-1] - n + 1 :]  # (N, n - 1), the n-gram being completed
+    repeats = (ngrams[..., :-1] == prefix.unsqueeze(-2)).all(-1)  # (N, G - n + 1)
+    row, place = repeats.nonzero(as_tuple=True)
     if len(place) == 0:
         return logits
     banned = logits.clone()
-    banned[sentence, beam, ngrams[sentence, beam, place, -1]] = IMPOSSIBLE
+    banned[row, ngrams[row, place, -1]] = IMPOSSIBLE
     return banned
 
 
-def next_logits(logits: Tensor, beams: Beams, config: BeamConfig) -> Tensor:
-    """Apply the recipe's rules, in its order, to `logits` (B, K, V), before they become probabilities."""
-    logits = penalise_repetition(logits, beams.tokens, config.repetition_penalty)
-    logits = ban_early_end(logits, beams.tokens.shape[-1], config)
-    return ban_repeated_ngrams(logits, beams.tokens, config.no_repeat_ngram_size)
+def next_logits(logits: Tensor, generated: Tensor, config: BeamConfig) -> Tensor:
+    """Apply the recipe's rules, in its order, to `logits` (N, V), before they become probabilities."""
+    logits = penalise_repetition(logits, generated, config.repetition_penalty)
+    logits = ban_early_end(logits, generated.shape[-1], config)
+    return ban_repeated_ngrams(logits, generated, config.no_repeat_ngram_size)
 
 
-def best_candidates(logits: Tensor, scores: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the best `k` of all continuations as (scores, parent beams, tokens), each (B, k), best first.
+def best_candidates(logits: Tensor, rows: Tensor, scores: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the best `k` continuations of `rows` (N,) as (scores, parent beams, tokens), each (B, k), best first.
 
-    `logits` (B, K, V), `scores` (B, K). log p = logit - logsumexp is needed only for each beam's own k best tokens.
+    `logits` (N, V), `scores` (B, K). log p = logit - logsumexp is needed only for each beam's own k best tokens.
     """
-    V = logits.shape[-1]
-    top, tokens = logits.topk(min(k, V), dim=-1)  # (B, K, min(k, V))
-    totals = scores.unsqueeze(-1) + (top - logits.logsumexp(-1, keepdim=True))
-    # A beam without any possible token has -inf - -inf; a tiny vocabulary has fewer than k candidates.
-    totals = totals.nan_to_num(nan=IMPOSSIBLE, neginf=IMPOSSIBLE).flatten(1)
-    totals = F.pad(totals, (0, max(0, k - totals.shape[1])), value=IMPOSSIBLE)
-    scores, places = totals.topk(k, dim=-1)  # (B, k)
-    places = places.clamp(max=logits.shape[1] * top.shape[-1] - 1)
-    return scores, places // top.shape[-1], tokens.flatten(1).gather(1, places)
+    B, K = scores.shape
+    top, tokens = logits.topk(min(k, logits.shape[-1]), dim=-1)  # (N, min(k, V))
+    own = scores.flatten()[rows].unsqueeze(-1) + (top - logits.logsumexp(-1, keepdim=True))
+    own = own.nan_to_num(nan=IMPOSSIBLE, neginf=IMPOSSIBLE)  # a row without any possible token has -inf - -inf
+    totals = own.new_full((B * K, k), IMPOSSIBLE)  # a tiny vocabulary fills only some of the k
+    totals[rows, : own.shape[-1]] = own
+    of_beams = tokens.new_zeros(B * K, k)
+    of_beams[rows, : own.shape[-1]] = tokens
+    best, places = totals.view(B, K * k).topk(k, dim=-1)  # (B, k)
+    return best, places // k, of_beams.view(B, K * k).gather(1, places)
 
 
-def advance(logits: Tensor, beams: Beams, config: BeamConfig) -> tuple[Beams, Tensor]:
-    """Take one step: return the new state and each new beam's parent (B, K).
+def advance(logits: Tensor, rows: Tensor, beams: Beams, config: BeamConfig) -> tuple[Beams, Tensor]:
+    """Take one step with the `logits` (N, V) of `rows` (N,): return the new state and each new beam's parent (B, K).
 
     A kept beam whose last token is an end token has ended: it becomes the sentence's best if strictly better, and its
     running score -inf. After the last step, beams that have not ended count as well.
     """
-    scores, parents, tokens = best_candidates(next_logits(logits, beams, config), beams.scores, config.beam)
+    logits = next_logits(logits, beams.tokens.flatten(0, 1)[rows], config)
+    scores, parents, tokens = best_candidates(logits, rows, beams.scores, config.beam)
     G = beams.tokens.shape[-1]
     history = beams.tokens.gather(1, parents.unsqueeze(-1).expand(-1, -1, G))
     history = torch.cat([history, tokens.unsqueeze(-1)], dim=-1)  # (B, K, G + 1)
@@ -123,15 +127,16 @@ def advance(logits: Tensor, beams: Beams, config: BeamConfig) -> tuple[Beams, Te
     ), parents
 
 
-def is_decided(beams: Beams, config: BeamConfig) -> Tensor:
-    """Return (B,) bool: no live beam can still become strictly better than the best ended hypothesis.
+def can_win(beams: Beams, bar: Tensor, config: BeamConfig) -> Tensor:
+    """Return (B, K) bool: the beam can still become strictly better than `bar` (B,), a score / length ** length_penalty.
 
     A running score s ≤ 0 only falls, so whatever the beam becomes, at length L, scores at most s / L ** p. For p ≥ 0 that
-    bound is highest at L = eval_len, for p < 0 at the next length. Stopping here leaves every result as it would be.
+    bound is highest at L = eval_len, for p < 0 at the next length. A beam below it is not searched on, and nothing changes:
+    all that its continuations could push out of the best K scores even less, and could not win either.
     """
     p = config.length_penalty
     divisor = max((beams.tokens.shape[-1] + 1) ** p, config.eval_len**p)
-    return beams.best_scores >= beams.scores.amax(dim=-1) / divisor
+    return beams.scores / divisor > bar.unsqueeze(-1)
 
 
 class Endings:
@@ -156,12 +161,8 @@ class Endings:
         scores = torch.cat([self.scores[sentences], beams.ended_scores], dim=1)  # (B, n + K)
         scores, order = scores.sort(dim=1, descending=True, stable=True)  # as good as an earlier one is not better
         order = order[:, : self.n]
-        self.scores[sentences] = scores[:, : self.n]
+        self.scores[sentences] = scores[:, : self.n]  # the last is what a beam must beat to become one of the n
         self.tokens[sentences] = tokens.gather(1, order.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
-
-    def are_decided(self, beams: Beams, sentences: Tensor, config: BeamConfig) -> Tensor:
-        """Return (B,) bool: no live beam can still become one of the n best, by the bound of `is_decided`."""
-        return is_decided(replace(beams, best_scores=self.scores[sentences, -1]), config)
 
 
 class Cache:
@@ -173,19 +174,22 @@ class Cache:
 
     def __init__(self, model: GPT2, lengths: Tensor, config: BeamConfig):
         B, T, K = len(lengths), int(lengths.max()), config.beam
-        self.lengths, self.prompt_len, self.beam, self.step = lengths, T, K, 0
-        size = T + K * (config.eval_len - 1)  # the last token generated is never attended to
-        shape = (B, model.config.n_head, size, model.config.n_embd // model.config.n_head)
+        self.lengths, self.prompt_len, self.beam = lengths, T, K
+        self.size = T + K * (config.eval_len - 1)  # the last token generated is never attended to
+        shape = (B, model.config.n_head, self.size, model.config.n_embd // model.config.n_head)
         weight = model.wte.weight
         dtype = (
             torch.get_autocast_dtype(weight.device.type)
             if torch.is_autocast_enabled(weight.device.type)
             else weight.dtype
         )
-        self.keys = [torch.empty(shape, dtype=dtype, device=weight.device) for _ in model.h]
-        self.values = [torch.empty_like(k) for k in self.keys]
-        slots = torch.arange(size, device=weight.device)
+        self.keys = [torch.zeros(shape, dtype=dtype, device=weight.device) for _ in model.h]
+        self.values = [torch.zeros_like(k) for k in self.keys]
+        slots = torch.arange(self.size, device=weight.device)
         self.mask = (slots < lengths.unsqueeze(-1)).unsqueeze(1).repeat(1, K, 1)  # (B, K, size), True: may attend
+        self.end = T  # no row attends to slots from here on
+        self.newest = torch.arange(T - K, T, device=weight.device)  # (K,), the slots of the newest tokens
+        self.rows = torch.arange(B, device=weight.device)  # (N,), the beams that are searched on
 
     def prefill(self, layer: int, qkv: Tensor, n_head: int) -> Tensor:
         """Attend within the prompts, (B, T, 3C) to (B, T, C), and keep their keys and values."""
@@ -195,21 +199,29 @@ class Cache:
         return causal_attention(layer, qkv, n_head)
 
     def extend(self, layer: int, qkv: Tensor, n_head: int) -> Tensor:
-        """Attend from each beam's newest token, (B, K, 3C) to (B, K, C), to its prompt, its ancestors and itself."""
-        start = self.prompt_len + self.step * self.beam
-        end = start + self.beam
-        q, k, v = split_heads(qkv, n_head)  # (B, H, K, D)
-        self.keys[layer][:, :, start:end] = k
-        self.values[layer][:, :, start:end] = v
-        mask = self.mask[:, None, :, :end]  # (B, 1, K, end)
-        keys, values = self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
-        return join_heads(F.scaled_dot_product_attention(q, keys, values, attn_mask=mask))
+        """Attend from the newest token of every row, (N, 3C) to (N, C), to its prompt, its ancestors and itself."""
+        B, K, _ = self.mask.shape
+        beams = qkv.new_zeros(B * K, qkv.shape[-1]).index_copy_(0, self.rows, qkv)
+        q, k, v = split_heads(beams.view(B, K, -1), n_head)  # (B, H, K, D)
+        self.keys[layer].index_copy_(2, self.newest, k)
+        self.values[layer].index_copy_(2, self.newest, v)
+        mask = self.mask[:, None, :, : self.end]  # (B, 1, K, end)
+        keys, values = self.keys[layer][:, :, : self.end], self.values[layer][:, :, : self.end]
+        y = join_heads(F.scaled_dot_product_attention(q, keys, values, attn_mask=mask))  # (B, K, C)
+        return y.flatten(0, 1)[self.rows]
 
     def reorder(self, parents: Tensor) -> None:
-        """Make beam k the child of beam `parents[:, k]`, and open the slots of its newest token to it alone."""
-        self.mask = self.mask.gather(1, parents.unsqueeze(-1).expand(-1, -1, self.mask.shape[-1]))
-        start = self.prompt_len + self.step * self.beam
-        self.mask[:, :, start : start + self.beam] = torch.eye(self.beam, dtype=torch.bool, device=self.mask.device)
+        """Make beam k the child of beam `parents[:, k]`, and open the slot of its newest token to it alone."""
+        self.newest += self.beam
+        self.mask.copy_(self.mask.gather(1, parents.unsqueeze(-1).expand(-1, -1, self.size)))
+        self.mask[:, :, self.newest] = torch.eye(self.beam, dtype=torch.bool, device=self.mask.device)
+
+    def make_room(self, step: int, n_steps: int) -> bool:
+        """Let rows attend to the slots of `step`, counted from 0: return False if they can, else make it those of n_steps steps."""
+        if self.prompt_len + (step + 1) * self.beam <= self.end:
+            return False
+        self.end = min(self.prompt_len + (step + n_steps) * self.beam, self.size)
+        return True
 
     def select(self, sentences: Tensor) -> None:
         """Keep `sentences` (int64 indices) only."""
@@ -218,15 +230,45 @@ class Cache:
         self.values = [v[sentences] for v in self.values]
 
 
+class Recorded:
+    """A function of tensors as a CUDA graph: its kernels are launched all at once, not one by one by Python.
+
+    What else it reads it must find where it was at the recording. The result is overwritten by the next call.
+    """
+
+    def __init__(self, function: Callable[..., Tensor], *inputs: Tensor):
+        self.inputs = [x.clone() for x in inputs]
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            function(*self.inputs)  # libraries set themselves up at a first call, which cannot be recorded
+        torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.result = function(*self.inputs)
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Return the function of `inputs`, which have the shapes of those at the recording."""
+        for recorded, x in zip(self.inputs, inputs, strict=True):
+            recorded.copy_(x)
+        self.graph.replay()
+        return self.result
+
+
 @torch.inference_mode()
 def beam_search(
-    model: GPT2, prompts: Sequence[list[int]], config: BeamConfig, endings: Endings | None = None
+    model: GPT2,
+    prompts: Sequence[list[int]],
+    config: BeamConfig,
+    endings: Endings | None = None,
+    static: bool = False,
 ) -> list[list[int]]:
     """Return for each prompt the ids of its best hypothesis, padded with 0 to eval_len.
 
     A prompt is one or more ids, and len(prompt) + eval_len may not exceed the model's positions. The result does not depend
     on which prompts share the batch, up to the rounding of the matrix products. With `endings` the search goes on until those
-    are decided as well, and the result is the same.
+    are decided as well, and the result is the same. So it is with `static`, where STATIC_STEPS steps in a row have the same
+    shapes: beams that cannot win are searched on with the others, and a GPU records these steps.
     """
     device = model.wte.weight.device
     lengths = torch.tensor([len(p) for p in prompts], device=device)
@@ -234,32 +276,44 @@ def beam_search(
     for row, prompt in enumerate(prompts):
         ids[row, : len(prompt)] = torch.tensor(prompt)
     cache = Cache(model, lengths, config)
+
+    def logits_of(tokens: Tensor, positions: Tensor) -> Tensor:
+        """Return (N, V) after the newest tokens (N,) of the cache's rows."""
+        return at_least_float32(model.logits(model(tokens, positions, attend=cache.extend)))
+
     last = torch.arange(len(prompts), device=device) * ids.shape[1] + lengths - 1  # (B,), counted through all rows
     hidden = model(ids.to(device), attend=cache.prefill, keep=last)  # (B, C)
-    logits = at_least_float32(model.logits(hidden)).unsqueeze(1)  # (B, 1, V)
-
+    logits = at_least_float32(model.logits(hidden))  # (B, V)
     beams = start_beams(len(prompts), config, like=logits)
     if endings is not None:
         endings.start(beams)
     results = torch.zeros(len(prompts), config.eval_len, dtype=torch.int64, device=device)
-    searching = torch.arange(len(prompts), device=device)  # which prompt each row of the batch is
+    searching = torch.arange(len(prompts), device=device)  # which prompt each sentence of the batch is
+    step_logits = logits_of
     for step in range(config.eval_len):
-        beams, parents = advance(logits, beams, config)
+        beams, parents = advance(logits, cache.rows, beams, config)
         results[searching] = beams.best_tokens
         if endings is not None:
             endings.add(beams, searching)
         if step + 1 == config.eval_len:
             break
-        decided = is_decided(beams, config) if endings is None else endings.are_decided(beams, searching, config)
-        undecided = (~decided).nonzero().squeeze(-1)
+        alive = can_win(beams, beams.best_scores if endings is None else endings.scores[searching, -1], config)
+        undecided = alive.any(dim=1).nonzero().squeeze(-1)
         if len(undecided) == 0:
             break
-        if len(undecided) <= SHRINK_AT * len(searching):
-            searching, beams, parents = searching[undecided], beams.select(undecided), parents[undecided]
+        shrinks = len(undecided) <= SHRINK_AT * len(searching)
+        if shrinks:
+            searching, beams, parents, alive = (
+                searching[undecided], beams.select(undecided), parents[undecided], alive[undecided]
+            )  # fmt: skip
             cache.select(undecided)
-        cache.step = step
         cache.reorder(parents)
-        positions = (cache.lengths + step).unsqueeze(-1).expand(-1, config.beam)  # (B, K)
-        hidden = model(beams.tokens[..., -1], positions, attend=cache.extend)  # (B, K, C)
-        logits = at_least_float32(model.logits(hidden))  # (B, K, V)
+        shapes_change = cache.make_room(step, STATIC_STEPS if static else 1) or shrinks
+        if shapes_change:  # without `static` in every step
+            cache.rows = (torch.ones_like(alive) if static else alive).flatten().nonzero().squeeze(-1)
+        tokens = beams.tokens[..., -1].flatten()[cache.rows]  # (N,)
+        positions = (cache.lengths + step)[cache.rows // config.beam]  # (N,)
+        if static and shapes_change and device.type == "cuda":
+            step_logits = Recorded(logits_of, tokens, positions)
+        logits = step_logits(tokens, positions)
     return results.tolist()

@@ -88,11 +88,12 @@ def decode(
     ranks: dist.Ranks,
     precision: str,
     partial: Partial | None,
+    static: bool = False,
 ) -> list[Decoded] | None:
     """Return the prediction for every context, in order, on the main rank and None on the others.
 
     E2E's test file has 4 693 lines but 630 distinct inputs; each of those is decoded once. `partial` (main rank only) holds
-    what an earlier process has decoded, and takes every batch as it comes.
+    what an earlier process has decoded, and takes every batch as it comes. `static` as `beam_search` has it.
     """
     distinct = sorted({tuple(context) for context in contexts}, key=lambda context: (len(context), context))
     done = dist.from_main(set(partial.decoded) if ranks.is_main else None, ranks)
@@ -104,7 +105,7 @@ def decode(
     )
     with bar:
         for start in range(0, -(-len(missing) // ranks.world_size), batch_size):  # as many batches on every rank
-            decoded = _decode_batch(model, mine[start : start + batch_size], config, ranks, precision)
+            decoded = _decode_batch(model, mine[start : start + batch_size], config, ranks, precision, static)
             for part in dist.gather_to_main(decoded, ranks) or []:
                 partial.add(part)
                 bar.update(len(part))
@@ -112,12 +113,12 @@ def decode(
 
 
 def _decode_batch(
-    model: GPT2, batch: list[Context], config: BeamConfig, ranks: dist.Ranks, precision: str
+    model: GPT2, batch: list[Context], config: BeamConfig, ranks: dist.Ranks, precision: str, static: bool
 ) -> list[Decoded]:
     if not batch:
         return []
     started = time.perf_counter()
     with dist.autocast(ranks.device, precision):
-        predictions = beam_search(model, batch, config)
+        predictions = beam_search(model, batch, config, static=static)
     seconds = (time.perf_counter() - started) / len(batch)
     return [Decoded(context, ids, seconds) for context, ids in zip(batch, predictions, strict=True)]
