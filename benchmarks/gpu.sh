@@ -4,7 +4,8 @@
 #
 # Measures on one GPU, in one call of less than 8 minutes: GPT-2 Medium with random weights, LoRA r = 4, batch 8, bf16.
 #   milliseconds a training step, plain and with --compile, from the log's intervals after the first two (which warm up and compile)
-#   decoding the distinct test inputs with 10 beams; random weights never end early, so this is the longest it can take
+#   decoding the distinct test inputs with 10 beams, plain and with --compile, and how many outputs are the same (bf16 rounds otherwise
+#   in other shapes); random weights never end early, so this is the longest it can take
 #   peak memory of the GPU, and the tests that need one (pytest -m gpu)
 # Does not measure quality, nor downloads. Builds what it needs: the environment, if no Python here has torch; the data, from
 # E2E_DATA_DIR or, without it, the bundled ones unless data/e2e is there. The plain and the compiled training must agree on the average
@@ -81,15 +82,19 @@ train() { # NAME SECONDS flags…
     --train_batch_size 8 --seq_len "$seq_len" --max_step "$steps" --log_interval "$interval" --eval_interval 100000 \
     --save_interval 100000 --work_dir "$dir/$1" "${@:3}"
 }
-train plain 90
+train plain 75
 if [[ ${GPU:-1} != 0 ]]; then # a CPU would compile for a minute
   train compiled 180 --compile
 fi
-stage decoding 90 "$python" src/gpt2_beam.py "${base[@]}" --data "$dir/distinct.jsonl" --lora_checkpoint "$dir/plain/model.final.pt" \
-  --work_dir "$dir" --seq_len "$seq_len" --eval_len "$eval_len" --batch_size "$batch" --beam 10 --length_penalty 0.8 \
-  --no_repeat_ngram_size 4
+decode() { # NAME SECONDS flags…
+  stage "$1" "$2" "$python" src/gpt2_beam.py "${base[@]}" --data "$dir/distinct.jsonl" --lora_checkpoint "$dir/plain/model.final.pt" \
+    --work_dir "$dir" --output_file "$1.jsonl" --seq_len "$seq_len" --eval_len "$eval_len" --batch_size "$batch" --beam 10 \
+    --length_penalty 0.8 --no_repeat_ngram_size 4 "${@:3}"
+}
+decode decoding 50
 if [[ ${GPU:-1} != 0 ]]; then
-  stage tests 60 "$python" -m pytest -m gpu
+  decode recorded 45 --compile
+  stage tests 75 "$python" -m pytest -m gpu
 fi
 say "Done"
 
@@ -130,13 +135,17 @@ for stage in ("plain", "compiled"):
     memory = gpu_memory(json.loads((folder / stage / "run.json").read_text()))
     results[stage] = {"ms_a_step": {"median": median, "min": min(ms), "max": max(ms)}, "first_average_loss": averages[stage]}
     rows.append((f"training step, {stage}", f"{median:.1f} ms", f"{RECIPE_STEPS * median / 60000:.1f} minutes for {RECIPE_STEPS:,}; {memory}"))
-if problem := failed("decoding"):
-    rows.append(("decoding", problem, ""))
-else:
-    record = json.loads((folder / "beam_prediction.run.json").read_text())
-    seconds = record["input_seconds"]
-    results["decoding"] = {"inputs": len(seconds), "seconds": sum(seconds), "with_loading": record["seconds"]}
-    rows.append((f"decoding {len(seconds)} inputs", f"{sum(seconds):.1f} s", f"{record['seconds']:.1f} s with loading; {gpu_memory(record)}"))
+outputs = {}
+for stage, how in (("decoding", "plain"), ("recorded", "compiled")):
+    if problem := failed(stage):
+        rows.append((f"decoding, {how}", problem, ""))
+        continue
+    record = json.loads((folder / f"{stage}.run.json").read_text())
+    outputs[stage] = (folder / f"{stage}.jsonl").read_text().splitlines()
+    seconds, same = record["input_seconds"], sum(map(str.__eq__, outputs.get("decoding", []), outputs[stage]))
+    results[stage] = {"inputs": len(seconds), "seconds": sum(seconds), "with_loading": record["seconds"], "same_as_plain": same}
+    what_else = f"{record['seconds']:.1f} s with loading; {gpu_memory(record)}; {same} outputs as plain decoding has them"
+    rows.append((f"decoding {len(seconds)} inputs, {how}", f"{sum(seconds):.1f} s", what_else))
 said = (folder / "tests.txt").read_text().strip().splitlines() if (folder / "tests.txt").exists() else []
 results["tests"] = said[-1] if said else "not run"
 rows.append(("pytest -m gpu", results["tests"], ""))
