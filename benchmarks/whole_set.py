@@ -32,33 +32,30 @@ def enlarged(small, shape):
     """
     import torch
 
-    C, n = small.config.n_embd, shape.n_embd // small.config.n_embd
-    assert (shape.n_embd, shape.n_head, shape.vocab_size) == (n * C, n * small.config.n_head, small.config.vocab_size)
+    n = shape.n_embd // small.config.n_embd
+    assert (shape.n_embd, shape.n_head) == (n * small.config.n_embd, n * small.config.n_head)
     model, given = harness.random_model(shape), dict(small.named_parameters())
-
-    @torch.no_grad()
-    def fill(name: str, p) -> None:
-        if name not in given:
-            if "c_proj" in name:
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if name in given:
+                tiled = _tiled(name, given[name], n)
+                p.zero_()[: len(tiled)] = tiled  # there may be more positions
+            elif "c_proj" in name:
                 p.zero_()
-            return
-        x = given[name]
-        if name.startswith("wpe"):
-            p.zero_()[: len(x)] = x.repeat(1, n)
-        elif name.startswith("wte"):
-            p.copy_(x.repeat(1, n))
-        elif name.startswith("ln_f"):
-            p.copy_(x.repeat(n) / n)  # before the tied head, whose n equal parts are added up
-        elif name.endswith("c_attn.weight"):
-            p.copy_(x.view(C, 3, C).repeat(n, 1, n).flatten(1) / n)
-        elif name.endswith("c_attn.bias"):
-            p.copy_(x.view(3, C).repeat(1, n).flatten())
-        else:
-            p.copy_(x.repeat(n) if x.dim() == 1 else x.repeat(n, n) / n)
-
-    for name, p in model.named_parameters():
-        fill(name, p)
     return model
+
+
+def _tiled(name: str, x, n: int):
+    """Return the parameter `x` of `enlarged`'s small model for n times the width."""
+    if name.startswith("w"):
+        return x.repeat(1, n)
+    if name.startswith("ln_f"):
+        return x.repeat(n) / n  # before the tied head, which adds up n equal parts
+    if name.endswith("c_attn.weight"):
+        return x.unflatten(1, (3, -1)).repeat(n, 1, n).flatten(1) / n  # query, key and value, each for itself
+    if name.endswith("c_attn.bias"):
+        return x.view(3, -1).repeat(1, n).flatten()
+    return x.repeat(n) if x.dim() == 1 else x.repeat(n, n) / n
 
 
 def trained_model(args, shape, prompt: list[int]):
