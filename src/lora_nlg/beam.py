@@ -131,8 +131,8 @@ def can_win(beams: Beams, bar: Tensor, config: BeamConfig) -> Tensor:
     """Return (B, K) bool: the beam can still become strictly better than `bar` (B,), a score / length ** length_penalty.
 
     A running score s ≤ 0 only falls, so whatever the beam becomes, at length L, scores at most s / L ** p. For p ≥ 0 that
-    bound is highest at L = eval_len, for p < 0 at the next length. A beam below it is not searched on, and nothing changes:
-    all that its continuations could push out of the best K scores even less, and could not win either.
+    bound is highest at L = eval_len, for p < 0 at the next length. Not to search on a beam that cannot win changes nothing:
+    what its continuations would push out of the best K scores no more than they do, and cannot win either.
     """
     p = config.length_penalty
     divisor = max((beams.tokens.shape[-1] + 1) ** p, config.eval_len**p)
