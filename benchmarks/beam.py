@@ -50,12 +50,14 @@ def one_batch(args) -> tuple[list[list[int]], str]:
 
 
 def rules(shape, **changes):
-    """Return the benchmark's search; no beam ends before the last step."""
+    """Return the benchmark's search; unless `changes` say otherwise no beam ends before the last step."""
     from lora_nlg.config import BeamConfig
 
     steps = changes.pop("eval_len", STEPS)
-    plain = dict(beam=10, min_length=steps, length_penalty=0.8, no_repeat_ngram_size=4)
-    return BeamConfig(eval_len=steps, eos_token_ids=(shape.vocab_size - 1,), **plain | changes)
+    plain = dict(
+        beam=10, min_length=steps, length_penalty=0.8, no_repeat_ngram_size=4, eos_token_ids=(shape.vocab_size - 1,)
+    )
+    return BeamConfig(eval_len=steps, **plain | changes)
 
 
 def check(systems: dict, judge, prompts, config) -> None:

@@ -93,7 +93,7 @@ def put_adapters_on(model, lora) -> None:
 def compare(args) -> None:
     """Time a sample of the recipe's whole test set and all of ours."""
     import recipe_way
-    from lora_nlg.config import END_OF_TEXT_ID, BeamConfig, LoraConfig
+    from lora_nlg.config import END_OF_TEXT_ID, LoraConfig
     from lora_nlg.lora import merge_adapters
 
     shape, lora = harness.model_config(args), LoraConfig(rank=4, alpha=32)
@@ -121,7 +121,7 @@ def compare(args) -> None:
 
     config, steps, outputs = rules(shape, eval_len=args.steps), [], []
     if args.trained:
-        config = BeamConfig(10, args.steps, 0, 0.8, 4, eos_token_ids=(END_OF_TEXT_ID, NEW_PARAGRAPH))
+        config = rules(shape, eval_len=args.steps, min_length=0, eos_token_ids=(END_OF_TEXT_ID, NEW_PARAGRAPH))
 
     def of_recipe(_: int) -> None:
         steps.append(recipe_way.padded_search(padded, line, few, args.seq_len)[-1])

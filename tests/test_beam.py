@@ -25,7 +25,6 @@ from lora_nlg.beam import (
     start_beams,
 )
 from lora_nlg.config import BeamConfig
-from lora_nlg.lora import merge_adapters
 
 GOLDEN = {case["name"]: case for case in toy.golden("beam.json")}
 END = 5  # the end token of the 6-token vocabulary
@@ -202,19 +201,17 @@ def test_dropping_beams_that_cannot_win_changes_nothing(length_penalty):
     assert saved > 0
 
 
+@toy.on_every_device
 @pytest.mark.parametrize("batch_size", [1, 3, 8, 64])
 @pytest.mark.parametrize("name", GOLDEN)
-def test_golden_ids(name, batch_size):
+def test_golden_ids(name, batch_size, device):
     """Fails when prompts see each other's padding, beams are reordered wrongly, or the first step reads another row."""
-    flags = GOLDEN[name]["flags"]
-    model = toy.model(4)
-    merge_adapters(model)
-    lines = toy.examples(200)[slice(*GOLDEN[name]["examples"])]
-    prompts = [line.context[-(flags["seq_len"] - flags["eval_len"]) :] for line in lines]
+    model, prompts, config = toy.golden_search(GOLDEN[name])
+    model.to(device)
     assert len({len(p) for p in prompts}) > 1  # ragged
     found = []
     for start in range(0, len(prompts), batch_size):
-        found += beam_search(model, prompts[start : start + batch_size], toy.beam_config(flags))
+        found += beam_search(model, prompts[start : start + batch_size], config)
     assert found == GOLDEN[name]["predict"]
 
 
@@ -234,16 +231,15 @@ def test_stopping_early_changes_nothing(monkeypatch):
     assert sum(rows) == 40 + 19 * 40 * 10 > n_early  # every beam of every sentence in every step but the first
 
 
+@toy.on_every_device
 @pytest.mark.parametrize("static_steps", [1, 3, 16])
 @pytest.mark.parametrize("name", GOLDEN)
-def test_static_shapes_change_nothing(name, static_steps, monkeypatch):
+def test_static_shapes_change_nothing(name, static_steps, device, monkeypatch):
     """Fails when a step with static shapes attends to slots that no step has filled, or fills another step's."""
     monkeypatch.setattr(beam, "STATIC_STEPS", static_steps)
-    model = toy.model(4)
-    merge_adapters(model)
-    flags, n_slots = GOLDEN[name]["flags"], []
-    prompts = [line.context[-(flags["seq_len"] - flags["eval_len"]) :] for line in toy.examples(200)]
-    prompts = prompts[slice(*GOLDEN[name]["examples"])]
+    model, prompts, config = toy.golden_search(GOLDEN[name])
+    model.to(device)
+    n_slots = []
     attention = beam.F.scaled_dot_product_attention
 
     def attend(q, k, v, **named):
@@ -251,9 +247,9 @@ def test_static_shapes_change_nothing(name, static_steps, monkeypatch):
         return attention(q, k, v, **named)
 
     monkeypatch.setattr(beam.F, "scaled_dot_product_attention", attend)
-    assert beam_search(model, prompts, toy.beam_config(flags), static=True) == GOLDEN[name]["predict"]
-    longest, block = max(map(len, prompts)), static_steps * flags["beam"]
-    whole = longest + (flags["eval_len"] - 1) * flags["beam"]
+    assert beam_search(model, prompts, config, static=True) == GOLDEN[name]["predict"]
+    longest, block = max(map(len, prompts)), static_steps * config.beam
+    whole = longest + (config.eval_len - 1) * config.beam
     assert set(n_slots[model.config.n_layer :]) <= {whole, *range(longest + block, whole, block)}
 
 

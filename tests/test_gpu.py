@@ -1,27 +1,19 @@
-"""The golden numbers on a GPU, and what only a GPU has. What a CPU can do as well runs on both, so that it is seen to work."""
+"""Whole runs on a GPU, and what only a GPU has; the golden numbers are on both devices in their own files.
+
+What a CPU can do as well runs there too, so that it is seen to work.
+"""
 
 import json
 
 import pytest
-import torch
 from safetensors.torch import save_file
 
 import gpt2_beam
 import gpt2_ft
 import toy
-from lora_nlg import train
-from lora_nlg.beam import beam_search
-from lora_nlg.dist import Ranks
-from lora_nlg.lora import merge_adapters
-from lora_nlg.saves import Saves
 
 GOLDEN_RTOL = 1e-9  # the golden numbers' own promise for float64
 SAME_PROGRAM = 1e-3  # float32 losses of a compiled step, which adds up in another order, against plain ones
-TRAINING = {run["name"]: run for run in toy.golden("train.json")}
-SEARCHES = {case["name"]: case for case in toy.golden("beam.json")}
-gpu = (pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))
-on_both = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=gpu)])
-on_a_gpu = pytest.mark.parametrize("device", [pytest.param("cuda", marks=gpu)])
 
 
 @pytest.fixture
@@ -49,35 +41,7 @@ def losses(folder) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
 
 
-@on_both
-@pytest.mark.parametrize("name", TRAINING)
-def test_golden_losses(name, device, tmp_path, capsys):
-    golden, flags = TRAINING[name], TRAINING[name]["flags"]
-    ranks = Ranks(0, 1, torch.device(device))
-    training, optim = toy.training_config(flags)
-    model = toy.model(flags["lora_dim"], flags["lora_B_starts_at_zero"]).to(device)
-    train_split = train.Split(toy.examples(golden["n_train"]), training, ranks)
-    valid = train.Split(toy.examples(golden["n_valid"]), training, ranks, validation=True)
-    (tmp_path / "work").mkdir()
-    after = train.train(model, train_split, valid, optim, Saves(tmp_path / "work"), ranks)
-    assert losses(tmp_path) == pytest.approx(golden["loss_per_micro_batch"], rel=GOLDEN_RTOL)
-    assert after == pytest.approx(golden["valid_loss_after"], rel=GOLDEN_RTOL)
-
-
-@on_both
-@pytest.mark.parametrize("static", [False, True])
-@pytest.mark.parametrize("name", SEARCHES)
-def test_golden_ids(name, static, device):
-    flags = SEARCHES[name]["flags"]
-    model = toy.model(4)
-    merge_adapters(model)
-    model.to(device).requires_grad_(False)
-    prompts = [line.context[-(flags["seq_len"] - flags["eval_len"]) :] for line in toy.examples(200)]
-    prompts = prompts[slice(*SEARCHES[name]["examples"])]
-    assert beam_search(model, prompts, toy.beam_config(flags), static=static) == SEARCHES[name]["predict"]
-
-
-@on_both
+@toy.on_every_device
 def test_it_goes_on_where_it_was_saved(device, files, capsys):
     folder, training, _ = files
     whole = [*training, "--device", device, "--precision", "fp64"]
@@ -90,7 +54,7 @@ def test_it_goes_on_where_it_was_saved(device, files, capsys):
     assert losses(folder)[-4:] == pytest.approx(expected[-4:], rel=GOLDEN_RTOL)
 
 
-@on_both
+@toy.on_every_device
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_run_decodes_what_it_learnt(precision, device, files, capsys):
     folder, training, decoding = files
@@ -102,7 +66,7 @@ def test_a_run_decodes_what_it_learnt(precision, device, files, capsys):
     assert all(len(ids) == 20 and any(ids) for ids in predictions)
 
 
-@on_a_gpu
+@toy.on_a_gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_recorded_decoding_writes_the_same_file(precision, device, files, capsys):
     """Fails when a recording reads a tensor that has moved since, or a cast of autocast's that is gone."""
@@ -114,12 +78,11 @@ def test_recorded_decoding_writes_the_same_file(precision, device, files, capsys
         gpt2_beam.main([*decoding, *where, *extra])
         outputs.append((folder / "work/beam_prediction.jsonl").read_text().splitlines())
     same = sum(a == b for a, b in zip(*outputs, strict=True))
-    assert (
-        same == len(outputs[0]) if precision == "fp32" else same > 0
-    )  # half precision rounds otherwise in other shapes
+    # Half precision rounds otherwise in other shapes.
+    assert same == len(outputs[0]) if precision == "fp32" else same > 0
 
 
-@on_a_gpu
+@toy.on_a_gpu
 def test_a_compiled_step_has_the_same_losses(device, files, capsys):
     folder, training, _ = files
     found = []

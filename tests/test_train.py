@@ -31,17 +31,18 @@ def read_log(work_dir) -> tuple[list[dict], list[dict]]:
     return [line for line in lines if "loss" in line], [line["eval"] for line in lines if "eval" in line]
 
 
+@toy.on_every_device
 @pytest.mark.parametrize("name", RUNS)
-def test_golden_run(name, tmp_path, capsys):
+def test_golden_run(name, device, tmp_path, capsys):
     """Every loss, rate, validation loss and final tensor. Fails with torch's AdamW, β's swapped, a schedule that moves once an
     update, masks shifted by one, validation on the jlm mask, or fillers drawn from another generator."""
-    golden = RUNS[name]
+    golden, alone = RUNS[name], Ranks(0, 1, torch.device(device))
     training, optim = toy.training_config(golden["flags"])
-    model = toy.model(golden["flags"]["lora_dim"], golden["flags"]["lora_B_starts_at_zero"])
-    train_split = train.Split(toy.examples(golden["n_train"]), training, ONE_CPU)
-    valid = train.Split(toy.examples(golden["n_valid"]), training, ONE_CPU, validation=True)
-    assert close(train.validation_loss(model, valid, ONE_CPU), golden["valid_loss_before"])
-    assert close(train.train(model, train_split, valid, optim, Saves(tmp_path), ONE_CPU), golden["valid_loss_after"])
+    model = toy.model(golden["flags"]["lora_dim"], golden["flags"]["lora_B_starts_at_zero"]).to(device)
+    train_split = train.Split(toy.examples(golden["n_train"]), training, alone)
+    valid = train.Split(toy.examples(golden["n_valid"]), training, alone, validation=True)
+    assert close(train.validation_loss(model, valid, alone), golden["valid_loss_before"])
+    assert close(train.train(model, train_split, valid, optim, Saves(tmp_path), alone), golden["valid_loss_after"])
     steps, evals = read_log(tmp_path)
     assert [s["step"] for s in steps] == list(range(1, optim.max_step + 1))
     for logged, loss, lr in zip(steps, golden["loss_per_micro_batch"], golden["lr_per_micro_batch"], strict=True):

@@ -3,16 +3,20 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 from golden import formula
 from lora_nlg.config import BeamConfig, LoraConfig, ModelConfig, OptimConfig, TrainConfig
 from lora_nlg.examples import Example
 from lora_nlg.gpt2 import GPT2, empty_model
-from lora_nlg.lora import add_adapters
+from lora_nlg.lora import add_adapters, merge_adapters
 
 GOLDEN = Path(__file__).parent / "golden"
 CONFIG = ModelConfig(**formula.TOY)
+_GPU = (pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))
+on_a_gpu = pytest.mark.parametrize("device", [pytest.param("cuda", marks=_GPU)])
+on_every_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=_GPU)])
 SEARCH_FLAGS = ("beam", "eval_len", "min_length", "length_penalty", "no_repeat_ngram_size", "repetition_penalty")
 
 
@@ -57,6 +61,15 @@ def training_config(flags: dict) -> tuple[TrainConfig, OptimConfig]:
         grad_acc=flags["grad_acc"], clip=flags["clip"],
     )  # fmt: skip
     return training, optim
+
+
+def golden_search(case: dict) -> tuple[GPT2, list[list[int]], BeamConfig]:
+    """Return the model, with merged adapters, the prompts and the rules of a golden search."""
+    merged = model(4)
+    merge_adapters(merged)
+    longest = case["flags"]["seq_len"] - case["flags"]["eval_len"]
+    prompts = [line.context[-longest:] for line in examples(200)[slice(*case["examples"])]]
+    return merged, prompts, beam_config(case["flags"])
 
 
 def beam_config(flags: dict) -> BeamConfig:

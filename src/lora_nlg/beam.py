@@ -212,7 +212,7 @@ class Cache:
 
     def reorder(self, parents: Tensor) -> None:
         """Make beam k the child of beam `parents[:, k]`, and open the slot of its newest token to it alone."""
-        self.newest += self.beam
+        self.newest += self.beam  # in place, like the mask: a recording reads both where they are
         self.mask.copy_(self.mask.gather(1, parents.unsqueeze(-1).expand(-1, -1, self.size)))
         self.mask[:, :, self.newest] = torch.eye(self.beam, dtype=torch.bool, device=self.mask.device)
 
