@@ -14,7 +14,7 @@ from lora_nlg.config import ModelConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
-SCRIPTS = ("train_step.py", "beam.py", "whole_set.py", "score.py", "scaling.py", "soak.py")
+SCRIPTS = ("train_step.py", "beam.py", "whole_set.py", "score.py", "scaling.py", "soak.py", "first_call.py")
 
 
 def load(name: str):
@@ -55,6 +55,12 @@ def test_train_step_runs():
     assert set(result["seconds_a_step"]) == set(result["memory_mib"]) == modes
     assert set(result["times_slower_than_ours"]) == modes - {"ours"}
     assert "NOT E2E" in result["data"]
+
+
+def test_first_call_runs():
+    """That no process differs after the calls is shown by the full run; here that both are counted."""
+    result = json.loads(run(sys.executable, BENCHMARKS / "first_call.py", "--smoke").stdout.splitlines()[-1])
+    assert result["processes"] == 16 and result["differ_after_calls"] == 0
 
 
 def test_beam_runs():

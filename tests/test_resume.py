@@ -55,8 +55,26 @@ def results(work_dir: Path) -> tuple[list[dict], dict[str, torch.Tensor]]:
     return lines, torch.load(work_dir / "model.final.pt", weights_only=True)["model_state_dict"]
 
 
-def same(first, second) -> bool:
-    return first[0] == second[0] and all(torch.equal(t, second[1][name]) for name, t in first[1].items())
+def differences(first, second) -> list[str]:
+    """Where two `results` are not the same bit for bit: lines and fields of the log, tensors, and by how much."""
+    found = [f"{len(first[0])} and {len(second[0])} lines in the logs"] if len(first[0]) != len(second[0]) else []
+    for number, (one, two) in enumerate(zip(first[0], second[0], strict=False), 1):
+        found += [
+            f"log line {number}, {name}: {one.get(name)} and {two.get(name)}"
+            for name in one | two
+            if one.get(name) != two.get(name)
+        ]
+    for name in first[1] | second[1]:
+        one, two = first[1].get(name), second[1].get(name)
+        if one is None or two is None:
+            found.append(f"{name} is in one of them only")
+        elif not torch.equal(one, two):
+            gap = (one - two).abs()
+            share = (gap / two.abs()).nan_to_num(nan=0.0).max()
+            found.append(
+                f"{name}: {int((gap != 0).sum())} of {gap.numel()} numbers, by up to {gap.max():.2e}, {share:.2e} of themselves"
+            )
+    return found
 
 
 def cut_at(monkeypatch, step: int) -> None:
@@ -90,7 +108,7 @@ def test_a_resumed_run_is_the_same_bit_for_bit(step, flags, tmp_path, whole_run,
     assert not (tmp_path / "work/model.final.pt").exists()
     assert gpt2_ft.main([*flags, "--resume"]) == 0
     assert f"going on from step {(step - 1) // 3 * 3}" in capsys.readouterr().out
-    assert same(results(tmp_path / "work"), whole_run)
+    assert differences(results(tmp_path / "work"), whole_run) == []
 
 
 def test_a_run_cut_many_times_is_the_same(flags, tmp_path, whole_run, monkeypatch, capsys):
@@ -100,7 +118,7 @@ def test_a_run_cut_many_times_is_the_same(flags, tmp_path, whole_run, monkeypatc
             with pytest.raises(PowerCut):
                 gpt2_ft.main([*flags, "--resume", "auto"])
     assert gpt2_ft.main([*flags, "--resume", "auto"]) == 0
-    assert same(results(tmp_path / "work"), whole_run)
+    assert differences(results(tmp_path / "work"), whole_run) == []
 
 
 @pytest.fixture
@@ -132,7 +150,7 @@ def test_a_finished_run_is_not_trained_again(cut_run, flags, capsys):
 def test_an_earlier_step_can_be_chosen(cut_run, flags, whole_run, capsys):
     assert gpt2_ft.main([*flags, "--resume", "6"]) == 0
     assert "going on from step 6" in capsys.readouterr().out
-    assert same(results(cut_run), whole_run)
+    assert differences(results(cut_run), whole_run) == []
 
 
 @pytest.mark.parametrize(
@@ -188,7 +206,7 @@ def test_a_damaged_save_is_named_and_the_one_before_is_offered(cut_run, flags, w
         gpt2_ft.main([*flags, "--resume"])
     assert gpt2_ft.main([*flags, "--resume", "auto"]) == 0  # what a scheduler runs at night
     assert f"{name} is" in capsys.readouterr().err
-    assert same(results(cut_run), whole_run)
+    assert differences(results(cut_run), whole_run) == []
 
 
 def test_nothing_whole_and_a_damaged_list(cut_run, flags):
@@ -206,7 +224,7 @@ def test_files_that_are_not_listed_are_never_picked_up(cut_run, flags, whole_run
     (cut_run / "model.12.pt").write_bytes(b"half")
     (cut_run / ".state.12.pt.x1y2.tmp").write_bytes(b"half")
     assert gpt2_ft.main([*flags, "--resume"]) == 0
-    assert same(results(cut_run), whole_run)
+    assert differences(results(cut_run), whole_run) == []
     assert not list(cut_run.glob(".*"))
 
 
@@ -251,7 +269,7 @@ def test_a_disk_that_fills_up_leaves_the_last_save(flags, tmp_path, whole_run, m
     assert not list((tmp_path / "work").glob(".*"))
     assert gpt2_ft.main([*flags, "--resume"]) == 0
     assert "going on from step 6" in capsys.readouterr().out
-    assert same(results(tmp_path / "work"), whole_run)
+    assert differences(results(tmp_path / "work"), whole_run) == []
 
 
 OWN_MOUNTS = ["unshare", "--map-root-user", "--mount", "--"]
@@ -283,7 +301,7 @@ def test_a_disk_that_is_full_and_then_is_not(flags, tmp_path, whole_run):
     full = r"cannot write .*6\.pt.*; the save of step 3 is whole: mend this and go on with --resume\n"
     assert re.search(full, done.stderr)
     assert "going on from step 3" in done.stdout
-    assert same(results(tmp_path / "results"), whole_run)
+    assert differences(results(tmp_path / "results"), whole_run) == []
 
 
 def test_a_folder_that_cannot_be_written_is_found_before_the_first_step(flags, tmp_path, monkeypatch, capsys):
@@ -450,7 +468,7 @@ def test_killed_at_twenty_random_moments(flags, tmp_path, capsys):
         reached = step_of(work)
     assert reached < 300
     assert gpt2_ft.main([*many, "--resume", "--save_interval", "1000"]) == 0
-    assert same(results(work), results(tmp_path / "whole"))
+    assert differences(results(work), results(tmp_path / "whole")) == []
 
 
 def step_of(work: Path) -> int:

@@ -12,8 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lora_nlg import first_calls
 from lora_nlg.config import ModelConfig
 from lora_nlg.matmul import linear
+
+first_calls.make()  # at import, as an exception: every program that computes comes through here before it does
 
 LAYER_NORM_EPS = 1e-5
 INIT_STD = 0.02
