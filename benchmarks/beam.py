@@ -32,7 +32,7 @@ ROUNDING = 1e-3  # of what the adapters change: float32's, through every layer
 
 def ours(model, prompts, config) -> list[list[int]]:
     """Return this project's best hypotheses."""
-    from lora_nlg.beam import beam_search
+    from lora_nlg.decoding.beam import beam_search
 
     return beam_search(model, prompts, config)
 
@@ -183,7 +183,7 @@ def compare_merged(args) -> None:
     import torch
 
     from lora_nlg.config import LoraConfig
-    from lora_nlg.lora import Switch, adapter_tensors, add_adapters
+    from lora_nlg.methods.lora import Switch, adapter_tensors, add_adapters
 
     shape, adapters = harness.model_config(args), LoraConfig(rank=4, alpha=32)
     prompts, data = one_batch(args)

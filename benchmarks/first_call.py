@@ -22,7 +22,7 @@ def first_against_second(threads: int, settled: bool, name: str, dtype: str) -> 
 
     torch.set_num_threads(threads)
     if settled:
-        from lora_nlg import first_calls
+        from lora_nlg.model import first_calls
 
         first_calls.make()
     x = torch.linspace(0.1, 0.9, NUMBERS, dtype=getattr(torch, dtype))  # none of whose results is 0

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "src"), str(ROOT / "eval" / "e2e")]
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "eval")]
 
 E2E, MINI = ROOT / "data" / "e2e", ROOT / "data" / "mini"
 SEED = 110
@@ -69,7 +69,7 @@ def random_model(shape):
     """Return a GPT-2 of GPT-2's random start, in float32."""
     import torch
 
-    from lora_nlg import gpt2
+    from lora_nlg.model import gpt2
 
     model = gpt2.empty_model(shape)
     gpt2.init_weights(model, torch.Generator().manual_seed(SEED))
@@ -78,8 +78,9 @@ def random_model(shape):
 
 def examples(split: str, smoke: bool):
     """Return (encoded examples of `split`, what they are): E2E where it was made, else the bundled mini data."""
-    from lora_nlg import bpe, e2e_text
-    from lora_nlg.examples import Example, read_examples
+    from lora_nlg.data import bpe
+    from lora_nlg.data.examples import Example, read_examples
+    from lora_nlg.tasks import e2e_text
 
     if (E2E / f"{split}.jsonl").is_file() and not smoke:
         return read_examples(E2E / f"{split}.jsonl", bpe.END_OF_TEXT_ID + 1), f"E2E, {split}"
@@ -95,7 +96,7 @@ def examples(split: str, smoke: bool):
 
 def batch(chosen, seq_len: int):
     """Return examples as this project's training takes them."""
-    from lora_nlg.examples import collate
+    from lora_nlg.data.examples import collate
 
     return collate([[example] for example in chosen], seq_len, "clm")
 

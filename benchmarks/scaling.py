@@ -28,7 +28,8 @@ SMOKE_ROWS = {"sequence length": [{"length": 32}], "ranks": [{"ranks": 2, "batch
 
 def step(model, batch, optimizer, world_size: int) -> None:
     """Take one training step on this rank's batch."""
-    from lora_nlg import dist, losses
+    from lora_nlg import dist
+    from lora_nlg.training import losses
 
     losses.masked_loss(model, batch, 0.1).backward()
     dist.average_gradients([p for p in model.parameters() if p.requires_grad], world_size)
@@ -40,7 +41,7 @@ def batches(args: argparse.Namespace, shape, point: dict, ranks) -> list:
     """Return this rank's batches, one to warm up and one a repeat."""
     import torch
 
-    from lora_nlg.examples import Example, ItemOrder
+    from lora_nlg.data.examples import Example, ItemOrder
 
     if length := point["length"]:
         generator = torch.Generator().manual_seed(harness.SEED)
@@ -57,7 +58,9 @@ def measure(args: argparse.Namespace, point: dict) -> dict:
     """Return tokens a second, seconds a step and peak memory of one row; called on every rank."""
     import torch
 
-    from lora_nlg import config, dist, lora, optim
+    from lora_nlg import config, dist
+    from lora_nlg.methods import lora
+    from lora_nlg.training import optim
 
     ranks = dist.start("cpu", 0, 0, 0)
     torch.set_num_threads(max(1, args.threads // ranks.world_size))

@@ -37,7 +37,7 @@ def raw_file(split: str, smoke: bool) -> tuple[Path, str]:
 
 def write_inputs(raw: Path, folder: Path) -> None:
     """Write refs.txt, as the decode step does, and sys.txt, made outputs."""
-    from lora_nlg import e2e_text
+    from lora_nlg.tasks import e2e_text
 
     groups: dict[str, list[str]] = {}
     for mr, reference in e2e_text.read_raw(raw):
@@ -54,7 +54,7 @@ def public_scores(refs: str, system: str) -> dict[str, float]:
     from pycocoevalcap.rouge.rouge import Rouge
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-    from e2e_metrics import bleu, inputs, ngrams, nist, tokenise
+    from metrics import bleu, inputs, ngrams, nist, tokenise
 
     references = inputs.read_references(refs)
     outputs = inputs.read_outputs(system, references).texts
@@ -85,7 +85,7 @@ def own_scores(refs: str, system: str, folder: Path) -> dict[str, float]:
 def time_encoding(raw: Path, folder: Path, repeats: int) -> tuple[int, list[float]]:
     """Return the number of lines, and the seconds that encoding them took each time."""
     import gpt2_encode
-    from lora_nlg import e2e_text
+    from lora_nlg.tasks import e2e_text
 
     pairs = list(e2e_text.read_raw(raw))
     formatted = folder / "formatted.jsonl"
@@ -111,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
         print(json.dumps(public_scores(*args.public_of)))
         return 0
 
-    from e2e_metrics import java
+    from metrics import java
 
     os.environ["PATH"] = f"{Path(java.find_java().path).parent}{os.pathsep}{os.environ['PATH']}"  # pycocoevalcap's java
     if args.smoke:

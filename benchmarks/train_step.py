@@ -57,15 +57,16 @@ class Mode:
 
 def own_optimizer(model):
     """Return this project's AdamW, which has the recipe's order of operations."""
-    from lora_nlg import config, optim
+    from lora_nlg import config
+    from lora_nlg.training import optim
 
     return optim.build_optimizer(model, config.OptimConfig(LR, 1000, correct_bias=True, beta2=0.999, epsilon=EPSILON))
 
 
 def ours(shape, lora, seq_len: int) -> Mode:
     """Return this project's way, with random weights."""
-    from lora_nlg import losses
-    from lora_nlg.lora import add_adapters
+    from lora_nlg.methods.lora import add_adapters
+    from lora_nlg.training import losses
 
     model = harness.random_model(shape)
     add_adapters(model, lora)
@@ -193,7 +194,7 @@ def main(argv: list[str] | None = None) -> int:
 
     import work
     from lora_nlg.config import LoraConfig
-    from lora_nlg.examples import ItemOrder
+    from lora_nlg.data.examples import ItemOrder
 
     harness.start(args)
     shape, lora = harness.model_config(args), LoraConfig(rank=4, alpha=32, dropout=0.1)

@@ -62,8 +62,8 @@ def trained_model(args, shape, prompt: list[int]):
     """Return the whole gpt2.mini of --trained, enlarged to `shape`."""
     import torch
 
-    from lora_nlg import checkpoints
     from lora_nlg.config import CARDS
+    from lora_nlg.storage import checkpoints
 
     small = checkpoints.base_model(CARDS["gpt2.mini"], args.trained, torch.Generator(), "fp32").eval()
     model = enlarged(small, shape).eval()
@@ -79,7 +79,7 @@ def put_adapters_on(model, lora) -> None:
     """Put random adapters on and take their ΔW from the base: with them it computes what it did."""
     import torch
 
-    from lora_nlg.lora import add_adapters
+    from lora_nlg.methods.lora import add_adapters
 
     add_adapters(model, lora)
     generator = torch.Generator().manual_seed(harness.SEED)
@@ -94,7 +94,7 @@ def compare(args) -> None:
     """Time a sample of the recipe's whole test set and all of ours."""
     import recipe_way
     from lora_nlg.config import END_OF_TEXT_ID, LoraConfig
-    from lora_nlg.lora import merge_adapters
+    from lora_nlg.methods.lora import merge_adapters
 
     shape, lora = harness.model_config(args), LoraConfig(rank=4, alpha=32)
     examples, data = harness.examples("test", args.smoke)

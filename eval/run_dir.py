@@ -1,13 +1,10 @@
 """A run's folder, as the programs of eval/ read it: scores, records and log."""
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent / "e2e"))  # so that the programs here find the scorer's package beside it
-
-from e2e_metrics import errors, files, scores
+from metrics import errors, files, scores
 
 METRICS = scores.METRICS
 

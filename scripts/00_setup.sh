@@ -21,7 +21,7 @@ esac
 
 torch_cpu_index=https://download.pytorch.org/whl/cpu
 stamp=.venv/installed-    # + requirements file: what the last complete set-up installed
-paraphrases=eval/e2e/paraphrases.npz
+paraphrases=eval/metrics/paraphrases.npz
 unfinished=.venv/unfinished # there while packages are being installed
 
 # What a complete set-up has installed for the file $1: this Python and these requirements.

@@ -3,7 +3,8 @@
 import argparse
 import sys
 
-from lora_nlg import cli, downloads
+from lora_nlg import cli
+from lora_nlg.storage import downloads
 
 
 def parser() -> argparse.ArgumentParser:

@@ -19,7 +19,8 @@ def main(argv: list[str] | None = None) -> int:
     """Format one file."""
     args = parser().parse_args(argv)
 
-    from lora_nlg import e2e_text, files
+    from lora_nlg import files
+    from lora_nlg.tasks import e2e_text
 
     files.check_outputs([args.output], inputs=[args.input])
     lines = 0

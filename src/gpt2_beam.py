@@ -5,7 +5,8 @@ import json
 import sys
 from pathlib import Path
 
-from lora_nlg import cli, config, placement
+from lora_nlg import cli, config
+from lora_nlg.methods import placement
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,7 +64,12 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch
 
-    from lora_nlg import checkpoints, decode, dist, examples, files, gpt2, lora, record, signals
+    from lora_nlg import dist, files, record, signals
+    from lora_nlg.data import examples
+    from lora_nlg.decoding import decode
+    from lora_nlg.methods import lora
+    from lora_nlg.model import gpt2
+    from lora_nlg.storage import checkpoints
 
     precision = cli.chosen_precision(args)
     model_config = config.model_config(args.model_card)

@@ -58,7 +58,9 @@ def main(argv: list[str] | None = None) -> int:
     if ref_num < 1:
         raise cli.UserError(f"--ref_num must be at least 1, but is {ref_num}")
 
-    from lora_nlg import bpe, e2e_text, files
+    from lora_nlg import files
+    from lora_nlg.data import bpe
+    from lora_nlg.tasks import e2e_text
 
     folder = Path(args.output_ref_file)
     ref_files = [folder] if args.ref_type == "e2e" else [folder / f"reference{i}" for i in range(ref_num)]
@@ -85,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def group_keys(args: argparse.Namespace, inputs: list[dict]) -> list[str]:
     """Return what input lines must have in common to be one input."""
-    from lora_nlg import e2e_text
+    from lora_nlg.tasks import e2e_text
 
     if args.ref_unique_file is None:
         return [fields["context"] for fields in inputs]
@@ -99,7 +101,7 @@ def group_keys(args: argparse.Namespace, inputs: list[dict]) -> list[str]:
 
 def kept_lines(args: argparse.Namespace, inputs: list[dict]) -> list[bool]:
     """Return for each input line whether --filter keeps it."""
-    from lora_nlg import e2e_text
+    from lora_nlg.tasks import e2e_text
 
     if args.filter == "all":
         return [True] * len(inputs)

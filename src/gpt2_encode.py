@@ -27,7 +27,9 @@ def main(argv: list[str] | None = None) -> int:
 
     from tqdm import tqdm
 
-    from lora_nlg import bpe, e2e_text, files
+    from lora_nlg import files
+    from lora_nlg.data import bpe
+    from lora_nlg.tasks import e2e_text
 
     files.check_outputs([args.output], inputs=[args.input])
     encoding = bpe.load_encoding(args.vocab)

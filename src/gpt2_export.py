@@ -5,7 +5,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from lora_nlg import cli, config, placement
+from lora_nlg import cli, config
+from lora_nlg.methods import placement
 
 VOCABULARY = Path(__file__).parent.parent / "vocab"
 # transformers' names for GPT-2's vocabulary files, and the ones they were published under
@@ -50,7 +51,8 @@ def export_model(args: argparse.Namespace, folder: Path) -> None:
     """Write the base, with the adapters merged if there are any, and GPT-2's vocabulary if it is here."""
     import torch
 
-    from lora_nlg import checkpoints, lora
+    from lora_nlg.methods import lora
+    from lora_nlg.storage import checkpoints
 
     if args.model_card is None:
         raise cli.UserError("--to hf needs --model_card, the shape of the model, e.g. gpt2.md")
@@ -71,7 +73,8 @@ def export_model(args: argparse.Namespace, folder: Path) -> None:
 
 def export_adapters(args: argparse.Namespace, output: Path) -> None:
     """Write the adapters alone, without their base."""
-    from lora_nlg import checkpoints, files
+    from lora_nlg import files
+    from lora_nlg.storage import checkpoints
 
     if not args.lora_checkpoint:
         raise cli.UserError(f"--to {args.to} writes adapters; pass them as --lora_checkpoint")

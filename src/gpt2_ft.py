@@ -6,7 +6,8 @@ import math
 import sys
 from pathlib import Path
 
-from lora_nlg import cli, config, placement
+from lora_nlg import cli, config
+from lora_nlg.methods import placement
 
 
 def parser() -> argparse.ArgumentParser:
@@ -224,8 +225,13 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch
 
-    from lora_nlg import checkpoints, curve, dist, examples, files, gpt2, lora, record, train
-    from lora_nlg.saves import RESULTS, Saves
+    from lora_nlg import dist, files, record
+    from lora_nlg.data import examples
+    from lora_nlg.methods import lora
+    from lora_nlg.model import gpt2
+    from lora_nlg.storage import checkpoints
+    from lora_nlg.training import curve, train
+    from lora_nlg.training.saves import RESULTS, Saves
 
     precision = cli.chosen_precision(args)
     model_config = config.model_config(args.model_card)

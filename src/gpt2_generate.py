@@ -20,7 +20,8 @@ import json
 import sys
 from collections.abc import Iterator
 
-from lora_nlg import cli, config, placement
+from lora_nlg import cli, config
+from lora_nlg.methods import placement
 
 PROMPT = "MR> "
 EXAMPLE = "name : Blue Spice | Type : coffee shop | area : riverside"
@@ -106,8 +107,11 @@ def load(args: argparse.Namespace, model_config: config.ModelConfig, rules: conf
     """Return the lora_nlg.generate.Generator that the flags describe."""
     import torch
 
-    from lora_nlg import bpe, checkpoints, dist, lora
-    from lora_nlg.generate import Generator
+    from lora_nlg import dist
+    from lora_nlg.data import bpe
+    from lora_nlg.decoding.generate import Generator
+    from lora_nlg.methods import lora
+    from lora_nlg.storage import checkpoints
 
     precision = cli.chosen_precision(args)
     encoding = bpe.load_encoding(args.vocab)

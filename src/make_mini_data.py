@@ -8,8 +8,8 @@ from pathlib import Path
 from random import Random
 
 from lora_nlg import cli
+from lora_nlg.bundled.venues import describe, draw_mr, slot_sets
 from lora_nlg.files import atomic_writer
-from lora_nlg.venues import describe, draw_mr, slot_sets
 
 HELD_OUT = {3: 3, 4: 5, 5: 5, 6: 3, 7: 1, 8: 1}  # slots in a combination -> combinations kept for the test set
 TEST_INPUTS_A_SET = 4

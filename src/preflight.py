@@ -25,7 +25,7 @@ def java() -> str:
 
 def vocabulary() -> str:
     """Check GPT-2's vocabulary, which the text step needs."""
-    from lora_nlg import bpe
+    from lora_nlg.data import bpe
 
     bpe.check_files(ROOT / "vocab")
     return "GPT-2's, by its sha256"
@@ -33,7 +33,7 @@ def vocabulary() -> str:
 
 def checks(args) -> dict[str, Callable[[], str]]:
     """Return the checks by name: each says what it found, or raises UserError."""
-    from lora_nlg import needs
+    from lora_nlg.training import needs
 
     of_run = needs.Run(args)
     return {

@@ -29,7 +29,11 @@ def main(argv: list[str] | None = None) -> int:
     """Pretrain and write config.json and model.safetensors."""
     args = parser().parse_args(argv)
 
-    from lora_nlg import bpe, checkpoints, config, e2e_text, files, layouts, pretrain, venues
+    from lora_nlg import config, files
+    from lora_nlg.bundled import layouts, pretrain, venues
+    from lora_nlg.data import bpe
+    from lora_nlg.storage import checkpoints
+    from lora_nlg.tasks import e2e_text
 
     for flag in ("steps", "rows"):
         if getattr(args, flag) < 1:

@@ -10,7 +10,7 @@ EDGE = Path(__file__).parent / "golden" / "edge"
 @pytest.fixture(scope="session")
 def edge():
     """The edge corpus scored with three systems in one run: its own, perfect ones, and nothing at all."""
-    from e2e_metrics import inputs, nist, scores
+    from metrics import inputs, nist, scores
 
     groups = inputs.read_references(str(EDGE / "refs.txt")).groups
     own = inputs.read_outputs(str(EDGE / "sys.txt"), inputs.References(groups, None)).texts

@@ -28,8 +28,9 @@ import make_mini_data
 import measure_scores
 import pretrain_base
 import toy
-from e2e_metrics import errors, meteor, ptb
-from lora_nlg import bpe, cli
+from lora_nlg import cli
+from lora_nlg.data import bpe
+from metrics import errors, meteor, ptb
 
 VOCAB = Path(__file__).resolve().parents[1] / "vocab"
 PROGRAMS = {

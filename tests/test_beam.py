@@ -10,8 +10,10 @@ from safetensors.torch import save_file
 
 import gpt2_beam
 import toy
-from lora_nlg import beam, cli
-from lora_nlg.beam import (
+from lora_nlg import cli
+from lora_nlg.config import BeamConfig
+from lora_nlg.decoding import beam
+from lora_nlg.decoding.beam import (
     IMPOSSIBLE,
     Beams,
     advance,
@@ -24,7 +26,6 @@ from lora_nlg.beam import (
     penalise_repetition,
     start_beams,
 )
-from lora_nlg.config import BeamConfig
 
 GOLDEN = {case["name"]: case for case in toy.golden("beam.json")}
 END = 5  # the end token of the 6-token vocabulary

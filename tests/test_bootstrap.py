@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import measure_scores
-from e2e_metrics import bootstrap, inputs, java, meteor, nist, ptb, results, scores
+from metrics import bootstrap, inputs, java, meteor, nist, ptb, results, scores
 
 EDGE = Path(__file__).parent / "golden" / "edge"
 REFERENCES, OUTPUTS = str(EDGE / "refs.txt"), str(EDGE / "sys.txt")

@@ -13,8 +13,8 @@ import compare
 import published
 import recipe
 import run_dir
-from e2e_metrics.errors import UserError
-from e2e_metrics.scores import METRICS
+from metrics.errors import UserError
+from metrics.scores import METRICS
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -288,7 +288,8 @@ def test_the_preset_is_the_recipe(tmp_path):
     """The two places that hold the recipe say the same: the preset's flags, parsed as the programs do, depart in nothing."""
     import gpt2_beam
     import gpt2_ft
-    from lora_nlg import config, placement
+    from lora_nlg import config
+    from lora_nlg.methods import placement
 
     script = 'source scripts/presets/e2e_gpt2_md.sh; printf \'%s\\n\' "${LORA[@]}" "${TRAIN[@]}" -- "${DECODE[@]}"'
     flags = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()

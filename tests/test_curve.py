@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lora_nlg import curve
 from lora_nlg.cli import UserError
-from lora_nlg.log import Log
+from lora_nlg.training import curve
+from lora_nlg.training.log import Log
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "data/curves/gpt2_md_seed110.tsv"

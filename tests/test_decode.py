@@ -14,9 +14,11 @@ from safetensors.torch import save_file
 
 import gpt2_beam
 import toy
-from lora_nlg import checkpoints, cli, decode
+from lora_nlg import cli
 from lora_nlg.config import LoraConfig
-from lora_nlg.lora import adapter_tensors, add_adapters
+from lora_nlg.decoding import decode
+from lora_nlg.methods.lora import adapter_tensors, add_adapters
+from lora_nlg.storage import checkpoints
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 

@@ -17,10 +17,11 @@ import torch
 from safetensors.torch import save_file
 
 import toy
-from lora_nlg import dist, optim, train
+from lora_nlg import dist
 from lora_nlg.cli import UserError
 from lora_nlg.config import OptimConfig, TrainConfig
-from lora_nlg.losses import masked_loss
+from lora_nlg.training import optim, train
+from lora_nlg.training.losses import masked_loss
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 LAUNCHERS = {
@@ -282,7 +283,8 @@ def test_ranks_decode_the_golden_ids_each_input_once(launcher, folder):
 LEAVES = """
 import pathlib, sys
 import torch
-from lora_nlg import config, dist, optim
+from lora_nlg import config, dist
+from lora_nlg.training import optim
 
 ranks = dist.start("cpu", 0, 1, 0)
 model = torch.nn.Linear(2, 2)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import download
-from lora_nlg import downloads
 from lora_nlg.cli import UserError
 from lora_nlg.config import ModelConfig
+from lora_nlg.storage import downloads
 
 CONTENT = {"train.txt": b"train " * 1000, "valid.txt": b"valid " * 10, "test.txt": b"test " * 10}
 TINY = ModelConfig(n_embd=8, n_layer=2, n_head=2, n_positions=16, vocab_size=50)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from lora_nlg import e2e_text
 from lora_nlg.cli import UserError
-from lora_nlg.e2e_text import Group
+from lora_nlg.tasks import e2e_text
+from lora_nlg.tasks.e2e_text import Group
 
 END = "<|endoftext|>"
 

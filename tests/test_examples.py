@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 import toy
 from lora_nlg.cli import UserError
-from lora_nlg.examples import Example, ItemOrder, collate, make_rows, prefetch, read_examples, row_length
-from lora_nlg.gpt2 import PaddedAttention
+from lora_nlg.data.examples import Example, ItemOrder, collate, make_rows, prefetch, read_examples, row_length
+from lora_nlg.model.gpt2 import PaddedAttention
 
 TWO = [[Example([1, 2, 9], [3, 4, 9])], [Example([5, 9], [6, 9])]]
 
@@ -111,7 +111,7 @@ def test_empty_and_missing_files(tmp_path):
 
 
 def test_padding_does_not_reach_the_loss():
-    from lora_nlg.losses import masked_loss
+    from lora_nlg.training.losses import masked_loss
 
     model = toy.model()
     short, long = toy.examples(2)
@@ -126,7 +126,7 @@ def test_padding_does_not_reach_the_loss():
 
 
 def test_smoothing_up_to_a_ten_thousandth_is_none():
-    from lora_nlg.losses import masked_loss
+    from lora_nlg.training.losses import masked_loss
 
     model, batch = toy.model(), collate([[example] for example in toy.examples(2)], 512, "clm")
     assert torch.equal(masked_loss(model, batch, 1e-4), masked_loss(model, batch))
@@ -150,7 +150,7 @@ def rows_of_shared_contexts():
 
 def test_one_row_for_all_references_of_an_input_has_the_same_loss_and_gradients():
     """Fails when a reference sees another one, is at other positions, or the first token is predicted for one only."""
-    from lora_nlg.losses import masked_loss
+    from lora_nlg.training.losses import masked_loss
 
     model = toy.model(rank=4)
     apart, rows = rows_of_shared_contexts()
@@ -194,7 +194,7 @@ def test_attention_of_padded_rows_is_that_of_each_row(share):
 
 def test_a_batch_that_is_filled_up_has_the_same_loss_and_gradients():
     """Fails when a token that fills up is attended to, or is learnt."""
-    from lora_nlg.losses import masked_loss
+    from lora_nlg.training.losses import masked_loss
 
     model = toy.model(rank=4)
     results = []
@@ -247,7 +247,7 @@ def test_prefetching_keeps_the_order_and_the_error():
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_cross_entropy_and_its_gradient_are_torchs(smoothing):
     """Fails when an ignored target counts, or the smoothing's share of the gradient is left out."""
-    from lora_nlg.losses import SummedCrossEntropy
+    from lora_nlg.training.losses import SummedCrossEntropy
 
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(6, 11, dtype=torch.float64, generator=generator, requires_grad=True)

@@ -11,11 +11,12 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import toy
-from lora_nlg import dist, first_calls
-from lora_nlg.beam import Endings, beam_search
+from lora_nlg import dist
 from lora_nlg.config import BeamConfig, OptimConfig, TrainConfig
-from lora_nlg.saves import Saves
-from lora_nlg.train import Split, train
+from lora_nlg.decoding.beam import Endings, beam_search
+from lora_nlg.model import first_calls
+from lora_nlg.training.saves import Saves
+from lora_nlg.training.train import Split, train
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 LIBRARY = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
@@ -63,7 +64,9 @@ def test_a_search_calls_no_other():
     assert {"exp", "log"} <= called <= set(first_calls.FUNCTIONS)  # of logsumexp
 
 
-@pytest.mark.parametrize("module", ["gpt2", "train", "beam", "pretrain", "checkpoints"])
+@pytest.mark.parametrize(
+    "module", ["model.gpt2", "training.train", "decoding.beam", "bundled.pretrain", "storage.checkpoints"]
+)
 def test_they_are_called_before_a_program_computes(module):
     """In a process of its own, on one number each, in both dtypes. Fails when first_calls.make is not called at import."""
     code = f"""

@@ -16,10 +16,10 @@ import gpt2_encode
 import gpt2_generate
 import toy
 from lora_nlg import cli
-from lora_nlg.beam import IMPOSSIBLE, Endings, advance, beam_search, can_win, start_beams
 from lora_nlg.config import CARDS, BeamConfig
-from lora_nlg.generate import Answer
-from lora_nlg.lora import merge_adapters
+from lora_nlg.decoding.beam import IMPOSSIBLE, Endings, advance, beam_search, can_win, start_beams
+from lora_nlg.decoding.generate import Answer
+from lora_nlg.methods.lora import merge_adapters
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = ["--model_card", "gpt2.mini", "--init_checkpoint", str(ROOT / "pretrained_checkpoints/gpt2.mini")]

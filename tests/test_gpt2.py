@@ -7,7 +7,7 @@ import torch
 
 import toy
 from lora_nlg.config import CARDS, ModelConfig
-from lora_nlg.gpt2 import GPT2, INIT_STD, empty_model, init_weights, store_frozen_in
+from lora_nlg.model.gpt2 import GPT2, INIT_STD, empty_model, init_weights, store_frozen_in
 
 
 @pytest.mark.parametrize(

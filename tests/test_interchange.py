@@ -10,9 +10,10 @@ from safetensors.torch import load_file, save_file
 import gpt2_beam
 import gpt2_export
 import toy
-from lora_nlg import checkpoints, cli
+from lora_nlg import cli
 from lora_nlg.config import LoraConfig
-from lora_nlg.lora import adapter_tensors, add_adapters
+from lora_nlg.methods.lora import adapter_tensors, add_adapters
+from lora_nlg.storage import checkpoints
 
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")

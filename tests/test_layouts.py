@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from lora_nlg import layouts, venues
+from lora_nlg.bundled import layouts, venues
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 END_OF_TEXT = "<|endoftext|>"

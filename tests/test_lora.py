@@ -9,8 +9,8 @@ import torch
 
 import toy
 from lora_nlg.config import CARDS, LoraConfig
-from lora_nlg.gpt2 import GPT2, empty_model
-from lora_nlg.lora import Switch, adapter_config, adapter_tensors, add_adapters, merge_adapters
+from lora_nlg.methods.lora import Switch, adapter_config, adapter_tensors, add_adapters, merge_adapters
+from lora_nlg.model.gpt2 import GPT2, empty_model
 
 IDS = torch.arange(24).view(3, 8)
 FLOAT64 = dict(rtol=1e-12, atol=1e-12)  # the same sums in another order

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lora_nlg import matmul
+from lora_nlg.model import matmul
 
 SHAPES_300 = """
 import pathlib, resource, sys, torch
-from lora_nlg import matmul
+from lora_nlg.model import matmul
 
 def resident():
     return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20

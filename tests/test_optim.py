@@ -8,7 +8,7 @@ import torch
 import toy
 from lora_nlg.cli import UserError
 from lora_nlg.config import OptimConfig
-from lora_nlg.optim import AdamW, build_optimizer, learning_rate
+from lora_nlg.training.optim import AdamW, build_optimizer, learning_rate
 
 
 @pytest.mark.parametrize("correct_bias", [False, True])

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from e2e_metrics import inputs, java, meteor, paraphrases, ptb
+from metrics import inputs, java, meteor, paraphrases, ptb
 
 PAIRS = [
     (0.25, "a pub", "an inn"),

@@ -6,7 +6,7 @@ import re
 import pytest
 
 import placement_table
-from e2e_metrics.errors import UserError
+from metrics.errors import UserError
 from placement_table import BEGIN, END
 from test_sweep import Checkout, write_run
 

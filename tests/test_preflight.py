@@ -8,8 +8,9 @@ from safetensors.torch import save_file
 
 import preflight
 import toy
-from lora_nlg import cli, needs
+from lora_nlg import cli
 from lora_nlg.cli import UserError
+from lora_nlg.training import needs
 
 Usage = collections.namedtuple("Usage", "total used free")
 

@@ -8,10 +8,10 @@ import torch
 from torch.nn import functional as F
 
 import pretrain_base
-from lora_nlg import checkpoints
+from lora_nlg.bundled.pretrain import pack, pretrain, tied_loss
 from lora_nlg.config import END_OF_TEXT_ID, GPT2_VOCAB_SIZE, ModelConfig, OptimConfig
-from lora_nlg.gpt2 import empty_model, init_weights
-from lora_nlg.pretrain import pack, pretrain, tied_loss
+from lora_nlg.model.gpt2 import empty_model, init_weights
+from lora_nlg.storage import checkpoints
 
 TINY = ModelConfig(n_embd=16, n_layer=1, n_head=2, n_positions=8)
 

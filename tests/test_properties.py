@@ -11,13 +11,14 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from e2e_metrics import bleu, coco, errors, inputs, nist
-from e2e_metrics.ngrams import References
-from e2e_metrics.tokenise import tokenise
-from lora_nlg import cli, e2e_text
-from lora_nlg.beam import IMPOSSIBLE, advance, can_win, start_beams
+from lora_nlg import cli
 from lora_nlg.config import BeamConfig
-from lora_nlg.examples import read_examples
+from lora_nlg.data.examples import read_examples
+from lora_nlg.decoding.beam import IMPOSSIBLE, advance, can_win, start_beams
+from lora_nlg.tasks import e2e_text
+from metrics import bleu, coco, errors, inputs, nist
+from metrics.ngrams import References
+from metrics.tokenise import tokenise
 
 SAME = settings(derandomize=True, deadline=None, max_examples=40)
 EXACT = 1e-9  # float64, a few dozen operations

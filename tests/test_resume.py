@@ -18,7 +18,9 @@ from safetensors.torch import save_file
 
 import gpt2_ft
 import toy
-from lora_nlg import cli, files, tensor_files, train
+from lora_nlg import cli, files
+from lora_nlg.storage import tensor_files
+from lora_nlg.training import train
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 # Dropout draws random numbers at every step, updates come every second one, and log lines every third.
@@ -315,7 +317,7 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_first_step(flags, t
 
 
 def test_a_disk_that_returns_other_bytes_is_noticed(flags, tmp_path, monkeypatch, capsys):
-    from lora_nlg import saves
+    from lora_nlg.training import saves
 
     monkeypatch.setattr(saves, "sha256", lambda path: "0" * 64)
     with pytest.raises(cli.UserError, match=r"model\.3\.pt reads back other than it was written"):
@@ -350,7 +352,7 @@ def test_a_loss_that_is_no_number_stops_the_run(flags, tmp_path, monkeypatch, va
 
 
 def train_items(tmp_path):
-    from lora_nlg.examples import ItemOrder
+    from lora_nlg.data.examples import ItemOrder
 
     order = ItemOrder(22, 4, 110)
     return [items for epoch in (1, 2, 3) for items in order.epoch(epoch)]

@@ -14,11 +14,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import e2e_metrics
 import lora_nlg
 import measure_scores
-from e2e_metrics import bleu, inputs, java, meteor, nist, ptb, scores
-from e2e_metrics.errors import UserError
+import metrics
+from metrics import bleu, inputs, java, meteor, nist, ptb, scores
+from metrics.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = ROOT / "eval" / "e2e" / "measure_scores.py"
@@ -79,7 +79,7 @@ def test_command_line_with_the_bundled_java_and_a_hostile_locale(tmp_path):
     assert (system["file"], system["empty_outputs"], decimals(system["scores"])) == (OUTPUTS, 0, EDGE_SCORES)
     assert (signature["segments"], signature["references"]) == (12, 20)
     assert signature["nist_reference_length"] == "sum of the segments' mean lengths"
-    assert (signature["version"], signature["case"]) == (e2e_metrics.__version__, "insensitive")
+    assert (signature["version"], signature["case"]) == (metrics.__version__, "insensitive")
     assert signature["tokenisers"].keys() == {"mteval-v13a", "Stanford PTB 3.4.1"}
     names = (java.METEOR_JAR, java.PARAPHRASES, java.PTB_JAR)
     hashes = {name: hashlib.sha256(java.data_file(name).read_bytes()).hexdigest() for name in names}
@@ -359,7 +359,7 @@ def test_ptb_tokeniser_that_fails_is_one_sentence_with_what_it_said(tmp_path):
 
 
 def test_scores_and_training_name_one_version():
-    assert e2e_metrics.__version__ == lora_nlg.__version__
+    assert metrics.__version__ == lora_nlg.__version__
 
 
 # Real system outputs

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocoevalcap.cider.cider import Cider
 
-from e2e_metrics import bleu, coco, meteor, nist
-from e2e_metrics.ngrams import References, lengths
-from e2e_metrics.tokenise import tokenise
+from metrics import bleu, coco, meteor, nist
+from metrics.ngrams import References, lengths
+from metrics.tokenise import tokenise
 
 EXACT = 1e-12  # float64, a handful of operations
 

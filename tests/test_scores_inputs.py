@@ -2,8 +2,8 @@
 
 import pytest
 
-from e2e_metrics import files, inputs
-from e2e_metrics.errors import UserError
+from metrics import files, inputs
+from metrics.errors import UserError
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from e2e_metrics import java, meteor, ptb
-from lora_nlg import downloads
+from lora_nlg.storage import downloads
+from metrics import java, meteor, ptb
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted(path for folder in ("src", "eval") for path in (ROOT / folder).rglob("*.py"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import slots
-from e2e_metrics.errors import UserError
+from metrics.errors import UserError
 from slot_rules import differences, normalise, parse_mr, vocabulary
 
 CHECKED = Path(__file__).with_name("slots_checked.tsv")

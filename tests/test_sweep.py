@@ -11,8 +11,8 @@ import pytest
 
 import sweep
 from compare import REFERENCES
-from e2e_metrics.errors import UserError
-from e2e_metrics.scores import METRICS
+from metrics.errors import UserError
+from metrics.scores import METRICS
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = {

@@ -11,11 +11,12 @@ from safetensors.torch import save_file
 
 import gpt2_ft
 import toy
-from lora_nlg import cli, train
+from lora_nlg import cli
 from lora_nlg.config import TrainConfig
 from lora_nlg.dist import Ranks
-from lora_nlg.log import Log
-from lora_nlg.saves import Saves
+from lora_nlg.training import train
+from lora_nlg.training.log import Log
+from lora_nlg.training.saves import Saves
 
 GOLDEN_RTOL = 1e-9  # the golden numbers' own promise for float64
 ONE_CPU = Ranks(0, 1, torch.device("cpu"))

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 import make_mini_data
-from lora_nlg import venues
+from lora_nlg.bundled import venues
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"

@@ -8,9 +8,9 @@ import torch
 
 from golden import formula
 from lora_nlg.config import BeamConfig, LoraConfig, ModelConfig, OptimConfig, TrainConfig
-from lora_nlg.examples import Example
-from lora_nlg.gpt2 import GPT2, empty_model
-from lora_nlg.lora import add_adapters, merge_adapters
+from lora_nlg.data.examples import Example
+from lora_nlg.methods.lora import add_adapters, merge_adapters
+from lora_nlg.model.gpt2 import GPT2, empty_model
 
 GOLDEN = Path(__file__).parent / "golden"
 CONFIG = ModelConfig(**formula.TOY)

@@ -8,15 +8,18 @@ be tables (.tsv, .csv) whose header names the columns: mr or src, ref, sys_out o
 
 import argparse
 import sys
+from pathlib import Path
 
-from e2e_metrics import errors
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # where the metrics are, for the programs of every task
+
+from metrics import errors
 
 
 class CheckJava(argparse.Action):
     """Run Java and both of its programs, say which it is, and end."""
 
     def __call__(self, parser, namespace, values, option_string=None):
-        from e2e_metrics import files, java, meteor, ptb
+        from metrics import files, java, meteor, ptb
 
         found = java.find_java()
         with files.temporary_folder() as folder:
@@ -33,7 +36,7 @@ class IndexParaphrases(argparse.Action):
     """Make the index of METEOR's paraphrases, say where it is, and end."""
 
     def __call__(self, parser, namespace, values, option_string=None):
-        from e2e_metrics import java, paraphrases
+        from metrics import java, paraphrases
 
         n_pairs = paraphrases.make_index(java.data_file(java.PARAPHRASES), paraphrases.INDEX)
         print(f"{n_pairs:,} pairs in {paraphrases.INDEX}")
@@ -87,7 +90,7 @@ def show(
     args: argparse.Namespace, names: list[str], scored: list, intervals: list | None, differences: dict | None
 ) -> None:
     """Print the scores as the flags say."""
-    from e2e_metrics import results
+    from metrics import results
 
     if args.header:
         print(results.table_header(args.bootstrap))
@@ -104,7 +107,7 @@ def show(
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
 
-    from e2e_metrics import bootstrap, files, inputs, java, nist, results, scores
+    from metrics import bootstrap, files, inputs, java, nist, results, scores
 
     outputs = [*args.seg_level, *([args.json] if args.json else [])]
     files.check_outputs(outputs, inputs=[args.references, *args.systems, *([args.src] if args.src else [])])
@@ -137,7 +140,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def common_coverage(paths: list[str], systems: list):
     """Return which inputs the systems cover, None if all of them; raise UserError if not every system covers the same."""
-    from e2e_metrics import inputs
+    from metrics import inputs
 
     notes = [inputs.read_coverage(path, len(system.texts)) for path, system in zip(paths, systems, strict=True)]
     other = next((path for path, note in zip(paths, notes, strict=True) if note != notes[0]), None)

@@ -1,0 +1,208 @@
+"""References, system outputs and sources, from plain text or from a table (.tsv, .csv) whose header names the columns.
+
+A .csv has quotes as spreadsheets write them; a .tsv has none, its cells end at tabs. In a table of references, rows with the
+same source are the references of one input. In a table of outputs with sources, each row goes to the input of its source.
+"""
+
+import csv
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from metrics import files
+from metrics.errors import UserError
+
+COVERED = ".covered.json"  # after a file's name: the note that gpt2_decode.py --only_predicted leaves beside it
+
+# Names of columns, in lower case with blanks and dashes as underscores
+SOURCE = ("mr", "src", "source", "input", "context", "meaning_representation")
+REFERENCE = ("ref", "refs", "reference", "references", "human_ref", "orig_ref", "target", "completion")
+OUTPUT = ("sys_out", "sys", "system", "output", "system_output", "out", "pred", "prediction", "hyp", "hypothesis")
+
+
+@dataclass(frozen=True)
+class References:
+    """The references of each input, and the inputs' sources where the file has them."""
+
+    groups: list[list[str]]
+    sources: list[str] | None
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """A system's output for each input, and the inputs' sources where the file has them."""
+
+    texts: list[str]
+    sources: list[str] | None
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Which of the inputs have outputs, where the others were left out on purpose."""
+
+    inputs: int  # all there are
+    covered: list[int]  # the numbers, from 0, of those with an output
+
+    def __str__(self):
+        return f"{len(self.covered)} of {self.inputs} inputs"
+
+
+def read_references(path: str) -> References:
+    """Read the references: on consecutive lines with a blank line after each input's, or a table."""
+    if not _is_table(path):
+        return References(_groups(path), None)
+    rows = _table(path, {"reference": REFERENCE}, {"source": SOURCE})
+    for row in rows:
+        if not row.text:
+            raise UserError(f"{path}, line {row.line}: the reference is empty; fill it in or drop the row")
+    if rows[0].source is None:
+        return References([[row.text] for row in rows], None)
+    groups: dict[str, list[str]] = {}
+    for row in rows:
+        groups.setdefault(row.source, []).append(row.text)
+    return References(list(groups.values()), list(groups))
+
+
+def read_outputs(path: str, references: References) -> Outputs:
+    """Read one output for each input of `references`: a line each, or a table. Raises UserError if their numbers differ."""
+    if not _is_table(path):
+        outputs = Outputs(_lines(path), None)
+    else:
+        rows = _table(path, {"output": OUTPUT}, {"source": SOURCE})
+        if rows[0].source is not None and references.sources is not None:
+            return Outputs(_in_order(path, rows, references.sources), references.sources)
+        outputs = Outputs([row.text for row in rows], None if rows[0].source is None else [row.source for row in rows])
+    if len(outputs.texts) != len(references.groups):
+        raise UserError(
+            f"{path} has {len(outputs.texts)} outputs but the references are of {len(references.groups)} inputs;"
+            " give one output for each group of references (in plain text, a blank line ends a group)"
+        )
+    return outputs
+
+
+def read_sources(path: str, inputs: int) -> list[str]:
+    """Read the source of each of `inputs` inputs: a line each, or a table. Raises UserError if it has more or fewer."""
+    if _is_table(path):
+        sources = list(dict.fromkeys(row.text for row in _table(path, {"source": SOURCE}, {})))
+    else:
+        sources = _lines(path)
+    if len(sources) != inputs:
+        raise UserError(f"{path} has {len(sources)} sources but the references are of {inputs} inputs")
+    return sources
+
+
+def read_coverage(path: str, outputs: int) -> Coverage | None:
+    """Return the note beside `path`, a file of `outputs` outputs, None if there is none. Raises UserError if it is of others."""
+    note = path + COVERED
+    if not os.path.lexists(note):
+        return None
+    try:
+        fields = json.loads(files.read(note))
+        coverage = Coverage(int(fields["inputs"]), list(map(int, fields["covered"])))
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise UserError(
+            f"{note} is damaged; expected what gpt2_decode.py --only_predicted writes: decode again"
+        ) from error
+    if len(coverage.covered) != outputs:
+        raise UserError(f"{note} is of {len(coverage.covered)} outputs but {path} has {outputs}; decode again")
+    return coverage
+
+
+def _is_table(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() in (".tsv", ".csv")
+
+
+def _lines(path: str) -> list[str]:
+    return [line.strip() for line in files.lines(path)]
+
+
+def _groups(path: str) -> list[list[str]]:
+    groups, surplus = (
+        [[]],
+        0,
+    )  # the number of the first blank line with no reference before it; at the end it does no harm
+    for number, line in enumerate(files.lines(path), 1):
+        if text := line.strip():
+            if surplus:
+                raise UserError(
+                    f"{path}, line {surplus}: a blank line ends an input's references, but there is none before it"
+                )
+            groups[-1].append(text)
+        elif groups[-1]:
+            groups.append([])
+        else:
+            surplus = surplus or number
+    if not groups[-1]:
+        groups.pop()
+    if not groups:
+        raise UserError(f"{path} has no reference, only blank lines")
+    return groups
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    line: int
+    text: str
+    source: str | None
+
+
+def _table(path: str, wanted: dict[str, tuple[str, ...]], optional: dict[str, tuple[str, ...]]) -> list[_Row]:
+    """Return the rows' column that is `wanted` and, if it is there, the `optional` one."""
+    rows = _cells(path)
+    _, header = next(rows)
+    [(role, names)] = wanted.items()
+    column = _column(path, header, role, names)
+    if column is None:
+        raise UserError(f"{path}: the header {header} names no {role} column; call it {names[0]!r}")
+    source = next((_column(path, header, *item) for item in optional.items()), None)
+    result = []
+    for line, cells in rows:
+        if cells in ([], [""]) and len(header) > 1:
+            continue  # a blank line
+        if len(cells) != len(header):
+            raise UserError(f"{path}, line {line}: {len(cells)} cells, but the header names {len(header)} columns")
+        result.append(_Row(line, cells[column].strip(), None if source is None else cells[source].strip()))
+    if not result:
+        raise UserError(f"{path} has a header and no rows")
+    return result
+
+
+def _cells(path: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number of the line where a row ends, and the row's cells; there is at least one row."""
+    if not path.lower().endswith(".csv"):
+        for number, line in enumerate(files.lines(path), 1):
+            yield number, line.removesuffix("\n").split("\t")
+        return
+    reader = csv.reader(files.lines(path), strict=True)
+    try:
+        for cells in reader:
+            yield reader.line_num, cells
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}: not a CSV table: {error}") from error
+
+
+def _column(path: str, header: list[str], role: str, names: tuple[str, ...]) -> int | None:
+    plain = [cell.strip().lower().replace(" ", "_").replace("-", "_") for cell in header]
+    found = [i for i, cell in enumerate(plain) if cell in names]
+    if len(found) > 1:
+        columns = files.one_line(", ".join(header[i] for i in found))
+        raise UserError(f"{path}: the header names more than one {role} column: {columns}")
+    return found[0] if found else None
+
+
+def _in_order(path: str, rows: list[_Row], sources: list[str]) -> list[str]:
+    """Return the outputs in the order of the references' `sources`. An input may have several rows if they are equal."""
+    by_source: dict[str, str] = {}
+    known = set(sources)
+    for row in rows:
+        if row.source not in known:
+            raise UserError(f"{path}, line {row.line}: the references have no input {row.source!r}")
+        if by_source.setdefault(row.source, row.text) != row.text:
+            raise UserError(f"{path}, line {row.line}: a second, different output for the input {row.source!r}")
+    if len(by_source) != len(sources):
+        missing = next(source for source in sources if source not in by_source)
+        raise UserError(
+            f"{path} has outputs for {len(by_source)} inputs but the references are of {len(sources)}; {missing!r} is missing"
+        )
+    return [by_source[source] for source in sources]

@@ -1,0 +1,145 @@
+"""METEOR 1.5 (Denkowski and Lavie 2014): its jar aligns and counts, segment by segment; the score of the counts is computed here."""
+
+import contextlib
+import queue
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from metrics import java as java_runtime
+from metrics.errors import UserError
+from metrics.waiting import spin_until
+
+LOAD_TIMEOUT = 300  # seconds; loading all paraphrases takes five on a free machine
+LINE_TIMEOUT = 120  # seconds; a segment takes milliseconds
+SEPARATOR = " ||| "  # cannot occur in PTB tokens, which take ||| apart
+
+MATCHERS = 4  # exact, stem, synonym, paraphrase
+# The columns of a segment's counts; where there are two, the first is the output's, the second the reference's. Between
+# function words and chunks each matcher has four: matched content words (two) and matched function words (two).
+LENGTHS, FUNCTION_WORDS = slice(0, 2), slice(2, 4)
+CHUNKS = 4 + 4 * MATCHERS
+MATCHED = slice(CHUNKS + 1, CHUNKS + 3)
+COLUMNS = CHUNKS + 3
+# METEOR's parameters for English
+MATCHER_WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
+ALPHA, BETA, GAMMA, DELTA = 0.85, 0.20, 0.60, 0.75  # recall's share, fragmentation's power and weight, content's share
+
+
+class Meteor:
+    """METEOR in a JVM of its own, used as a context manager. It loads for a while: enter, send, do other things, receive.
+
+    `table` is a file of the paraphrases that it shall know, by default all.
+    """
+
+    def __init__(self, java: java_runtime.Java, *flags: str, table: Path | None = None):
+        jar = java_runtime.data_file(java_runtime.METEOR_JAR)
+        known = () if table is None else ("-a", table)
+        self._java = java.path
+        self._command = java.command("-Xmx2G", "-jar", jar, "-", "-", "-stdio", "-l", "en", "-norm", *known, *flags)
+
+    def __enter__(self) -> "Meteor":
+        self._stderr = tempfile.TemporaryFile()  # a pipe nobody reads would block the JVM
+        try:
+            self._process = subprocess.Popen(
+                self._command,
+                env=java_runtime.environment(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+            )
+        except OSError as error:
+            self._stderr.close()
+            raise UserError(f"cannot start METEOR with {self._java}: {error.strerror}") from error
+        self._questions, self._answers = queue.SimpleQueue(), queue.SimpleQueue()
+        self._threads = [threading.Thread(target=job, daemon=True) for job in (self._write, self._read)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._questions.put(None)
+        self._process.kill()
+        self._process.wait()
+        for thread in self._threads:
+            thread.join()
+        for pipe in (self._process.stdin, self._process.stdout, self._stderr):
+            with contextlib.suppress(OSError):  # what was not sent yet has nobody to go to
+                pipe.close()
+
+    def _write(self) -> None:
+        try:
+            while (segments := self._questions.get()) is not None:
+                for output, group in segments:  # written as METEOR reads them, so that they need not all be in memory
+                    self._process.stdin.write(f"{SEPARATOR.join(('SCORE', *group, output))}\n".encode())
+                self._process.stdin.flush()
+        except OSError:
+            pass  # METEOR died; the one who waits for an answer says so
+
+    def _read(self) -> None:
+        for line in self._process.stdout:
+            self._answers.put(line)
+        self._answers.put(b"")  # the end, which is an error unless nobody waits any more
+
+    def send(self, outputs: Iterable[str], references: Iterable[list[str]]) -> None:
+        """Ask for the counts of these segments (PTB tokens with spaces) without waiting for the answers."""
+        self._questions.put(zip(outputs, references, strict=True))
+
+    def receive(self, segments: int) -> np.ndarray:
+        """Return the counts of the next `segments` segments that were sent, shape (segments, COLUMNS).
+
+        Raises UserError, with what METEOR printed, when it dies or says nothing for too long.
+        """
+        from tqdm import tqdm
+
+        if not spin_until(lambda: not self._answers.empty(), "METEOR is loading", LOAD_TIMEOUT):
+            raise self._failure(f"gave no answer in {LOAD_TIMEOUT} s")
+        statistics = np.empty((segments, COLUMNS))
+        for row in tqdm(statistics, "METEOR", unit="segment", disable=None, leave=False):
+            row[:] = self._counts()
+        # A text matched whole and in one piece is not broken: METEOR adds no chunk for it.
+        whole = (statistics[:, CHUNKS] == 1) & (statistics[:, MATCHED] == statistics[:, LENGTHS]).all(axis=-1)
+        statistics[whole, CHUNKS] = 0
+        return statistics
+
+    def _counts(self) -> list[float]:
+        try:
+            line = self._answers.get(timeout=LINE_TIMEOUT)
+        except queue.Empty:
+            raise self._failure(f"gave no answer in {LINE_TIMEOUT} s") from None
+        try:
+            counts = [float(word) for word in line.split()]
+        except ValueError:
+            counts = []
+        if len(counts) != COLUMNS:
+            raise self._failure(f"answered {line.decode('utf-8', 'replace').strip()!r}" if line else "ended early")
+        return counts
+
+    def _failure(self, what: str) -> UserError:
+        self._process.kill()
+        self._process.wait()
+        self._stderr.seek(0)
+        said = java_runtime.said(self._stderr.read())
+        return UserError(f"METEOR {what} (Java: {self._java}); it said: {said}")
+
+
+def score(statistics: np.ndarray) -> np.ndarray:
+    """Return METEOR, 0 to 1, of counts (..., COLUMNS), shape (...): of segments as they are, of a corpus if summed."""
+    lengths, function_words = statistics[..., LENGTHS], statistics[..., FUNCTION_WORDS]  # (..., 2): output, reference
+    by_matcher = statistics[..., 4:CHUNKS].reshape(*statistics.shape[:-1], MATCHERS, 2, 2)  # content or function, text
+    shares = np.array([DELTA, 1 - DELTA])  # of content and function words
+    weighted = np.einsum("...mkt,m,k->...t", by_matcher, MATCHER_WEIGHTS, shares)  # (..., 2)
+    possible = shares[0] * (lengths - function_words) + shares[1] * function_words
+    precision, recall = np.moveaxis(_ratio(weighted, possible), -1, 0)
+    mean = _ratio(precision * recall, ALPHA * precision + (1 - ALPHA) * recall)
+
+    fragmentation = _ratio(statistics[..., CHUNKS], statistics[..., MATCHED].mean(axis=-1))
+    return mean * (1 - GAMMA * fragmentation**BETA)
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)

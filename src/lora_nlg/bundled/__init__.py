@@ -1,0 +1,1 @@
+"""What made the small base and the small data set."""

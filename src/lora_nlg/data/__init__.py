@@ -1,0 +1,1 @@
+"""Encoded lines to batches."""

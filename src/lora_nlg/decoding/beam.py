@@ -1,0 +1,319 @@
+"""Beam search by the recipe's rules (`next_logits`, `advance`), many sentences at a time, each as if it were alone.
+
+Alphabet: B sentences, K beams, V vocabulary, G tokens generated so far, T prompt length, H heads, D head width, C width;
+N rows, the beams that are searched on, in the order of `rows` (N,) int64, which counts through all B · K.
+Scores are natural-log probabilities in the model's dtype, float32 at least; "impossible" is -inf.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lora_nlg.config import BeamConfig
+from lora_nlg.model.gpt2 import GPT2, at_least_float32, causal_attention, join_heads, split_heads
+
+IMPOSSIBLE = float("-inf")
+SHRINK_AT = 0.75  # the batch is made smaller once this share of its sentences, or less, is still searching
+STATIC_STEPS = 16  # in a row with equal shapes: few recordings, and little attention to slots that nothing is in yet
+
+
+@dataclass
+class Beams:
+    """The state of the search for B sentences."""
+
+    tokens: Tensor  # (B, K, G) int64, what each beam has generated
+    scores: Tensor  # (B, K), sum of log p; -inf for a beam that has ended
+    best_tokens: Tensor  # (B, eval_len) int64, the best ended hypothesis, padded with 0
+    best_scores: Tensor  # (B,), its score / length ** length_penalty
+    ended_scores: Tensor | None = None  # (B, K), the same of each that ended in the last step, else -inf
+
+    def select(self, sentences: Tensor) -> "Beams":
+        """Return the state of `sentences` (int64 indices) only."""
+        return Beams(*(getattr(self, name)[sentences] for name in ("tokens", "scores", "best_tokens", "best_scores")))
+
+
+def start_beams(n_sentences: int, config: BeamConfig, like: Tensor) -> Beams:
+    """Return one empty beam a sentence: the first step chooses all K from it. `like` gives dtype and device of the scores."""
+    return Beams(
+        tokens=torch.zeros(n_sentences, 1, 0, dtype=torch.int64, device=like.device),
+        scores=like.new_zeros(n_sentences, 1),
+        best_tokens=torch.zeros(n_sentences, config.eval_len, dtype=torch.int64, device=like.device),
+        best_scores=like.new_full((n_sentences,), IMPOSSIBLE),
+    )
+
+
+def penalise_repetition(logits: Tensor, generated: Tensor, penalty: float) -> Tensor:
+    """Make every token of `generated` (N, G) less likely in `logits` (N, V): × penalty below 0, ÷ penalty above."""
+    if penalty == 1 or generated.shape[-1] == 0:
+        return logits
+    seen = logits.gather(-1, generated)
+    return logits.scatter(-1, generated, torch.where(seen < 0, seen * penalty, seen / penalty))
+
+
+def ban_early_end(logits: Tensor, n_generated: int, config: BeamConfig) -> Tensor:
+    """Make the end tokens impossible while fewer than `min_length` tokens are generated."""
+    if n_generated >= config.min_length:
+        return logits
+    return logits.index_fill(-1, logits.new_tensor(config.eos_token_ids, dtype=torch.int64), IMPOSSIBLE)
+
+
+def ban_repeated_ngrams(logits: Tensor, generated: Tensor, n: int) -> Tensor:
+    """Make impossible in `logits` (N, V) what would complete an n-gram that `generated` (N, G) already has."""
+    if n == 0 or generated.shape[-1] < n:
+        return logits
+    ngrams = generated.unfold(-1, n, 1)  # (N, G - n + 1, n)
+    prefix = generated[:, generated.shape[-1] - n + 1 :]  # (N, n - 1), the n-gram being completed
+    repeats = (ngrams[..., :-1] == prefix.unsqueeze(-2)).all(-1)  # (N, G - n + 1)
+    row, place = repeats.nonzero(as_tuple=True)
+    if len(place) == 0:
+        return logits
+    banned = logits.clone()
+    banned[row, ngrams[row, place, -1]] = IMPOSSIBLE
+    return banned
+
+
+def next_logits(logits: Tensor, generated: Tensor, config: BeamConfig) -> Tensor:
+    """Apply the recipe's rules, in its order, to `logits` (N, V), before they become probabilities."""
+    logits = penalise_repetition(logits, generated, config.repetition_penalty)
+    logits = ban_early_end(logits, generated.shape[-1], config)
+    return ban_repeated_ngrams(logits, generated, config.no_repeat_ngram_size)
+
+
+def best_candidates(logits: Tensor, rows: Tensor, scores: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the best `k` continuations of `rows` (N,) as (scores, parent beams, tokens), each (B, k), best first.
+
+    `logits` (N, V), `scores` (B, K). log p = logit - logsumexp is needed only for each beam's own k best tokens.
+    """
+    B, K = scores.shape
+    top, tokens = logits.topk(min(k, logits.shape[-1]), dim=-1)  # (N, min(k, V))
+    own = scores.flatten()[rows].unsqueeze(-1) + (top - logits.logsumexp(-1, keepdim=True))
+    own = own.nan_to_num(nan=IMPOSSIBLE, neginf=IMPOSSIBLE)  # a row without any possible token has -inf - -inf
+    totals = own.new_full((B * K, k), IMPOSSIBLE)  # a tiny vocabulary fills only some of the k
+    totals[rows, : own.shape[-1]] = own
+    of_beams = tokens.new_zeros(B * K, k)
+    of_beams[rows, : own.shape[-1]] = tokens
+    best, places = totals.view(B, K * k).topk(k, dim=-1)  # (B, k)
+    return best, places // k, of_beams.view(B, K * k).gather(1, places)
+
+
+def advance(logits: Tensor, rows: Tensor, beams: Beams, config: BeamConfig) -> tuple[Beams, Tensor]:
+    """Take one step with the `logits` (N, V) of `rows` (N,): return the new state and each new beam's parent (B, K).
+
+    A kept beam whose last token is an end token has ended: it becomes the sentence's best if strictly better, and its
+    running score -inf. After the last step, beams that have not ended count as well.
+    """
+    logits = next_logits(logits, beams.tokens.flatten(0, 1)[rows], config)
+    scores, parents, tokens = best_candidates(logits, rows, beams.scores, config.beam)
+    G = beams.tokens.shape[-1]
+    history = beams.tokens.gather(1, parents.unsqueeze(-1).expand(-1, -1, G))
+    history = torch.cat([history, tokens.unsqueeze(-1)], dim=-1)  # (B, K, G + 1)
+
+    ended = torch.isin(tokens, tokens.new_tensor(config.eos_token_ids))  # (B, K)
+    counts = torch.ones_like(ended) if G + 1 == config.eval_len else ended
+    normalised = (scores / (G + 1) ** config.length_penalty).masked_fill(~counts, IMPOSSIBLE)
+    score, beam = normalised.max(dim=-1)  # (B,)
+    better = score > beams.best_scores
+    hypothesis = history[torch.arange(len(beam), device=beam.device), beam]  # (B, G + 1)
+    hypothesis = F.pad(hypothesis, (0, config.eval_len - (G + 1)))
+    return Beams(
+        tokens=history,
+        scores=scores.masked_fill(ended, IMPOSSIBLE),
+        best_tokens=torch.where(better.unsqueeze(-1), hypothesis, beams.best_tokens),
+        best_scores=torch.where(better, score, beams.best_scores),
+        ended_scores=normalised,
+    ), parents
+
+
+def can_win(beams: Beams, bar: Tensor, config: BeamConfig) -> Tensor:
+    """Return (B, K) bool: the beam can still become strictly better than `bar` (B,), a score / length ** length_penalty.
+
+    A running score s ≤ 0 only falls, so whatever the beam becomes, at length L, scores at most s / L ** p. For p ≥ 0 that
+    bound is highest at L = eval_len, for p < 0 at the next length. Not to search on a beam that cannot win changes nothing:
+    what its continuations would push out of the best K scores no more than they do, and cannot win either.
+    """
+    p = config.length_penalty
+    divisor = max((beams.tokens.shape[-1] + 1) ** p, config.eval_len**p)
+    return beams.scores / divisor > bar.unsqueeze(-1)
+
+
+class Endings:
+    """The `n` best hypotheses that ended in a search, best first: what `beam_search` fills if it is passed one.
+
+    After it, `tokens` is (B, n, eval_len) int64, padded with 0, and `scores` (B, n), -inf where fewer than n ended.
+    """
+
+    def __init__(self, n: int):
+        self.n = n
+
+    def start(self, beams: Beams) -> None:
+        """Forget everything; `beams` gives the number of sentences, dtype and device."""
+        B, eval_len = beams.best_tokens.shape
+        self.scores = beams.best_scores.new_full((B, self.n), IMPOSSIBLE)
+        self.tokens = beams.best_tokens.new_zeros(B, self.n, eval_len)
+
+    def add(self, beams: Beams, sentences: Tensor) -> None:
+        """Take in the hypotheses that ended in the last step; row i of `beams` is sentence sentences[i]."""
+        pad = (0, self.tokens.shape[-1] - beams.tokens.shape[-1])
+        tokens = torch.cat([self.tokens[sentences], F.pad(beams.tokens, pad)], dim=1)  # (B, n + K, eval_len)
+        scores = torch.cat([self.scores[sentences], beams.ended_scores], dim=1)  # (B, n + K)
+        scores, order = scores.sort(dim=1, descending=True, stable=True)  # as good as an earlier one is not better
+        order = order[:, : self.n]
+        self.scores[sentences] = scores[:, : self.n]  # the last is what a beam must beat to become one of the n
+        self.tokens[sentences] = tokens.gather(1, order.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+
+
+class Cache:
+    """Keys and values of prompts, stored once a sentence, and of every generated token, stored once and never moved.
+
+    A beam does not own its history: it attends to the slots of all K beams of its sentence under a mask that says which
+    of them are its ancestors. Reordering the beams reorders rows of that mask.
+    """
+
+    def __init__(self, model: GPT2, lengths: Tensor, config: BeamConfig):
+        B, T, K = len(lengths), int(lengths.max()), config.beam
+        self.lengths, self.prompt_len, self.beam = lengths, T, K
+        self.size = T + K * (config.eval_len - 1)  # the last token generated is never attended to
+        shape = (B, model.config.n_head, self.size, model.config.n_embd // model.config.n_head)
+        weight = model.wte.weight
+        dtype = (
+            torch.get_autocast_dtype(weight.device.type)
+            if torch.is_autocast_enabled(weight.device.type)
+            else weight.dtype
+        )
+        self.keys = [torch.zeros(shape, dtype=dtype, device=weight.device) for _ in model.h]
+        self.values = [torch.zeros_like(k) for k in self.keys]
+        slots = torch.arange(self.size, device=weight.device)
+        self.mask = (slots < lengths.unsqueeze(-1)).unsqueeze(1).repeat(1, K, 1)  # (B, K, size), True: may attend
+        self.end = T  # no row attends to slots from here on
+        self.newest = torch.arange(T - K, T, device=weight.device)  # (K,), the slots of the newest tokens
+        self.rows = torch.arange(B, device=weight.device)  # (N,), the beams that are searched on
+
+    def prefill(self, layer: int, qkv: Tensor, n_head: int) -> Tensor:
+        """Attend within the prompts, (B, T, 3C) to (B, T, C), and keep their keys and values."""
+        _, k, v = split_heads(qkv, n_head)  # (B, H, T, D)
+        self.keys[layer][:, :, : self.prompt_len] = k
+        self.values[layer][:, :, : self.prompt_len] = v
+        return causal_attention(layer, qkv, n_head)
+
+    def extend(self, layer: int, qkv: Tensor, n_head: int) -> Tensor:
+        """Attend from the newest token of every row, (N, 3C) to (N, C), to its prompt, its ancestors and itself."""
+        B, K, _ = self.mask.shape
+        beams = qkv.new_zeros(B * K, qkv.shape[-1]).index_copy_(0, self.rows, qkv)
+        q, k, v = split_heads(beams.view(B, K, -1), n_head)  # (B, H, K, D)
+        self.keys[layer].index_copy_(2, self.newest, k)
+        self.values[layer].index_copy_(2, self.newest, v)
+        mask = self.mask[:, None, :, : self.end]  # (B, 1, K, end)
+        keys, values = self.keys[layer][:, :, : self.end], self.values[layer][:, :, : self.end]
+        y = join_heads(F.scaled_dot_product_attention(q, keys, values, attn_mask=mask))  # (B, K, C)
+        return y.flatten(0, 1)[self.rows]
+
+    def reorder(self, parents: Tensor) -> None:
+        """Make beam k the child of beam `parents[:, k]`, and open the slot of its newest token to it alone."""
+        self.newest += self.beam  # in place, like the mask: a recording reads both where they are
+        self.mask.copy_(self.mask.gather(1, parents.unsqueeze(-1).expand(-1, -1, self.size)))
+        self.mask[:, :, self.newest] = torch.eye(self.beam, dtype=torch.bool, device=self.mask.device)
+
+    def make_room(self, step: int, n_steps: int) -> bool:
+        """Let rows attend to the slots of `step`, counted from 0: return False if they can, else make it those of n_steps steps."""
+        if self.prompt_len + (step + 1) * self.beam <= self.end:
+            return False
+        self.end = min(self.prompt_len + (step + n_steps) * self.beam, self.size)
+        return True
+
+    def select(self, sentences: Tensor) -> None:
+        """Keep `sentences` (int64 indices) only."""
+        self.lengths, self.mask = self.lengths[sentences], self.mask[sentences]
+        self.keys = [k[sentences] for k in self.keys]
+        self.values = [v[sentences] for v in self.values]
+
+
+class Recorded:
+    """A function of tensors as a CUDA graph: its kernels are launched all at once, not one by one by Python.
+
+    What else it reads it must find where it was at the recording. The result is overwritten by the next call.
+    """
+
+    def __init__(self, function: Callable[..., Tensor], *inputs: Tensor):
+        self.inputs = [x.clone() for x in inputs]
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            function(*self.inputs)  # libraries set themselves up at a first call, which cannot be recorded
+        torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.result = function(*self.inputs)
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Return the function of `inputs`, which have the shapes of those at the recording."""
+        for recorded, x in zip(self.inputs, inputs, strict=True):
+            recorded.copy_(x)
+        self.graph.replay()
+        return self.result
+
+
+@torch.inference_mode()
+def beam_search(
+    model: GPT2,
+    prompts: Sequence[list[int]],
+    config: BeamConfig,
+    endings: Endings | None = None,
+    static: bool = False,
+) -> list[list[int]]:
+    """Return for each prompt the ids of its best hypothesis, padded with 0 to eval_len.
+
+    A prompt is one or more ids, and len(prompt) + eval_len may not exceed the model's positions. The result does not depend
+    on which prompts share the batch, up to the rounding of the matrix products. With `endings` the search goes on until those
+    are decided as well, and the result is the same. So it is with `static`, where STATIC_STEPS steps in a row have the same
+    shapes: beams that cannot win are searched on with the others, and a GPU records these steps.
+    """
+    device = model.wte.weight.device
+    lengths = torch.tensor([len(p) for p in prompts], device=device)
+    ids = torch.zeros(len(prompts), int(lengths.max()), dtype=torch.int64)
+    for row, prompt in enumerate(prompts):
+        ids[row, : len(prompt)] = torch.tensor(prompt)
+    cache = Cache(model, lengths, config)
+
+    def logits_of(tokens: Tensor, positions: Tensor) -> Tensor:
+        """Return (N, V) after the newest tokens (N,) of the cache's rows."""
+        return at_least_float32(model.logits(model(tokens, positions, attend=cache.extend)))
+
+    last = torch.arange(len(prompts), device=device) * ids.shape[1] + lengths - 1  # (B,), counted through all rows
+    hidden = model(ids.to(device), attend=cache.prefill, keep=last)  # (B, C)
+    logits = at_least_float32(model.logits(hidden))  # (B, V)
+    beams = start_beams(len(prompts), config, like=logits)
+    if endings is not None:
+        endings.start(beams)
+    results = torch.zeros(len(prompts), config.eval_len, dtype=torch.int64, device=device)
+    searching = torch.arange(len(prompts), device=device)  # which prompt each sentence of the batch is
+    step_logits = logits_of
+    for step in range(config.eval_len):
+        beams, parents = advance(logits, cache.rows, beams, config)
+        results[searching] = beams.best_tokens
+        if endings is not None:
+            endings.add(beams, searching)
+        if step + 1 == config.eval_len:
+            break
+        alive = can_win(beams, beams.best_scores if endings is None else endings.scores[searching, -1], config)
+        undecided = alive.any(dim=1).nonzero().squeeze(-1)
+        if len(undecided) == 0:
+            break
+        shrinks = len(undecided) <= SHRINK_AT * len(searching)
+        if shrinks:
+            searching, beams, parents, alive = (
+                searching[undecided], beams.select(undecided), parents[undecided], alive[undecided]
+            )  # fmt: skip
+            cache.select(undecided)
+        cache.reorder(parents)
+        shapes_change = cache.make_room(step, STATIC_STEPS if static else 1) or shrinks
+        if shapes_change:  # without `static` in every step
+            cache.rows = (torch.ones_like(alive) if static else alive).flatten().nonzero().squeeze(-1)
+        tokens = beams.tokens[..., -1].flatten()[cache.rows]  # (N,)
+        positions = (cache.lengths + step)[cache.rows // config.beam]  # (N,)
+        if static and shapes_change and device.type == "cuda":
+            step_logits = Recorded(logits_of, tokens, positions)
+        logits = step_logits(tokens, positions)
+    return results.tolist()

@@ -1,0 +1,55 @@
+"""Text for one meaning representation at a time, with what else the search found."""
+
+from dataclasses import dataclass
+
+import torch
+
+from lora_nlg import dist
+from lora_nlg.cli import UserError
+from lora_nlg.config import END_OF_TEXT_ID, BeamConfig
+from lora_nlg.decoding.beam import IMPOSSIBLE, Endings, beam_search
+from lora_nlg.model.gpt2 import GPT2
+from lora_nlg.tasks import e2e_text
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A text and its score: log p of its tokens, the end token included, divided by their number ** length_penalty."""
+
+    text: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A model ready to be asked."""
+
+    model: GPT2
+    encoding: object  # tiktoken.Encoding, see bpe.load_encoding
+    rules: BeamConfig
+    device: torch.device
+    precision: str
+
+    def answers(self, mr: str, where: str, n: int) -> list[Answer]:
+        """Return the texts of the `n` best hypotheses that ended in the search for `mr`, best first.
+
+        The first is what gpt2_beam.py and gpt2_decode.py make of `mr`. Of hypotheses that differ in their end token alone the best
+        stands for all, so there may be fewer. Raises UserError, with `where`, for an MR that cannot be parsed or is too long.
+        """
+        e2e_text.parse_mr(mr, where)
+        prompt = [*self.encoding.encode_ordinary(mr), END_OF_TEXT_ID]
+        longest = self.model.config.n_positions - self.rules.eval_len
+        if len(prompt) > longest:
+            raise UserError(f"{where}: {len(prompt)} tokens are too many, the model takes {longest}; shorten the input")
+        endings = Endings(n)
+        with dist.autocast(self.device, self.precision):
+            beam_search(self.model, [prompt], self.rules, endings)
+        found = {}
+        for ids, score in zip(endings.tokens[0].tolist(), endings.scores[0].tolist(), strict=True):
+            if score > IMPOSSIBLE:
+                found.setdefault(self.text(ids), score)
+        return [Answer(text, score) for text, score in found.items()]
+
+    def text(self, ids: list[int]) -> str:
+        """Return the text of a hypothesis, cut like a prediction's."""
+        return e2e_text.clean(self.encoding.decode(ids))

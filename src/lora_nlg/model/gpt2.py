@@ -1,0 +1,231 @@
+"""GPT-2: pre-LN blocks, tanh-GELU, learned positions, head tied to the embedding, no dropout (Radford et al. 2019).
+
+Alphabet: B batch, T time, N tokens, C width, H heads, D = C / H, V vocabulary. Tensors are of the model's dtype unless said
+otherwise. What acts on every token alone takes any leading shape (…): rows of equal length (B, T), or N tokens without padding.
+Parameter names and the (in, out) layout of the matrices are those of Hugging Face's GPT-2 files, without their prefix.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lora_nlg.config import ModelConfig
+from lora_nlg.model import first_calls
+from lora_nlg.model.matmul import linear
+
+first_calls.make()  # at import, as an exception: every program that computes comes through here before it does
+
+LAYER_NORM_EPS = 1e-5
+INIT_STD = 0.02
+
+# (layer, qkv (…, 3C), H) -> (…, C). Training attends causally; decoding puts a cache behind the same call.
+Attend = Callable[[int, Tensor, int], Tensor]
+
+
+def split_heads(qkv: Tensor, n_head: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return query, key and value, each (B, H, T, D), of (B, T, 3C)."""
+    B, T, _ = qkv.shape
+    return qkv.view(B, T, 3, n_head, -1).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def join_heads(y: Tensor) -> Tensor:
+    """Return (B, T, C) of (B, H, T, D)."""
+    return y.transpose(1, 2).flatten(2)
+
+
+def causal_attention(layer: int, qkv: Tensor, n_head: int) -> Tensor:
+    """Attend to the same and earlier positions. Rows padded on the right need no mask: what comes later is never seen."""
+    return _attention(qkv, n_head, None)
+
+
+def _attention(qkv: Tensor, n_head: int, mask: Tensor | None) -> Tensor:
+    """Map (B, T, 3C) to (B, T, C); `mask` (B, 1, T, T) says who sees whom, by default every earlier position."""
+    y = F.scaled_dot_product_attention(*split_heads(qkv, n_head), attn_mask=mask, is_causal=mask is None)
+    return join_heads(y)
+
+
+class RowAttention:
+    """Causal attention of N tokens without padding, a row of the batch after the other: no work for padding.
+
+    `lengths` are the rows' tokens, N in all. With `branches` (B, T) int64 a row holds several continuations of one prompt.
+    """
+
+    def __init__(self, lengths: Sequence[int], branches: Tensor | None = None):
+        self.lengths = list(lengths)
+        self.masks = [None] * len(self.lengths)
+        if branches is not None:
+            self.masks = [branch_mask(row[None, :n]) for row, n in zip(branches, self.lengths, strict=True)]
+
+    def __call__(self, layer: int, qkv: Tensor, n_head: int) -> Tensor:
+        """Map (N, 3C) to (N, C)."""
+        rows = zip(qkv.split(self.lengths), self.masks, strict=True)
+        return torch.cat([_attention(row.unsqueeze(0), n_head, mask).squeeze(0) for row, mask in rows])
+
+
+class PaddedAttention:
+    """The same with all rows at once, padded to T for the attention alone: on a GPU more work costs less than more calls.
+
+    `slots` (N,) int64 says which place of the (B, T) rows, counted through, each token has.
+    """
+
+    def __init__(self, slots: Tensor, shape: tuple[int, int], branches: Tensor | None = None):
+        self.slots, self.shape = slots, shape
+        self.mask = None if branches is None else branch_mask(branches)
+
+    def __call__(self, layer: int, qkv: Tensor, n_head: int) -> Tensor:
+        """Map (N, 3C) to (N, C)."""
+        B, T = self.shape
+        rows = qkv.new_zeros(B * T, qkv.shape[-1]).index_put((self.slots,), qkv)  # index_copy would keep qkv
+        return _attention(rows.view(B, T, -1), n_head, self.mask).flatten(0, 1).index_select(0, self.slots)
+
+
+def branch_mask(branches: Tensor) -> Tensor:
+    """Return who (B, 1, T, T) sees whom: a token the prompt before it, which is branch 0, and its own branch, of (B, T)."""
+    seen, seeing = branches[:, None, None, :], branches[:, None, :, None]
+    return ((seen == 0) | (seen == seeing)).tril()
+
+
+class Conv1D(nn.Module):
+    """x @ weight + bias, with weight stored (in, out) as GPT-2's files have it."""
+
+    def __init__(self, n_in: int, n_out: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(n_in, n_out))
+        self.bias = nn.Parameter(torch.zeros(n_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., in) to (..., out)."""
+        return linear(x, self.weight, self.bias)
+
+
+class Embedding(nn.Module):
+    """The tokens' vectors, which are the output layer's weights as well."""
+
+    def __init__(self, vocab_size: int, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(vocab_size, width))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Map ids (...) to (..., C)."""
+        return F.embedding(ids, self.weight)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Map hidden states (..., C) to (..., V)."""
+        return linear(hidden, self.weight.T)
+
+
+class Attention(nn.Module):
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.n_head = config.n_head
+        self.c_attn = Conv1D(config.n_embd, 3 * config.n_embd)
+        self.c_proj = Conv1D(config.n_embd, config.n_embd)
+
+    def forward(self, x: Tensor, layer: int, attend: Attend, keep: Tensor | None = None) -> Tensor:
+        """Map (…, C) to (…, C), or to (M, C) if `keep` (M,) says which tokens, counted through, are wanted."""
+        y = attend(layer, self.c_attn(x), self.n_head)
+        return self.c_proj(y if keep is None else pick(y, keep))
+
+
+def pick(x: Tensor, keep: Tensor) -> Tensor:
+    """Return the rows `keep` (M,) of x (…, C), counted through its leading dimensions."""
+    return x.flatten(0, -2).index_select(0, keep)
+
+
+class MLP(nn.Module):
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.c_fc = Conv1D(config.n_embd, 4 * config.n_embd)
+        self.c_proj = Conv1D(4 * config.n_embd, config.n_embd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
+
+
+class Block(nn.Module):
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd, eps=LAYER_NORM_EPS)
+        self.attn = Attention(config)
+        self.ln_2 = nn.LayerNorm(config.n_embd, eps=LAYER_NORM_EPS)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, layer: int, attend: Attend, keep: Tensor | None = None) -> Tensor:
+        x = (x if keep is None else pick(x, keep)) + self.attn(self.ln_1(x), layer, attend, keep)
+        return x + self.mlp(self.ln_2(x))
+
+
+class GPT2(nn.Module):
+    """The transformer up to its last layer norm; `logits` is the tied head, called only where logits are wanted."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.wte = Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.n_positions, config.n_embd)
+        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd, eps=LAYER_NORM_EPS)
+
+    def forward(
+        self,
+        ids: Tensor,
+        positions: Tensor | None = None,
+        attend: Attend = causal_attention,
+        keep: Tensor | None = None,
+    ) -> Tensor:
+        """Return the hidden states (…, C) of `ids` (…) int64 at `positions` (…), by default 0 … T - 1.
+
+        With `keep` (M,) the states (M, C) of those tokens alone: the last block's MLP does no work for the others.
+        """
+        if positions is None:
+            positions = torch.arange(ids.shape[-1], device=ids.device)
+        x = self.wte(ids) + self.wpe(positions)  # (…, C)
+        last = len(self.h) - 1
+        for layer, block in enumerate(self.h):
+            x = block(x, layer, attend, keep if layer == last else None)
+        return self.ln_f(x)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return (…, V) for hidden states (…, C)."""
+        return self.wte.logits(hidden)
+
+
+def store_frozen_in(model: GPT2, dtype: torch.dtype) -> None:
+    """Convert the frozen matrices to `dtype`, to which autocast would convert them anew in every step: the same numbers.
+
+    Embeddings and layer norms stay, since what they give is added up in the model's own dtype.
+    """
+    for module in model.modules():
+        if isinstance(module, Conv1D):
+            for parameter in (module.weight, module.bias):
+                if not parameter.requires_grad:
+                    parameter.data = parameter.data.to(dtype)
+
+
+def at_least_float32(logits: Tensor) -> Tensor:
+    """Return half-precision logits as float32, in which sums over V are taken; float32 and float64 as they are."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def empty_model(config: ModelConfig, dtype: torch.dtype = torch.float32) -> GPT2:
+    """Return a GPT-2 whose parameters are not set; for a caller that fills every one (`init_weights`, a checkpoint)."""
+    with torch.device("meta"):  # no time is spent on numbers that are overwritten
+        model = GPT2(config)
+    return model.to(dtype).to_empty(device="cpu")
+
+
+@torch.no_grad()
+def init_weights(model: GPT2, generator: torch.Generator) -> None:
+    """Set GPT-2's random start: N(0, 0.02), projections into the residual stream smaller by √(2 · layers), biases 0."""
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            parameter.zero_()
+        elif ".ln_" in f".{name}":
+            parameter.fill_(1.0)
+        else:
+            into_residual = name.endswith("c_proj.weight")
+            std = INIT_STD / math.sqrt(2 * model.config.n_layer) if into_residual else INIT_STD
+            parameter.normal_(0.0, std, generator=generator)

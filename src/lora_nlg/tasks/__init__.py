@@ -1,0 +1,1 @@
+"""What is learnt: the tasks, as text. No torch."""

@@ -1,0 +1,154 @@
+"""What a training run says: a line each log interval on stdout, the same in full precision in log.jsonl, a bar on a terminal."""
+
+import contextlib
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from lora_nlg.cli import UserError
+from lora_nlg.training.curve import TOLERANCE, Curve, is_on
+
+FILE = "log.jsonl"
+
+
+def perplexity(loss: float) -> float:
+    """Return exp(loss); infinity where that is too large for a float."""
+    return math.inf if loss > 700 else math.exp(loss)
+
+
+def tensorboard_writer(folder: Path, step: int):
+    """Return a writer of TensorBoard's files, in which an earlier run's points after `step` no longer count."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UserError(
+            "--tensorboard needs TensorBoard; install it with: .venv/bin/pip install tensorboard"
+        ) from error
+    return SummaryWriter(folder, purge_step=step + 1)
+
+
+class Log:
+    """The log of one run. `state` is that of the run it goes on with, whose later lines are cut off."""
+
+    def __init__(
+        self,
+        work_dir: Path,
+        max_step: int,
+        is_main: bool,
+        curve: Curve | None = None,
+        state: dict | None = None,
+        step: int = 0,
+        tensorboard: bool = False,
+    ):
+        self.is_main, self.curve = is_main, curve
+        self.bar = tqdm(total=max_step, initial=step, desc="training", unit="step", disable=None if is_main else True)
+        path = Path(work_dir) / FILE
+        if is_main and state is not None and path.is_file() and path.stat().st_size > state["bytes"]:
+            os.truncate(path, state["bytes"])
+        # Stays open for the whole run, so that each line is there to follow as soon as it is written.
+        self.file = open(path, "w" if state is None else "a", encoding="utf-8") if is_main else None  # noqa: SIM115
+        self.board = tensorboard_writer(Path(work_dir) / "tensorboard", step) if is_main and tensorboard else None
+        self._start_interval()
+        if state is not None:
+            self.losses, self.n_tokens = list(state["losses"]), state["n_tokens"]
+            self.started -= state["seconds"]
+
+    def _start_interval(self) -> None:
+        self.losses, self.n_tokens, self.pauses, self.started = [], 0, 0.0, time.perf_counter()
+
+    def _seconds(self) -> float:
+        return time.perf_counter() - self.started - self.pauses
+
+    def state(self) -> dict:
+        """Return what it takes to go on with this log: the unfinished interval, and where its file ends."""
+        losses = torch.stack(self.losses).cpu() if self.losses else torch.zeros(0)
+        n_bytes = self.file.tell() if self.file else 0
+        return dict(losses=losses, n_tokens=self.n_tokens, seconds=self._seconds(), bytes=n_bytes)
+
+    def add(self, loss: Tensor, n_tokens: int) -> None:
+        """Count one micro-batch. `loss` stays on its device: fetching it would make every step wait for the GPU."""
+        self.losses.append(loss)
+        self.n_tokens += n_tokens
+        self.bar.update()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Keep the time of the block, a validation or a save, out of ms/batch."""
+        started = time.perf_counter()
+        yield
+        self.pauses += time.perf_counter() - started
+
+    def interval(self, epoch: int, step: int, in_epoch: int, lr: float, next_lr: float) -> None:
+        """Report the micro-batches since the last call; avg_loss is over these alone."""
+        if not self.losses:  # every one of them was left out
+            return
+        losses = torch.stack(self.losses).double()
+        loss, avg_loss = losses[-1].item(), losses.mean().item()
+        ppl = perplexity(avg_loss)
+        seconds = self._seconds()
+        ms_per_batch = 1000 * seconds / len(losses)
+        # Kept for parity: the printed rate is that of the next micro-batch; log.jsonl has the one that was used.
+        line = (
+            f"epoch {epoch:3d} | step {step:7d} | batches {in_epoch:6d} | lr {next_lr:.3g} | ms/batch {ms_per_batch:.1f} | "
+            f"loss {loss:.2f} | avg loss {avg_loss:.2f} | ppl {ppl:.2f}"
+        )
+        fields = dict(step=step, epoch=epoch, lr=lr, loss=loss, avg_loss=avg_loss, ppl=ppl)
+        fields |= dict(ms_per_batch=ms_per_batch, tokens_per_s=self.n_tokens / seconds)
+        self._write(line, fields)
+        self._plot(
+            step,
+            {"loss/training": avg_loss, "lr": lr, "ms_per_batch": ms_per_batch, "tokens_per_s": fields["tokens_per_s"]},
+        )
+        self._start_interval()
+        published = self.curve.published(step) if self.curve else None
+        if published is not None:
+            self._compare(step, avg_loss, published)
+
+    def _compare(self, step: int, avg_loss: float, published: float) -> None:
+        """Say whether the run is on the published curve."""
+        on_curve = is_on(avg_loss, published)
+        off = f"OFF the curve by more than {TOLERANCE}: not the recipe of {self.curve.path}"
+        line = f"curve | step {step:7d} | avg loss {avg_loss:.2f} | published {published:.2f} | "
+        fields = dict(step=step, avg_loss=avg_loss, published=published, on_curve=on_curve)
+        self._write(line + ("on the curve" if on_curve else off), {"curve": fields})
+
+    def validation(self, step: int, loss: float, seconds: float) -> None:
+        """Report a validation pass."""
+        ppl = perplexity(loss)
+        line = f"validation | step {step:7d} | valid loss {loss:.2f} | valid ppl {ppl:.2f} | {seconds:.1f} s"
+        self._write(line, {"eval": dict(step=step, valid_loss=loss, valid_ppl=ppl, seconds=seconds)})
+        self._plot(step, {"loss/validation": loss})
+
+    def skipped(self, step: int, items: list[int], reason: str) -> None:
+        """Report a micro-batch that was left out."""
+        line = f"skipped | step {step:7d} | {reason} | items {', '.join(map(str, items))}"
+        self._write(line, {"skipped": dict(step=step, items=items, reason=reason)})
+        self.bar.update()
+
+    def _plot(self, step: int, values: dict[str, float]) -> None:
+        if self.board:
+            for name, value in values.items():
+                self.board.add_scalar(name, value, step)
+
+    def _write(self, line: str, fields: dict) -> None:
+        if self.is_main:
+            self.file.write(json.dumps(fields) + "\n")  # not a number and infinity as NaN and Infinity
+            self.file.flush()
+            tqdm.write(line, file=sys.stdout)
+            sys.stdout.flush()
+
+    def close(self) -> None:
+        """End the bar and the file."""
+        self.bar.close()
+        if self.file:
+            self.file.close()
+        if self.board:
+            self.board.close()

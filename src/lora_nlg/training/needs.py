@@ -1,0 +1,130 @@
+"""What a training run will need: disk for its saves, memory for its largest batch. Estimates, in bytes, on the safe side.
+
+Alphabet: B batch, T time, C width, M learnt positions in the batch, V vocabulary.
+"""
+
+import argparse
+import functools
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+
+from lora_nlg import cli, config, dist
+from lora_nlg.cli import UserError
+from lora_nlg.data import examples
+from lora_nlg.methods import placement
+from lora_nlg.model.gpt2 import GPT2
+
+GB = 1e9
+RUNTIME = 0.6 * GB  # Python, torch and the data
+# Activations kept for the backward pass, in numbers of width C a token and layer: inputs of both norms (2), c_attn's output (3),
+# attention's (2), the norms' (2), c_fc's before and after GELU (8). Measured peaks are below what this gives.
+WIDTHS_A_LAYER = 17
+LOGIT_COPIES = 3  # of a compiled step: logits, their log-softmax, their gradient; others overwrite them
+
+
+class Run:
+    """The needs of the run that `args`, of gpt2_ft.py, describes."""
+
+    def __init__(self, args: argparse.Namespace):
+        self.args, self.model = args, config.model_config(args.model_card)
+
+    @functools.cached_property
+    def cost(self) -> placement.Cost:
+        """All parameters, and the trained ones."""
+        with torch.device("meta"):
+            base = sum(p.numel() for p in GPT2(self.model).parameters())
+        lora = placement.from_flags(self.args, self.model)
+        adapters = lora.n_parameters(self.model) if lora.rank else 0
+        number_size = 8 if cli.chosen_precision(self.args) == "fp64" else 4
+        return placement.Cost(base + adapters, adapters or base, number_size)
+
+    @functools.cached_property
+    def splits(self) -> list[list[examples.Example]]:
+        """The training and validation examples."""
+        return [
+            examples.read_examples(path, self.model.vocab_size) for path in (self.args.train_data, self.args.valid_data)
+        ]
+
+    def data(self) -> str:
+        """Read both files."""
+        n_train, n_valid = map(len, self.splits)
+        return f"{n_train:,} and {n_valid:,} examples, the longest of {self._lengths()[0]} tokens"
+
+    def _lengths(self) -> list[int]:
+        rows = examples.make_rows(self.splits[0], self.args.share_prompts)
+        return sorted((examples.row_length(row, self.args.seq_len) for row in rows), reverse=True)
+
+    def base(self) -> str:
+        """Look for the base."""
+        source = self.args.init_checkpoint
+        if source is None and self.args.lora_checkpoint is None:
+            raise UserError("--init_checkpoint is missing; pass GPT-2's weights, or the word random for a random start")
+        if source not in (None, "random") and not Path(source).exists():
+            raise UserError(f"{source} does not exist; download or train it first")
+        return source or self.args.lora_checkpoint
+
+    def work_dir(self) -> str:
+        """Write a file there."""
+        path = Path(self.args.work_dir)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path):
+                return f"{path} can be written"
+        except OSError as error:
+            raise UserError(f"{path} cannot be written: {error.strerror}; choose another --work_dir") from error
+
+    def disk(self) -> str:
+        """Compare the room for all saves with the free disk space."""
+        trained = self.cost.bytes_on_disk
+        save = trained + self.cost.optimizer_bytes
+        need = (self.args.keep_last + 1) * save + 5 * trained  # best, final, adapter, and the earlier run's
+        existing = next(
+            p for p in (Path(self.args.work_dir).absolute(), *Path(self.args.work_dir).absolute().parents) if p.exists()
+        )
+        return _compare(need, shutil.disk_usage(existing).free, "free", "free some space, or lower --keep_last")
+
+    def memory(self) -> str:
+        """Compare what the largest batch takes with the memory of the device."""
+        cost = self.cost
+        rows = self._lengths()[: self.args.train_batch_size]
+        tokens = len(rows) * rows[0]  # of a compiled step, which pads; less of others
+        activations = tokens * self.model.n_layer * WIDTHS_A_LAYER * self.model.n_embd
+        logits = sum(rows) * self.model.vocab_size * LOGIT_COPIES
+        numbers = cost.total + cost.trained + activations + logits  # trained: the gradients
+        need = RUNTIME + cost.number_size * numbers + cost.optimizer_bytes
+        device = dist.device_of(self.args.device)
+        if device.type == "cuda":
+            free, where = torch.cuda.mem_get_info(device)[0], "free on the GPU"
+        else:
+            free, where = _available_memory(), "of memory available"
+        if free is None:
+            return f"about {_size(need)} on {device}; how much is available is not known here"
+        return _compare(
+            need,
+            free,
+            where,
+            "use a smaller --train_batch_size, with --grad_acc for the same batch, or --precision bf16",
+        )
+
+
+def _compare(need: float, free: float, where: str, remedy: str) -> str:
+    text = f"needs about {_size(need)}, {_size(free)} {where}"
+    if need > free:
+        raise UserError(f"{text}; {remedy}")
+    return text
+
+
+def _size(n_bytes: float) -> str:
+    return f"{n_bytes / GB:,.1f} GB" if n_bytes >= GB else f"{n_bytes / 1e6:,.0f} MB"
+
+
+def _available_memory() -> int | None:
+    """Return the bytes that Linux says can still be had; None on other systems."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
+    except (OSError, StopIteration):
+        return None

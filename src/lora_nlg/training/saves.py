@@ -1,0 +1,196 @@
+"""A run's checkpoints in its work dir: written whole or not at all, verified, listed in saves.json, the oldest deleted last.
+
+Files: model.STEP.pt (weights, in the recipe's form) and state.STEP.pt (what else it takes to go on) for the newest steps,
+model.best.pt (lowest validation loss), model.final.pt and adapter.safetensors (the end). A file counts only once saves.json
+names it with its sha256, so whatever a killed process leaves behind is never picked up.
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from lora_nlg.cli import UserError
+from lora_nlg.files import atomic_writer, sha256
+from lora_nlg.methods.lora import adapter_config, adapter_tensors
+from lora_nlg.model.gpt2 import GPT2
+from lora_nlg.storage import checkpoints, tensor_files
+
+MANIFEST = "saves.json"
+PREVIOUS = "previous"  # the folder that keeps the last run's results when another one starts in the same place
+RESULTS = ("model.final.pt", "model.best.pt", "adapter.safetensors", "log.jsonl", "run.json")
+
+
+class Saves:
+    """The checkpoints of one run. `settings` (JSON) is what a run must share with the one it goes on with."""
+
+    def __init__(
+        self, work_dir: Path, settings: dict | None = None, keep_last: int = 3, base: checkpoints.Base | None = None
+    ):
+        self.work_dir, self.keep_last, self.base = Path(work_dir), keep_last, base
+        self.listed = {"settings": settings or {}, "saves": [], "best": None, "final": None}
+
+    def read(self) -> bool:
+        """Take over what saves.json lists; return whether there is anything. Raises UserError if it is damaged."""
+        path = self.work_dir / MANIFEST
+        if not path.is_file():
+            return False
+        try:
+            listed = json.loads(path.read_text(encoding="utf-8"))
+            if set(listed) != set(self.listed):
+                raise ValueError("it has other fields")
+        except ValueError as error:
+            raise UserError(
+                f"{path} is damaged ({error}); pass --resume never to start anew, or another --work_dir"
+            ) from error
+        settings = self.listed["settings"]
+        self.listed = listed
+        self.listed["settings"], self.earlier = settings, listed["settings"]
+        return bool(listed["saves"])
+
+    @property
+    def finished(self) -> bool:
+        """True once the run has come to its end."""
+        return self.listed["final"] is not None
+
+    @property
+    def last_step(self) -> int:
+        """The step of the newest save; 0 if there is none."""
+        return self.listed["saves"][-1]["step"] if self.listed["saves"] else 0
+
+    def check_settings(self) -> None:
+        """Raise UserError, naming the differences, if the run in the work dir had other settings than this one."""
+        ours, theirs = _flat(self.listed["settings"]), _flat(self.earlier)
+        different = [
+            f"{name} {theirs.get(name)}, now {ours.get(name)}"
+            for name in ours | theirs
+            if ours.get(name) != theirs.get(name)
+        ]
+        if different:
+            raise UserError(
+                f"{self.work_dir} holds a run with other settings ({'; '.join(different[:4])}); give those again, use another "
+                "--work_dir, or pass --resume never to start anew there"
+            )
+
+    def load(self, step: int | None, fall_back: bool) -> dict:
+        """Return the state of the newest save, or of `step`, with its weights under "model".
+
+        Raises UserError, naming the file and offering the newest whole save before it, if it is damaged; with `fall_back` that
+        one is taken, and said on stderr.
+        """
+        candidates = [save for save in reversed(self.listed["saves"]) if step in (None, save["step"])]
+        if not candidates:
+            steps = ", ".join(str(save["step"]) for save in self.listed["saves"])
+            raise UserError(f"{self.work_dir} has no save of step {step}; it has {steps}")
+        chosen = candidates[0]
+        if damage := self._damage(chosen):
+            whole = [
+                save
+                for save in reversed(self.listed["saves"])
+                if save["step"] < chosen["step"] and not self._damage(save)
+            ]
+            if not whole:
+                raise UserError(f"{damage}, and no earlier save is whole; pass --resume never to start anew")
+            if not fall_back:
+                raise UserError(
+                    f"{damage}; the save of step {whole[0]['step']} is whole: pass --resume {whole[0]['step']}"
+                )
+            print(f"warning: {damage}; going on from step {whole[0]['step']}", file=sys.stderr)
+            chosen = whole[0]
+        self.listed["saves"] = [save for save in self.listed["saves"] if save["step"] <= chosen["step"]]
+        state = tensor_files.load(self.work_dir / f"state.{chosen['step']}.pt")[0]
+        state["model"] = checkpoints.read(self.work_dir / f"model.{chosen['step']}.pt").tensors
+        return state
+
+    def _damage(self, save: dict) -> str | None:
+        """Return what is wrong with the files of `save`, None if they are as they were written."""
+        for name, digest in save["files"].items():
+            path = self.work_dir / name
+            if not path.is_file():
+                return f"{path} is missing"
+            if sha256(path) != digest:
+                return f"{path} is damaged (its sha256 is not the one in {MANIFEST})"
+        return None
+
+    def start_anew(self) -> None:
+        """Move an earlier run's results to previous/ and delete its other saves, so that no later step takes them for this run's."""
+        results = [self.work_dir / name for name in RESULTS if (self.work_dir / name).is_file()]
+        if results:
+            previous = self.work_dir / PREVIOUS
+            shutil.rmtree(previous, ignore_errors=True)
+            previous.mkdir()
+            for path in results:
+                path.replace(previous / path.name)
+        (self.work_dir / MANIFEST).unlink(missing_ok=True)
+        self.listed |= {"saves": [], "best": None, "final": None}
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Delete saves that saves.json does not list, and the temporary files of a process that was killed."""
+        listed = {name for save in self.listed["saves"] for name in save["files"]}
+        for pattern in ("model.[0-9]*.pt", "state.[0-9]*.pt", ".*.tmp"):
+            for path in self.work_dir.glob(pattern):
+                if path.name not in listed:
+                    path.unlink(missing_ok=True)
+
+    def add(self, model: GPT2, step: int, state: dict) -> None:
+        """Save weights and state of `step`; delete the oldest save only when the new one is on disk and was read back."""
+        files = {
+            f"model.{step}.pt": self._write(f"model.{step}.pt", self._weights(model, step)),
+            f"state.{step}.pt": self._write(f"state.{step}.pt", lambda path: tensor_files.save_torch(state, path)),
+        }
+        saves = [save for save in self.listed["saves"] if save["step"] != step] + [{"step": step, "files": files}]
+        self.listed["saves"] = saves[-self.keep_last :]
+        self._write_manifest()
+        self.tidy()
+
+    def add_best(self, model: GPT2, step: int, valid_loss: float) -> None:
+        """Write model.best.pt if `valid_loss` is the lowest so far."""
+        best = self.listed["best"]
+        if best is None or valid_loss < best["valid_loss"]:
+            digest = self._write("model.best.pt", self._weights(model, step))
+            self.listed["best"] = {"step": step, "valid_loss": valid_loss, "files": {"model.best.pt": digest}}
+            self._write_manifest()
+
+    def finish(self, model: GPT2, step: int) -> None:
+        """Write model.final.pt and, of a model with adapters, adapter.safetensors."""
+        files = {"model.final.pt": self._write("model.final.pt", self._weights(model, step))}
+        if lora := adapter_config(model):
+            tensors = adapter_tensors(model)
+            files["adapter.safetensors"] = self._write(
+                "adapter.safetensors", lambda path: checkpoints.save_adapters(tensors, path, lora, self.base, step)
+            )
+        self.listed["final"] = {"step": step, "files": files}
+        self._write_manifest()
+
+    def _weights(self, model: GPT2, step: int) -> Callable[[Path], str]:
+        return lambda path: checkpoints.save_recipe(model, path, self.base, step)
+
+    def _write(self, name: str, write: Callable[[Path], str]) -> str:
+        """Write a file, read it back, and return its sha256."""
+        path = self.work_dir / name
+        try:
+            written = write(path)
+            if sha256(path) != written:
+                raise UserError(f"{path} reads back other than it was written; check the disk")
+        except UserError as error:
+            if not self.listed["saves"]:
+                raise
+            raise UserError(
+                f"{error}; the save of step {self.last_step} is whole: mend this and go on with --resume"
+            ) from error
+        return written
+
+    def _write_manifest(self) -> None:
+        with atomic_writer(self.work_dir / MANIFEST) as file:
+            json.dump(self.listed, file, indent=1)
+            file.write("\n")
+
+
+def _flat(settings: dict, prefix: str = "") -> dict[str, object]:
+    """Return nested settings as {"optim.lr": 0.002, …}."""
+    flat = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
