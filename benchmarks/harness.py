@@ -47,9 +47,9 @@ def start(args: argparse.Namespace) -> None:
 
 def run(main: Callable) -> int:
     """Call main(None); a person's mistake becomes one sentence and an exit code."""
-    from lora_nlg import cli
+    from lora_nlg import errors
 
-    return cli.run(main)
+    return errors.run(main)
 
 
 def say(text: str) -> None:

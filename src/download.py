@@ -3,13 +3,13 @@
 import argparse
 import sys
 
-from lora_nlg import cli
+from lora_nlg import errors, flags
 from lora_nlg.storage import downloads
 
 
 def parser() -> argparse.ArgumentParser:
     """Return one command each."""
-    p = cli.Parser(description=__doc__, allow_abbrev=False)
+    p = flags.Parser(description=__doc__, allow_abbrev=False)
     commands = p.add_subparsers(dest="command", required=True)
 
     vocab = commands.add_parser("vocab", help="GPT-2's vocabulary (VOCAB_URL: another address)")
@@ -48,4 +48,4 @@ def report(folder: str, fetched: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(errors.run(main))

@@ -4,12 +4,12 @@ import argparse
 import json
 import sys
 
-from lora_nlg import cli
+from lora_nlg import errors, flags
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the two arguments."""
-    p = cli.Parser(description=__doc__, allow_abbrev=False)
+    p = flags.Parser(description=__doc__, allow_abbrev=False)
     p.add_argument("input", metavar="IN", help="raw file")
     p.add_argument("output", metavar="OUT", help="formatted file (JSON lines)")
     return p
@@ -33,4 +33,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(errors.run(main))

@@ -5,15 +5,15 @@ import json
 import sys
 from pathlib import Path
 
-from lora_nlg import cli, config
+from lora_nlg import config, errors, flags
 from lora_nlg.methods import placement
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the recipe's flags and this project's own."""
-    p = cli.Parser(description=__doc__, allow_abbrev=False)
-    cli.add_platform_flags(p)
-    cli.add_model_flags(p, card="gpt2.sm", alpha=None, several=True)
+    p = flags.Parser(description=__doc__, allow_abbrev=False)
+    flags.add_platform_flags(p)
+    flags.add_model_flags(p, card="gpt2.sm", alpha=None, several=True)
     p.add_argument("--data", required=True, help="encoded examples (JSON lines); their contexts are decoded")
     p.add_argument(
         "--batch_size", type=int, default=10, help="distinct contexts decoded together; no effect on the result"
@@ -55,12 +55,12 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
 
     if not args.lora_checkpoint and (placement.parse_rank(args.lora_dim) or args.lora_alpha is not None):
-        raise cli.UserError(
+        raise errors.UserError(
             "--lora_dim and --lora_alpha need the adapters they describe; pass them as --lora_checkpoint"
         )
 
     if args.init_checkpoint != "random" and args.random_seed != parser().get_default("random_seed"):
-        raise cli.UserError("--random_seed would have no effect: decoding draws nothing at random; leave it out")
+        raise errors.UserError("--random_seed would have no effect: decoding draws nothing at random; leave it out")
 
     import torch
 
@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     from lora_nlg.model import gpt2
     from lora_nlg.storage import checkpoints
 
-    precision = cli.chosen_precision(args)
+    precision = flags.chosen_precision(args)
     model_config = config.model_config(args.model_card)
     eos = [config.END_OF_TEXT_ID] if config.END_OF_TEXT_ID < model_config.vocab_size else []
     rules = config.BeamConfig(
@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
 
     ranks = dist.start(args.device, args.rank, args.world_size, args.local_rank)
     if args.compile and ranks.device.type != "cuda":
-        raise cli.UserError(f"--compile records what a GPU does, and this is the {ranks.device.type}; leave it out")
+        raise errors.UserError(f"--compile records what a GPU does, and this is the {ranks.device.type}; leave it out")
     several = [checkpoints.read(path) for path in args.lora_checkpoint or ()]
     generator = torch.Generator().manual_seed(args.random_seed)
     model = checkpoints.base_model(
@@ -165,7 +165,7 @@ def output_files(args: argparse.Namespace) -> list[Path]:
     default = ["beam_prediction.jsonl"] if n == 1 else [f"beam_prediction.{number}.jsonl" for number in range(1, n + 1)]
     names = args.output_file or default
     if len(names) != n:
-        raise cli.UserError(
+        raise errors.UserError(
             f"--output_file is given {len(names)} times and --lora_checkpoint {len(args.lora_checkpoint or ())} times; give one "
             "output for each, or none"
         )
@@ -188,14 +188,14 @@ def is_decoded(output: Path, run) -> bool:
 def check_lengths(args: argparse.Namespace, model_config: config.ModelConfig) -> None:
     """Raise UserError when context and output together do not fit the model."""
     if args.batch_size < 1:
-        raise cli.UserError(f"--batch_size must be at least 1, but is {args.batch_size}")
+        raise errors.UserError(f"--batch_size must be at least 1, but is {args.batch_size}")
     config.check_seq_len(args.seq_len, model_config, args.model_card)
     if args.eval_len >= args.seq_len:
-        raise cli.UserError(f"--eval_len {args.eval_len} leaves no room for the context in --seq_len {args.seq_len}")
+        raise errors.UserError(f"--eval_len {args.eval_len} leaves no room for the context in --seq_len {args.seq_len}")
     bad = next((token for token in args.eos_token_id if not 0 <= token < model_config.vocab_size), None)
     if bad is not None:
-        raise cli.UserError(f"--eos_token_id must be from 0 to {model_config.vocab_size - 1}, but is {bad}")
+        raise errors.UserError(f"--eos_token_id must be from 0 to {model_config.vocab_size - 1}, but is {bad}")
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(errors.run(main))

@@ -16,7 +16,7 @@ import json
 import sys
 from pathlib import Path
 
-from lora_nlg import cli
+from lora_nlg import errors, flags
 
 DEFAULT_REF_NUM = 4
 COVERED = ".covered.json"  # after the name of the prediction file
@@ -24,7 +24,7 @@ COVERED = ".covered.json"  # after the name of the prediction file
 
 def parser() -> argparse.ArgumentParser:
     """Return the recipe's flags and --only_predicted."""
-    p = cli.Parser(description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = flags.Parser(description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--vocab", default="vocab", help="folder with encoder.json and vocab.bpe; default: %(default)s")
     p.add_argument("--sample_file", required=True, help='predictions, {"id": input line, "predict": ids} a line')
     p.add_argument("--input_file", required=True, help="the formatted file whose encoded form was decoded")
@@ -53,10 +53,10 @@ def main(argv: list[str] | None = None) -> int:
     """Decode one file."""
     args = parser().parse_args(argv)
     if args.ref_type == "e2e" and args.ref_num is not None:
-        raise cli.UserError("--ref_num would have no effect: --ref_type e2e writes all references; leave it out")
+        raise errors.UserError("--ref_num would have no effect: --ref_type e2e writes all references; leave it out")
     ref_num = DEFAULT_REF_NUM if args.ref_num is None else args.ref_num
     if ref_num < 1:
-        raise cli.UserError(f"--ref_num must be at least 1, but is {ref_num}")
+        raise errors.UserError(f"--ref_num must be at least 1, but is {ref_num}")
 
     from lora_nlg import files
     from lora_nlg.data import bpe
@@ -93,7 +93,7 @@ def group_keys(args: argparse.Namespace, inputs: list[dict]) -> list[str]:
         return [fields["context"] for fields in inputs]
     keys = [text for _, text in e2e_text.read_lines(args.ref_unique_file)]
     if len(keys) != len(inputs):
-        raise cli.UserError(
+        raise errors.UserError(
             f"{args.ref_unique_file} has {len(keys)} lines but {args.input_file} has {len(inputs)}; they must match line by line"
         )
     return keys
@@ -107,7 +107,7 @@ def kept_lines(args: argparse.Namespace, inputs: list[dict]) -> list[bool]:
         return [True] * len(inputs)
     kept = [seen == (args.filter == "seen") for seen in e2e_text.is_seen(inputs, args.input_file)]
     if not any(kept):
-        raise cli.UserError(f"--filter {args.filter} leaves no line of {args.input_file}; nothing would be written")
+        raise errors.UserError(f"--filter {args.filter} leaves no line of {args.input_file}; nothing would be written")
     return kept
 
 
@@ -116,12 +116,12 @@ def predicted(groups: list, args: argparse.Namespace) -> list:
     covered = [group for group in groups if group.prediction is not None]
     missing = len(groups) - len(covered)
     if missing and not args.only_predicted:
-        raise cli.UserError(
+        raise errors.UserError(
             f"{args.sample_file} has no prediction for {missing:,} of {len(groups):,} inputs of {args.input_file}; "
             "decode them all, or score only the others with --only_predicted"
         )
     if not covered:
-        raise cli.UserError(
+        raise errors.UserError(
             f"{args.sample_file} has a prediction for no input of {args.input_file}; nothing would be written"
         )
     if missing:
@@ -160,4 +160,4 @@ def write(groups: list, pred_file: str, ref_files: list[Path], one_file: bool) -
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(errors.run(main))

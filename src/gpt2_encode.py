@@ -7,12 +7,12 @@ import argparse
 import json
 import sys
 
-from lora_nlg import cli
+from lora_nlg import errors, flags
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the recipe's flags."""
-    p = cli.Parser(description=__doc__, allow_abbrev=False)
+    p = flags.Parser(description=__doc__, allow_abbrev=False)
     p.add_argument("--input", required=True, help="formatted file, as format_converting_e2e.py writes it")
     p.add_argument("--vocab", default="vocab", help="folder with encoder.json and vocab.bpe; default: %(default)s")
     p.add_argument("--output", required=True, help="encoded file (JSON lines)")
@@ -49,4 +49,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(errors.run(main))

@@ -5,7 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from lora_nlg import cli, config
+from lora_nlg import config, errors, flags
 from lora_nlg.methods import placement
 
 VOCABULARY = Path(__file__).parent.parent / "vocab"
@@ -15,7 +15,7 @@ TOKENIZER_FILES = {"vocab.json": "encoder.json", "merges.txt": "vocab.bpe"}
 
 def parser() -> argparse.ArgumentParser:
     """Return the flags."""
-    p = cli.Parser(description=__doc__, allow_abbrev=False)
+    p = flags.Parser(description=__doc__, allow_abbrev=False)
     p.add_argument(
         "--to",
         required=True,
@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
         "safetensors: this project's own form",
     )
     p.add_argument("--output", required=True, help="the folder (peft, hf) or file (loralib, safetensors) to write")
-    cli.add_model_flags(p, card=None, alpha=None)
+    flags.add_model_flags(p, card=None, alpha=None)
     return p
 
 
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
 def check_folder(output: Path) -> None:
     """Raise UserError when `output` cannot become a folder."""
     if output.exists() and not output.is_dir():
-        raise cli.UserError(f"--output {output} is a file; expected a folder, new or not")
+        raise errors.UserError(f"--output {output} is a file; expected a folder, new or not")
 
 
 def export_model(args: argparse.Namespace, folder: Path) -> None:
@@ -55,11 +55,11 @@ def export_model(args: argparse.Namespace, folder: Path) -> None:
     from lora_nlg.storage import checkpoints
 
     if args.model_card is None:
-        raise cli.UserError("--to hf needs --model_card, the shape of the model, e.g. gpt2.md")
+        raise errors.UserError("--to hf needs --model_card, the shape of the model, e.g. gpt2.md")
     adapters = checkpoints.read(args.lora_checkpoint) if args.lora_checkpoint else None
     model_config = config.model_config(args.model_card)
     model = checkpoints.base_model(
-        model_config, args.init_checkpoint, torch.Generator().manual_seed(0), cli.chosen_precision(args), adapters
+        model_config, args.init_checkpoint, torch.Generator().manual_seed(0), flags.chosen_precision(args), adapters
     )
     if adapters:
         lora.add_adapters(model, adapters.lora_config(placement.parse_rank(args.lora_dim), args.lora_alpha))
@@ -77,9 +77,9 @@ def export_adapters(args: argparse.Namespace, output: Path) -> None:
     from lora_nlg.storage import checkpoints
 
     if not args.lora_checkpoint:
-        raise cli.UserError(f"--to {args.to} writes adapters; pass them as --lora_checkpoint")
+        raise errors.UserError(f"--to {args.to} writes adapters; pass them as --lora_checkpoint")
     if args.init_checkpoint:
-        raise cli.UserError(
+        raise errors.UserError(
             f"--init_checkpoint would have no effect: --to {args.to} writes adapters alone; leave it out"
         )
     if args.to != "peft":
@@ -97,4 +97,4 @@ def export_adapters(args: argparse.Namespace, output: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(errors.run(main))

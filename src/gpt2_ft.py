@@ -6,15 +6,15 @@ import math
 import sys
 from pathlib import Path
 
-from lora_nlg import cli, config
+from lora_nlg import config, errors, flags
 from lora_nlg.methods import placement
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the recipe's flags, misspellings included, and this project's own."""
-    p = cli.Parser(description=__doc__, allow_abbrev=False)
-    cli.add_platform_flags(p)
-    cli.add_model_flags(p, card="gpt2.md", alpha=128.0)
+    p = flags.Parser(description=__doc__, allow_abbrev=False)
+    flags.add_platform_flags(p)
+    flags.add_model_flags(p, card="gpt2.md", alpha=128.0)
     placement.add_flags(p)
 
     data = p.add_argument_group("data")
@@ -89,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
         ("roll_step", int, 100),
         ("eval_epoch", int, 1),
     ):
-        p.add_argument(f"--{flag}", type=kind, default=default, action=cli.NoEffect, help=argparse.SUPPRESS)
+        p.add_argument(f"--{flag}", type=kind, default=default, action=flags.NoEffect, help=argparse.SUPPRESS)
     return p
 
 
@@ -98,7 +98,7 @@ def numbers(text: str, kind: type, flag: str) -> tuple:
     try:
         return tuple(kind(part) for part in text.split(","))
     except ValueError:
-        raise cli.UserError(f"--{flag} must be numbers with commas between them, but is {text!r}") from None
+        raise errors.UserError(f"--{flag} must be numbers with commas between them, but is {text!r}") from None
 
 
 def max_step(args: argparse.Namespace, n_batches: int, world_size: int) -> int:
@@ -108,7 +108,7 @@ def max_step(args: argparse.Namespace, n_batches: int, world_size: int) -> int:
     if args.max_step is not None:
         return args.max_step
     if args.max_epoch is None:
-        raise cli.UserError("give --max_epoch or --max_step; without either, training would never end")
+        raise errors.UserError("give --max_epoch or --max_step; without either, training would never end")
     return math.ceil(args.max_epoch * n_batches / world_size)
 
 
@@ -116,7 +116,9 @@ def refuse_ignored(args: argparse.Namespace) -> None:
     """Raise UserError for a flag that differs from its default and that the others leave without effect."""
     default = parser().get_default
     if args.scheduler in ("inv_sqrt", "dev_perf"):
-        raise cli.UserError(f"--scheduler {args.scheduler} is a constant rate in the recipe; say --scheduler constant")
+        raise errors.UserError(
+            f"--scheduler {args.scheduler} is a constant rate in the recipe; say --scheduler constant"
+        )
     adapted = args.lora_budget is not None or placement.parse_rank(args.lora_dim) != 0
     of_adapters = "lora_alpha lora_dropout lora_checkpoint lora_targets lora_layers lora_init lora_scaling".split()
     rules = (
@@ -130,10 +132,10 @@ def refuse_ignored(args: argparse.Namespace) -> None:
             "--scheduler cycle follows --i_steps and --i_lrs",
         ),
     )
-    for applies, flags, reason in rules:
-        for flag in flags:
+    for applies, names, reason in rules:
+        for flag in names:
             if applies and getattr(args, flag) != default(flag):
-                raise cli.UserError(f"--{flag} would have no effect: {reason}; leave it out")
+                raise errors.UserError(f"--{flag} would have no effect: {reason}; leave it out")
 
 
 def check_same(adapters, lora_config: config.LoraConfig) -> None:
@@ -146,7 +148,7 @@ def check_same(adapters, lora_config: config.LoraConfig) -> None:
     ):
         theirs, ours = (text(getattr(lora, flag)) for lora in (found, lora_config))
         if theirs != ours:
-            raise cli.UserError(f"{adapters.path} {verb} {theirs}, not {ours}; pass --lora_{flag} {theirs}")
+            raise errors.UserError(f"{adapters.path} {verb} {theirs}, not {ours}; pass --lora_{flag} {theirs}")
 
 
 def cost_of(model) -> placement.Cost:
@@ -201,12 +203,12 @@ def earlier_state(resume: str | None, saves) -> dict | None:
     """Return the state to go on with, None to start anew, and {} where the run in the work dir is finished already."""
     if resume == "never" or not saves.read():
         if resume not in (None, "auto", "never"):
-            raise cli.UserError(f"{saves.work_dir} holds no run to go on with; leave --resume out to start one")
+            raise errors.UserError(f"{saves.work_dir} holds no run to go on with; leave --resume out to start one")
         return None
     if resume is None:
         if saves.finished:
             return None
-        raise cli.UserError(
+        raise errors.UserError(
             f"{saves.work_dir} holds a run saved at step {saves.last_step}; pass --resume to go on with it, or --resume never to "
             "start anew"
         )
@@ -214,7 +216,7 @@ def earlier_state(resume: str | None, saves) -> dict | None:
     if saves.finished:
         return {}
     if resume not in ("auto", "newest") and not resume.isdecimal():
-        raise cli.UserError(f"--resume must be auto, never or the step of a save, but is {resume!r}")
+        raise errors.UserError(f"--resume must be auto, never or the step of a save, but is {resume!r}")
     return saves.load(int(resume) if resume.isdecimal() else None, fall_back=resume == "auto")
 
 
@@ -233,7 +235,7 @@ def main(argv: list[str] | None = None) -> int:
     from lora_nlg.training import curve, train
     from lora_nlg.training.saves import RESULTS, Saves
 
-    precision = cli.chosen_precision(args)
+    precision = flags.chosen_precision(args)
     model_config = config.model_config(args.model_card)
     config.check_seq_len(args.seq_len, model_config, args.model_card)
     lora_config = placement.from_flags(args, model_config)
@@ -255,7 +257,7 @@ def main(argv: list[str] | None = None) -> int:
     train_split = train.Split(train_examples, train_config, ranks)
     valid_split = train.Split(valid_examples, train_config, ranks, validation=True)
     if train_split.order.n_batches < ranks.world_size:
-        raise cli.UserError(
+        raise errors.UserError(
             f"{args.train_data} makes {train_split.order.n_batches} batches of {args.train_batch_size}, too few for "
             f"{ranks.world_size} processes; use fewer, or a smaller --train_batch_size"
         )
@@ -313,4 +315,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(errors.run(main))

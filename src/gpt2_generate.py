@@ -20,7 +20,7 @@ import json
 import sys
 from collections.abc import Iterator
 
-from lora_nlg import cli, config
+from lora_nlg import config, errors, flags
 from lora_nlg.methods import placement
 
 PROMPT = "MR> "
@@ -30,8 +30,8 @@ STDIN = "standard input"
 
 def parser() -> argparse.ArgumentParser:
     """Return the flags. The search's defaults are those of the E2E runs, not gpt2_beam.py's."""
-    p = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    cli.add_model_flags(p, card="gpt2.md", alpha=None)
+    p = flags.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    flags.add_model_flags(p, card="gpt2.md", alpha=None)
     p.add_argument("--vocab", default="vocab", help="folder with encoder.json and vocab.bpe; default: %(default)s")
     p.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:N")
     p.add_argument("--jsonl", action="store_true", help="JSON lines in and out")
@@ -83,22 +83,22 @@ def main(argv: list[str] | None = None) -> int:
 def check(args: argparse.Namespace, model_config: config.ModelConfig) -> None:
     """Raise UserError for flags that contradict each other or the model."""
     if not args.lora_checkpoint and (placement.parse_rank(args.lora_dim) or args.lora_alpha is not None):
-        raise cli.UserError(
+        raise errors.UserError(
             "--lora_dim and --lora_alpha need the adapters they describe; pass them as --lora_checkpoint"
         )
     if model_config.vocab_size != config.GPT2_VOCAB_SIZE:
-        raise cli.UserError(
+        raise errors.UserError(
             f"--model_card {args.model_card} has {model_config.vocab_size} tokens, not GPT-2's {config.GPT2_VOCAB_SIZE}; take a "
             "model with GPT-2's vocabulary"
         )
     if args.alternatives < 0:
-        raise cli.UserError(f"--alternatives must be 0 or more, but is {args.alternatives}")
+        raise errors.UserError(f"--alternatives must be 0 or more, but is {args.alternatives}")
     if not 0 <= args.eos_token_id < model_config.vocab_size:
-        raise cli.UserError(
+        raise errors.UserError(
             f"--eos_token_id must be from 0 to {model_config.vocab_size - 1}, but is {args.eos_token_id}"
         )
     if args.eval_len >= model_config.n_positions:
-        raise cli.UserError(
+        raise errors.UserError(
             f"--eval_len {args.eval_len} leaves no room for the input in the {model_config.n_positions} positions of {args.model_card}"
         )
 
@@ -113,7 +113,7 @@ def load(args: argparse.Namespace, model_config: config.ModelConfig, rules: conf
     from lora_nlg.methods import lora
     from lora_nlg.storage import checkpoints
 
-    precision = cli.chosen_precision(args)
+    precision = flags.chosen_precision(args)
     encoding = bpe.load_encoding(args.vocab)
     device = dist.start(args.device, rank=0, world_size=1, local_rank=0).device
     adapters = checkpoints.read(args.lora_checkpoint) if args.lora_checkpoint else None
@@ -137,7 +137,7 @@ def converse(generator, n_alternatives: int) -> None:
         if mr:
             try:
                 print(plain(generator.answers(mr, "this MR", n_alternatives + 1), n_alternatives))
-            except cli.UserError as error:
+            except errors.UserError as error:
                 print(error, file=sys.stderr)
 
 
@@ -148,9 +148,9 @@ def piped_lines() -> Iterator[tuple[str, str]]:
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
         except UnicodeDecodeError as error:
-            raise cli.UserError(f"{where}: not UTF-8 ({error.reason}); convert the text") from error
+            raise errors.UserError(f"{where}: not UTF-8 ({error.reason}); convert the text") from error
         if not text:
-            raise cli.UserError(f"{where}: the line is blank; every line must hold one MR, so remove it")
+            raise errors.UserError(f"{where}: the line is blank; every line must hold one MR, so remove it")
         yield where, text
 
 
@@ -159,10 +159,10 @@ def mr_of(line: str, where: str) -> str:
     try:
         fields = json.loads(line)
     except ValueError as error:
-        raise cli.UserError(f"{where}: not JSON ({error}); expected one JSON object a line") from error
+        raise errors.UserError(f"{where}: not JSON ({error}); expected one JSON object a line") from error
     found = [fields[key] for key in ("mr", "context") if key in fields] if isinstance(fields, dict) else []
     if len(found) != 1 or not isinstance(found[0], str):
-        raise cli.UserError(
+        raise errors.UserError(
             f'{where}: expected a JSON object with the MR, a string, under "mr" or "context", found {line[:60]!r}'
         )
     return found[0]
@@ -182,4 +182,4 @@ def json_line(mr: str, answers: list) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(errors.run(main))

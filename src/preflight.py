@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import gpt2_ft
-from lora_nlg import cli
+from lora_nlg import errors
 
 ROOT = Path(__file__).resolve().parents[1]
 SCORER = ROOT / "eval/e2e/measure_scores.py"
@@ -19,7 +19,7 @@ def java() -> str:
     """Run the scorer's two Java programs."""
     done = subprocess.run([sys.executable, str(SCORER), "--check_java"], capture_output=True, text=True)
     if done.returncode:
-        raise cli.UserError(done.stderr.strip().removeprefix("measure_scores.py: error: "))
+        raise errors.UserError(done.stderr.strip().removeprefix("measure_scores.py: error: "))
     return done.stdout.strip()
 
 
@@ -54,13 +54,13 @@ def main(argv: list[str] | None = None) -> int:
     for name, check in checks(args).items():
         try:
             print(f"{name:<10} ok  {check()}", flush=True)
-        except cli.UserError as error:
+        except errors.UserError as error:
             failed.append(f"{name}: {error}")
             print(f"{name:<10} NO  {error}", flush=True)
     if failed:
-        raise cli.UserError(f"{len(failed)} of the checks above failed, the first is {failed[0]}")
+        raise errors.UserError(f"{len(failed)} of the checks above failed, the first is {failed[0]}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(errors.run(main))

@@ -7,12 +7,12 @@ import random
 import sys
 from pathlib import Path
 
-from lora_nlg import cli
+from lora_nlg import errors, flags
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the flags; the defaults make the bundled base."""
-    p = cli.Parser(description=__doc__, allow_abbrev=False)
+    p = flags.Parser(description=__doc__, allow_abbrev=False)
     p.add_argument("--texts", help="raw E2E lines (MR||reference), shown in other layouts; default: invented venues")
     p.add_argument("--model_card", default="gpt2.mini")
     p.add_argument("--vocab", default="vocab", help="folder with encoder.json and vocab.bpe")
@@ -37,12 +37,12 @@ def main(argv: list[str] | None = None) -> int:
 
     for flag in ("steps", "rows"):
         if getattr(args, flag) < 1:
-            raise cli.UserError(f"--{flag} must be at least 1, but is {getattr(args, flag)}")
+            raise errors.UserError(f"--{flag} must be at least 1, but is {getattr(args, flag)}")
     if not 0 <= args.random_seed < 2**63:  # what torch takes
-        raise cli.UserError(f"--random_seed must be from 0 to {2**63 - 1}, but is {args.random_seed}")
+        raise errors.UserError(f"--random_seed must be from 0 to {2**63 - 1}, but is {args.random_seed}")
     model_config = config.model_config(args.model_card)
     if model_config.vocab_size != config.GPT2_VOCAB_SIZE:
-        raise cli.UserError(
+        raise errors.UserError(
             f"--model_card {args.model_card} has {model_config.vocab_size} tokens; expected a card with GPT-2's vocabulary, "
             f"{config.GPT2_VOCAB_SIZE}"
         )
@@ -73,4 +73,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(errors.run(main))

@@ -28,7 +28,7 @@ import make_mini_data
 import measure_scores
 import pretrain_base
 import toy
-from lora_nlg import cli
+from lora_nlg import errors as program_errors
 from lora_nlg.data import bpe
 from metrics import errors, meteor, ptb
 
@@ -469,7 +469,7 @@ def run(folder, monkeypatch, capsys):
             monkeypatch.setattr(module, name, 3 if hangs else 300)  # a loaded machine starts programs slowly
         monkeypatch.setattr("sys.argv", [f"{program}.py", *FLAGS[program].split(), *flags])
         try:
-            code = (errors if program == "measure_scores" else cli).run(PROGRAMS[program].main)
+            code = (errors if program == "measure_scores" else program_errors).run(PROGRAMS[program].main)
         except SystemExit as stopped:  # argparse's own
             code = stopped.code
         return code, *capsys.readouterr()

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 import gpt2_beam
 import toy
-from lora_nlg import cli
+from lora_nlg import errors
 from lora_nlg.config import BeamConfig
 from lora_nlg.decoding import beam
 from lora_nlg.decoding.beam import (
@@ -314,6 +314,6 @@ def test_mistakes_get_one_sentence(files, flags, words, monkeypatch, capsys):
     folder, given = files
     monkeypatch.chdir(folder)
     monkeypatch.setattr("sys.argv", ["gpt2_beam.py", *given, "--eval_len", "20", *flags.split()])
-    assert cli.run(gpt2_beam.main) == 2
+    assert errors.run(gpt2_beam.main) == 2
     assert words in capsys.readouterr().err
     assert not (folder / "work").exists()

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_nlg.cli import UserError
 from lora_nlg.data import bpe
+from lora_nlg.errors import UserError
 
 VOCAB = Path(__file__).resolve().parents[1] / "vocab"
 pytestmark = pytest.mark.skipif(

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 import toy
-from lora_nlg.cli import UserError
 from lora_nlg.config import CARDS, GPT2_VOCAB_SIZE, ModelConfig
+from lora_nlg.errors import UserError
 from lora_nlg.methods.lora import adapter_tensors, add_adapters
 from lora_nlg.model.gpt2 import empty_model, init_weights
 from lora_nlg.storage import checkpoints

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lora_nlg.cli import UserError
+from lora_nlg.errors import UserError
 from lora_nlg.training import curve
 from lora_nlg.training.log import Log
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 import gpt2_beam
 import toy
-from lora_nlg import cli
+from lora_nlg import errors
 from lora_nlg.config import LoraConfig
 from lora_nlg.decoding import decode
 from lora_nlg.methods.lora import adapter_tensors, add_adapters
@@ -131,7 +131,7 @@ def test_a_disk_that_fills_up_is_one_sentence(flags, tmp_path, monkeypatch, caps
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(decode, "open", refuse, raising=False)
-    with pytest.raises(cli.UserError, match=r"cannot write .*partial\.jsonl: No space left on device"):
+    with pytest.raises(errors.UserError, match=r"cannot write .*partial\.jsonl: No space left on device"):
         gpt2_beam.main(flags)
 
 
@@ -271,6 +271,6 @@ def test_other_adapters_are_other_settings(several, flags, tmp_path, capsys):
 def test_a_wrong_second_adapter_is_found_out_before_the_first_decodes(several, tmp_path):
     tensors = {name: t for name, t in toy.tensors(4).items() if "lora_" in name and "h.0" in name}
     checkpoints.save_adapters(tensors, tmp_path / "second.safetensors", LoraConfig(4, 32))
-    with pytest.raises(cli.UserError, match=r"second\.safetensors does not fit the model .*h\.1.* is missing"):
+    with pytest.raises(errors.UserError, match=r"second\.safetensors does not fit the model .*h\.1.* is missing"):
         gpt2_beam.main(several)
     assert not (tmp_path / "work").exists()

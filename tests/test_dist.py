@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 
 import toy
 from lora_nlg import dist
-from lora_nlg.cli import UserError
 from lora_nlg.config import OptimConfig, TrainConfig
+from lora_nlg.errors import UserError
 from lora_nlg.training import optim, train
 from lora_nlg.training.losses import masked_loss
 

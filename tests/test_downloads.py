@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import download
-from lora_nlg.cli import UserError
 from lora_nlg.config import ModelConfig
+from lora_nlg.errors import UserError
 from lora_nlg.storage import downloads
 
 CONTENT = {"train.txt": b"train " * 1000, "valid.txt": b"valid " * 10, "test.txt": b"test " * 10}

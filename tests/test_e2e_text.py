@@ -2,7 +2,7 @@
 
 import pytest
 
-from lora_nlg.cli import UserError
+from lora_nlg.errors import UserError
 from lora_nlg.tasks import e2e_text
 from lora_nlg.tasks.e2e_text import Group
 

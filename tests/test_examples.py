@@ -8,8 +8,8 @@ import torch
 from torch.nn import functional as F
 
 import toy
-from lora_nlg.cli import UserError
 from lora_nlg.data.examples import Example, ItemOrder, collate, make_rows, prefetch, read_examples, row_length
+from lora_nlg.errors import UserError
 from lora_nlg.model.gpt2 import PaddedAttention
 
 TWO = [[Example([1, 2, 9], [3, 4, 9])], [Example([5, 9], [6, 9])]]

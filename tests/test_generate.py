@@ -15,7 +15,7 @@ import gpt2_decode
 import gpt2_encode
 import gpt2_generate
 import toy
-from lora_nlg import cli
+from lora_nlg import errors
 from lora_nlg.config import CARDS, BeamConfig
 from lora_nlg.decoding.beam import IMPOSSIBLE, Endings, advance, beam_search, can_win, start_beams
 from lora_nlg.decoding.generate import Answer
@@ -156,7 +156,7 @@ def ask(monkeypatch, capsys):
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
         monkeypatch.setattr("sys.argv", ["gpt2_generate.py", *MODEL, *flags])
         capsys.readouterr()
-        code = cli.run(gpt2_generate.main)
+        code = errors.run(gpt2_generate.main)
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 import gpt2_beam
 import gpt2_export
 import toy
-from lora_nlg import cli
+from lora_nlg import errors
 from lora_nlg.config import LoraConfig
 from lora_nlg.methods.lora import adapter_tensors, add_adapters
 from lora_nlg.storage import checkpoints
@@ -210,7 +210,7 @@ def test_an_adapter_that_does_more_than_lora_is_refused(files, change, words, ca
     export(files, "peft", "peft")
     settings = json.loads((files / "peft/adapter_config.json").read_text())
     (files / "peft/adapter_config.json").write_text(json.dumps(settings | change))
-    with pytest.raises(cli.UserError, match=words):
+    with pytest.raises(errors.UserError, match=words):
         checkpoints.read(files / "peft")
 
 
@@ -227,7 +227,7 @@ def test_an_adapter_of_other_matrices_is_refused(files, name, words, capsys):
     export(files, "peft", "peft")
     path = files / "peft/adapter_model.safetensors"
     save_file({**load_file(path), f"base_model.model.{name}": torch.zeros(4, 32)}, path)
-    with pytest.raises(cli.UserError, match=words):
+    with pytest.raises(errors.UserError, match=words):
         checkpoints.read(files / "peft")
 
 
@@ -251,7 +251,7 @@ def test_mistakes_get_one_sentence(files, flags, words, monkeypatch, capsys):
     given = ["--output", f"{files}/out", *card, *flags.replace("--no_card", "").format(files).split()]
     monkeypatch.setattr("sys.argv", ["gpt2_export.py", *given])
     try:
-        code = cli.run(gpt2_export.main)
+        code = errors.run(gpt2_export.main)
     except SystemExit as stopped:  # argparse's own
         code = stopped.code
     assert code == 2

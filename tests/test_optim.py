@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import toy
-from lora_nlg.cli import UserError
 from lora_nlg.config import OptimConfig
+from lora_nlg.errors import UserError
 from lora_nlg.training.optim import AdamW, build_optimizer, learning_rate
 
 

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 import gpt2_export
 import gpt2_ft
 import toy
-from lora_nlg.cli import UserError
 from lora_nlg.config import CARDS, TARGETS, LoraConfig
+from lora_nlg.errors import UserError
 from lora_nlg.methods import placement
 from lora_nlg.methods.lora import adapter_config, adapter_tensors, add_adapters, merge_adapters
 from lora_nlg.storage import checkpoints

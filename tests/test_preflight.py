@@ -8,8 +8,8 @@ from safetensors.torch import save_file
 
 import preflight
 import toy
-from lora_nlg import cli
-from lora_nlg.cli import UserError
+from lora_nlg import errors
+from lora_nlg.errors import UserError
 from lora_nlg.training import needs
 
 Usage = collections.namedtuple("Usage", "total used free")
@@ -33,7 +33,7 @@ def flags(tmp_path, monkeypatch):
 def run(flags, monkeypatch, capsys) -> tuple[int, dict[str, str], str]:
     """Return the exit code, the checks' lines by name, and what stderr says."""
     monkeypatch.setattr("sys.argv", ["preflight.py", *flags])
-    code = cli.run(preflight.main)
+    code = errors.run(preflight.main)
     said = capsys.readouterr()
     return code, {line[:10].strip(): line[11:] for line in said.out.splitlines()}, said.err
 

@@ -14,8 +14,8 @@ import download
 import format_converting_e2e
 import gpt2_decode
 import gpt2_encode
-from lora_nlg.cli import UserError
 from lora_nlg.data import bpe
+from lora_nlg.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"

@@ -11,7 +11,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from lora_nlg import cli
+from lora_nlg import errors as program_errors
 from lora_nlg.config import BeamConfig
 from lora_nlg.data.examples import read_examples
 from lora_nlg.decoding.beam import IMPOSSIBLE, advance, can_win, start_beams
@@ -102,7 +102,7 @@ def test_any_file_is_read_or_refused_in_one_line(folder, name, content):
     path.write_bytes(content)
     try:
         read(str(path))
-    except (cli.UserError, errors.UserError) as error:
+    except (program_errors.UserError, errors.UserError) as error:
         assert str(path) in str(error)
         assert len(str(error).splitlines()) == 1
 

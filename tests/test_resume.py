@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 import gpt2_ft
 import toy
-from lora_nlg import cli, files
+from lora_nlg import errors, files
 from lora_nlg.storage import tensor_files
 from lora_nlg.training import train
 
@@ -135,7 +135,7 @@ def cut_run(flags, tmp_path, monkeypatch, capsys):
 
 
 def test_an_unfinished_run_is_not_thrown_away_by_the_same_command(cut_run, flags):
-    with pytest.raises(cli.UserError, match=r"saved at step 9; pass --resume to go on with it, or --resume never"):
+    with pytest.raises(errors.UserError, match=r"saved at step 9; pass --resume to go on with it, or --resume never"):
         gpt2_ft.main(flags)
     assert gpt2_ft.main([*flags, "--resume", "never"]) == 0
 
@@ -170,7 +170,7 @@ def test_an_earlier_step_can_be_chosen(cut_run, flags, whole_run, capsys):
     ],
 )
 def test_what_cannot_be_resumed_is_said(cut_run, flags, given, words):
-    with pytest.raises(cli.UserError) as error:
+    with pytest.raises(errors.UserError) as error:
         gpt2_ft.main([*flags, *given.format(cut_run.parent).split()])
     assert words in str(error.value)
 
@@ -178,7 +178,7 @@ def test_what_cannot_be_resumed_is_said(cut_run, flags, given, words):
 def test_other_data_are_other_settings(cut_run, flags):
     with open(cut_run.parent / "train.jsonl", "a") as file:
         file.write(json.dumps(vars(toy.examples(23)[22])) + "\n")
-    with pytest.raises(cli.UserError, match="other settings"):
+    with pytest.raises(errors.UserError, match="other settings"):
         gpt2_ft.main([*flags, "--resume"])
 
 
@@ -204,7 +204,7 @@ def test_a_damaged_save_is_named_and_the_one_before_is_offered(cut_run, flags, w
     {"flip": lambda: flip(path), "cut": lambda: path.write_bytes(path.read_bytes()[:-9]), "delete": path.unlink}[
         damage
     ]()
-    with pytest.raises(cli.UserError, match=rf"{name} is (damaged|missing).*step 6 is whole: pass --resume 6"):
+    with pytest.raises(errors.UserError, match=rf"{name} is (damaged|missing).*step 6 is whole: pass --resume 6"):
         gpt2_ft.main([*flags, "--resume"])
     assert gpt2_ft.main([*flags, "--resume", "auto"]) == 0  # what a scheduler runs at night
     assert f"{name} is" in capsys.readouterr().err
@@ -214,10 +214,10 @@ def test_a_damaged_save_is_named_and_the_one_before_is_offered(cut_run, flags, w
 def test_nothing_whole_and_a_damaged_list(cut_run, flags):
     for step in (3, 6, 9):
         flip(cut_run / f"state.{step}.pt")
-    with pytest.raises(cli.UserError, match="no earlier save is whole; pass --resume never"):
+    with pytest.raises(errors.UserError, match="no earlier save is whole; pass --resume never"):
         gpt2_ft.main([*flags, "--resume", "auto"])
     (cut_run / "saves.json").write_text('{"saves": [')
-    with pytest.raises(cli.UserError, match=r"saves.json is damaged .* pass --resume never to start anew"):
+    with pytest.raises(errors.UserError, match=r"saves.json is damaged .* pass --resume never to start anew"):
         gpt2_ft.main([*flags, "--resume"])
 
 
@@ -263,7 +263,7 @@ def test_a_disk_that_fills_up_leaves_the_last_save(flags, tmp_path, whole_run, m
     monkeypatch.setattr(tensor_files.torch, "save", save)
     try:
         with pytest.raises(
-            cli.UserError, match=r"cannot write .*state\.9\.pt.*free space; the save of step 6 is whole"
+            errors.UserError, match=r"cannot write .*state\.9\.pt.*free space; the save of step 6 is whole"
         ):
             gpt2_ft.main(flags)
     finally:
@@ -311,7 +311,7 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_first_step(flags, t
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(files.tempfile, "mkstemp", refuse)
-    with pytest.raises(cli.UserError, match=r"cannot write .*run\.json: Read-only file system"):
+    with pytest.raises(errors.UserError, match=r"cannot write .*run\.json: Read-only file system"):
         gpt2_ft.main(flags)
     assert "epoch" not in capsys.readouterr().out
 
@@ -320,7 +320,7 @@ def test_a_disk_that_returns_other_bytes_is_noticed(flags, tmp_path, monkeypatch
     from lora_nlg.training import saves
 
     monkeypatch.setattr(saves, "sha256", lambda path: "0" * 64)
-    with pytest.raises(cli.UserError, match=r"model\.3\.pt reads back other than it was written"):
+    with pytest.raises(errors.UserError, match=r"model\.3\.pt reads back other than it was written"):
         gpt2_ft.main(flags)
 
 
@@ -343,7 +343,7 @@ def test_a_loss_that_is_no_number_stops_the_run(flags, tmp_path, monkeypatch, va
     """With its step, its items and the last good save. Fails when weights are saved that it has already reached."""
     items = next(i for n, i in enumerate(train_items(tmp_path), 1) if n == 8)
     not_a_number_at(monkeypatch, 8, value)
-    with pytest.raises(cli.UserError) as error:
+    with pytest.raises(errors.UserError) as error:
         gpt2_ft.main(flags)
     said = str(error.value)
     assert f"the loss of step 8 is {value}, on the items {', '.join(map(str, items))} (counted from 0)" in said
@@ -412,7 +412,7 @@ def test_weights_that_are_no_numbers_are_not_saved(flags, tmp_path, monkeypatch,
 
     count = iter(range(100))
     monkeypatch.setattr(train.dist, "average_gradients", average_gradients)
-    with pytest.raises(cli.UserError, match="weights after step 6 are no numbers"):
+    with pytest.raises(errors.UserError, match="weights after step 6 are no numbers"):
         gpt2_ft.main(flags)
     assert not (tmp_path / "work/model.6.pt").exists()
 

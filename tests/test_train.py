@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 import gpt2_ft
 import toy
-from lora_nlg import cli
+from lora_nlg import errors
 from lora_nlg.config import TrainConfig
 from lora_nlg.dist import Ranks
 from lora_nlg.training import train
@@ -135,11 +135,11 @@ def test_adapters_to_start_from_are_checked_like_those_to_decode_with(files, cap
     folder, flags = files
     gpt2_ft.main([*flags, *RECIPE])
     first = str(folder / "work/adapter.safetensors")
-    with pytest.raises(cli.UserError, match="alpha 32, not 128; pass --lora_alpha 32"):
+    with pytest.raises(errors.UserError, match="alpha 32, not 128; pass --lora_alpha 32"):
         gpt2_ft.main([*flags, *RECIPE, "--lora_checkpoint", first, "--lora_alpha", "128"])
-    with pytest.raises(cli.UserError, match="rank 4, not 8"):
+    with pytest.raises(errors.UserError, match="rank 4, not 8"):
         gpt2_ft.main([*flags, *RECIPE, "--lora_checkpoint", first, "--lora_dim", "8"])
-    with pytest.raises(cli.UserError, match="trained on another base"):
+    with pytest.raises(errors.UserError, match="trained on another base"):
         gpt2_ft.main([*flags, *RECIPE, "--lora_checkpoint", first, "--init_checkpoint", "random"])
     assert gpt2_ft.main([*flags, *RECIPE, "--lora_checkpoint", first, "--work_dir", str(folder / "second")]) == 0
     losses = [read_log(folder / name)[0][0]["loss"] for name in ("work", "second")]
@@ -159,7 +159,7 @@ def test_other_targets_train_save_and_go_on(files, capsys):
         "--work_dir",
         str(folder / "second"),
     ]
-    with pytest.raises(cli.UserError, match="adapts q,k,v, not q,v; pass --lora_targets q,k,v"):
+    with pytest.raises(errors.UserError, match="adapts q,k,v, not q,v; pass --lora_targets q,k,v"):
         gpt2_ft.main(again)
     assert gpt2_ft.main([*again, "--lora_targets", "q,k,v"]) == 0
 
@@ -257,7 +257,7 @@ def test_mistakes_get_one_sentence(files, flags, words, monkeypatch, capsys):
     folder, given = files
     monkeypatch.setattr("sys.argv", ["gpt2_ft.py", *given, *flags.split()])
     try:
-        code = cli.run(gpt2_ft.main)
+        code = errors.run(gpt2_ft.main)
     except SystemExit as stopped:  # argparse's own
         code = stopped.code
     assert code == 2
@@ -292,7 +292,7 @@ def test_tensorboard_has_the_logs_figures(files, capsys):
 def test_tensorboard_that_is_not_installed_is_one_sentence(files, monkeypatch, capsys):
     _, flags = files
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(cli.UserError, match="--tensorboard needs TensorBoard; install it with"):
+    with pytest.raises(errors.UserError, match="--tensorboard needs TensorBoard; install it with"):
         gpt2_ft.main([*flags, *RECIPE, "--tensorboard"])
 
 

@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_nlg.cli import UserError
+from lora_nlg.errors import UserError
 
 GPT2_VOCAB_SIZE = 50257
 END_OF_TEXT_ID = 50256

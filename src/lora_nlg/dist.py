@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, distributed
 
-from lora_nlg.cli import UserError
+from lora_nlg.errors import UserError
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

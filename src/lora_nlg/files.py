@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-from lora_nlg.cli import UserError
+from lora_nlg.errors import UserError
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 
-from lora_nlg.cli import Stopped
+from lora_nlg.errors import Stopped
 
 
 class Request:

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from lora_nlg.cli import UserError
 from lora_nlg.config import END_OF_TEXT_ID
+from lora_nlg.errors import UserError
 from lora_nlg.files import sha256
 
 END_OF_TEXT = "<|endoftext|>"

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DistributedSampler
 
-from lora_nlg.cli import UserError
+from lora_nlg.errors import UserError
 from lora_nlg.model.gpt2 import Attend, PaddedAttention, RowAttention, causal_attention
 from lora_nlg.tasks.e2e_text import parse_json, read_lines
 

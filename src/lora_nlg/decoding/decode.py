@@ -10,9 +10,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from lora_nlg import dist
-from lora_nlg.cli import UserError
 from lora_nlg.config import BeamConfig
 from lora_nlg.decoding.beam import beam_search
+from lora_nlg.errors import UserError
 from lora_nlg.model.gpt2 import GPT2
 
 Context = tuple[int, ...]

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 
 from lora_nlg import dist
-from lora_nlg.cli import UserError
 from lora_nlg.config import END_OF_TEXT_ID, BeamConfig
 from lora_nlg.decoding.beam import IMPOSSIBLE, Endings, beam_search
+from lora_nlg.errors import UserError
 from lora_nlg.model.gpt2 import GPT2
 from lora_nlg.tasks import e2e_text
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lora_nlg.cli import UserError
 from lora_nlg.config import TARGETS, LoraConfig, ModelConfig, rank_text
+from lora_nlg.errors import UserError
 
 SUFFIXES = {"": 1, "k": 1_000, "M": 1_000_000}  # of --lora_budget
 

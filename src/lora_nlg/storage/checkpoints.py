@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 import lora_nlg
-from lora_nlg.cli import UserError
 from lora_nlg.config import GPT2_VOCAB_SIZE, LoraConfig, ModelConfig, rank_text
+from lora_nlg.errors import UserError
 from lora_nlg.files import atomic_writer
 from lora_nlg.methods import placement
 from lora_nlg.methods.lora import adapter_config, adapter_tensors

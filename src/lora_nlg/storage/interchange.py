@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from lora_nlg.cli import UserError
 from lora_nlg.config import END_OF_TEXT_ID, MODULES, TARGETS, LoraConfig, ModelConfig
+from lora_nlg.errors import UserError
 from lora_nlg.methods.lora import widened
 
 HUB_NAMES = {"gpt2.sm": "gpt2", "gpt2.md": "gpt2-medium", "gpt2.lg": "gpt2-large", "gpt2.xl": "gpt2-xl"}

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from lora_nlg.cli import UserError
+from lora_nlg.errors import UserError
 from lora_nlg.files import atomic_writer
 
 # What safetensors and torch.load raise on files that are cut, of another kind, or hold more than tensors.

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lora_nlg.cli import UserError
 from lora_nlg.data.bpe import END_OF_TEXT
+from lora_nlg.errors import UserError
 
 SEPARATOR = "||"  # between the MR and the reference of a raw line
 JSON_NAMES = {str: "a string", int: "a whole number", list: "a list"}

@@ -4,7 +4,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_nlg.cli import UserError
+from lora_nlg.errors import UserError
 
 TOLERANCE = 0.05  # nats; two runs of one recipe differ by 0.01
 EARLY_STEPS = (100, 200, 300, 500)  # compared, as is every thousandth: a wrong recipe shows within minutes

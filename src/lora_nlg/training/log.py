@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lora_nlg.cli import UserError
+from lora_nlg.errors import UserError
 from lora_nlg.training.curve import TOLERANCE, Curve, is_on
 
 FILE = "log.jsonl"

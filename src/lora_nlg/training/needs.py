@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from lora_nlg import cli, config, dist
-from lora_nlg.cli import UserError
+from lora_nlg import config, dist, flags
 from lora_nlg.data import examples
+from lora_nlg.errors import UserError
 from lora_nlg.methods import placement
 from lora_nlg.model.gpt2 import GPT2
 
@@ -38,7 +38,7 @@ class Run:
             base = sum(p.numel() for p in GPT2(self.model).parameters())
         lora = placement.from_flags(self.args, self.model)
         adapters = lora.n_parameters(self.model) if lora.rank else 0
-        number_size = 8 if cli.chosen_precision(self.args) == "fp64" else 4
+        number_size = 8 if flags.chosen_precision(self.args) == "fp64" else 4
         return placement.Cost(base + adapters, adapters or base, number_size)
 
     @functools.cached_property

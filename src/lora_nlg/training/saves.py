@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from lora_nlg.cli import UserError
+from lora_nlg.errors import UserError
 from lora_nlg.files import atomic_writer, sha256
 from lora_nlg.methods.lora import adapter_config, adapter_tensors
 from lora_nlg.model.gpt2 import GPT2

@@ -11,9 +11,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lora_nlg import dist
-from lora_nlg.cli import Stopped, UserError
 from lora_nlg.config import OptimConfig, TrainConfig
 from lora_nlg.data.examples import Batch, Example, ItemOrder, collate, make_rows, prefetch, row_length
+from lora_nlg.errors import Stopped, UserError
 from lora_nlg.model.gpt2 import GPT2
 from lora_nlg.signals import requests
 from lora_nlg.training.curve import Curve

@@ -1,28 +1,11 @@
-"""What every program shares at its edge: one-sentence errors, exit codes, and flags that refuse to be ignored."""
+"""Flags that several programs share, and a parser whose errors are one sentence."""
 
 import argparse
-import os
-import signal
-import sys
-from collections.abc import Callable
 from typing import NoReturn
 
-EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports after Ctrl-C
-EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE: the work was cut short, and what follows in a script must not go on
+from lora_nlg.errors import EXIT_USER_ERROR, UserError
+
 PRECISIONS = ("fp32", "bf16", "fp16", "fp64")
-
-
-class UserError(Exception):
-    """A mistake a person can mend. The text is one sentence: what, where (path, line), what was expected, what to do."""
-
-
-class Stopped(Exception):
-    """The work was stopped by signal `number` and saved; the text, which may be empty, says how to go on."""
-
-    def __init__(self, number: int, text: str):
-        super().__init__(text)
-        self.number = number
 
 
 class Parser(argparse.ArgumentParser):
@@ -31,32 +14,6 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """End with exit code 2."""
         self.exit(EXIT_USER_ERROR, f"{self.prog}: error: {message}; --help lists all flags\n")
-
-
-def run(main: Callable[[list[str] | None], int]) -> int:
-    """Call `main(None)` and turn a person's mistakes into one line on stderr and an exit code."""
-    program = os.path.basename(sys.argv[0])
-    signal.signal(signal.SIGTERM, _terminate)
-    try:
-        return main(None)
-    except UserError as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    except Stopped as stopped:
-        if str(stopped):
-            print(f"{program}: {stopped}", file=sys.stderr)
-        return 128 + stopped.number
-    except KeyboardInterrupt:
-        print(f"\n{program}: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader went away (… | head): not an error, but stdout must not be flushed again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_BROKEN_PIPE
-
-
-def _terminate(number: int, frame) -> None:
-    """End as after an error, so that temporary files are removed. Training and decoding save in place of this."""
-    raise Stopped(number, "")
 
 
 class NoEffect(argparse.Action):
