@@ -182,8 +182,9 @@ def compare_merged(args) -> None:
     """Time one batch with the base, with merged adapters, and with adapters apart."""
     import torch
 
-    from lora_nlg.config import LoraConfig
-    from lora_nlg.methods.lora import Switch, adapter_tensors, add_adapters
+    from lora_nlg.methods import adapter_tensors, add_adapters
+    from lora_nlg.methods.placement import LoraConfig
+    from lora_nlg.methods.switch import Switch
 
     shape, adapters = harness.model_config(args), LoraConfig(rank=4, alpha=32)
     prompts, data = one_batch(args)

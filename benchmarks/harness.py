@@ -80,12 +80,12 @@ def examples(split: str, smoke: bool):
     """Return (encoded examples of `split`, what they are): E2E where it was made, else the bundled mini data."""
     from lora_nlg.data import bpe
     from lora_nlg.data.examples import Example, read_examples
-    from lora_nlg.tasks import e2e_text
+    from lora_nlg.tasks import e2e
 
     if (E2E / f"{split}.jsonl").is_file() and not smoke:
         return read_examples(E2E / f"{split}.jsonl", bpe.END_OF_TEXT_ID + 1), f"E2E, {split}"
     encoding, vocab = bpe.load_encoding(ROOT / "vocab"), TOY_VOCAB if smoke else bpe.END_OF_TEXT_ID + 1
-    pairs = e2e_text.read_raw(MINI / f"{split}.txt")
+    pairs = e2e.read_raw(MINI / f"{split}.txt")
 
     def encode(text: str) -> list[int]:
         return [token % vocab for token in [*encoding.encode_ordinary(text), bpe.END_OF_TEXT_ID]]
@@ -96,7 +96,7 @@ def examples(split: str, smoke: bool):
 
 def batch(chosen, seq_len: int):
     """Return examples as this project's training takes them."""
-    from lora_nlg.data.examples import collate
+    from lora_nlg.data.batches import collate
 
     return collate([[example] for example in chosen], seq_len, "clm")
 

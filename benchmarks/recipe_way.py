@@ -12,7 +12,7 @@ import loralib
 import torch
 from torch import Tensor, nn
 
-from lora_nlg.config import ATTENTION_TARGETS
+from lora_nlg.methods.placement import ATTENTION_TARGETS
 
 
 class Dense(nn.Module):

@@ -41,7 +41,8 @@ def batches(args: argparse.Namespace, shape, point: dict, ranks) -> list:
     """Return this rank's batches, one to warm up and one a repeat."""
     import torch
 
-    from lora_nlg.data.examples import Example, ItemOrder
+    from lora_nlg.data.batches import ItemOrder
+    from lora_nlg.data.examples import Example
 
     if length := point["length"]:
         generator = torch.Generator().manual_seed(harness.SEED)
@@ -58,8 +59,8 @@ def measure(args: argparse.Namespace, point: dict) -> dict:
     """Return tokens a second, seconds a step and peak memory of one row; called on every rank."""
     import torch
 
-    from lora_nlg import config, dist
-    from lora_nlg.methods import lora
+    from lora_nlg import config, dist, methods
+    from lora_nlg.methods import placement
     from lora_nlg.training import optim
 
     ranks = dist.start("cpu", 0, 0, 0)
@@ -67,7 +68,7 @@ def measure(args: argparse.Namespace, point: dict) -> dict:
     args.model_card = point["card"]
     shape = harness.model_config(args)
     model = harness.random_model(shape)
-    lora.add_adapters(model, config.LoraConfig(rank=4, alpha=32, dropout=0.1))
+    methods.add_adapters(model, placement.LoraConfig(rank=4, alpha=32, dropout=0.1))
     optimizer = optim.build_optimizer(model, config.OptimConfig(2e-4, max_step=1000))
     seconds, tokens = [], []
     for batch in batches(args, shape, point, ranks):

@@ -37,11 +37,11 @@ def raw_file(split: str, smoke: bool) -> tuple[Path, str]:
 
 def write_inputs(raw: Path, folder: Path) -> None:
     """Write refs.txt, as the decode step does, and sys.txt, made outputs."""
-    from lora_nlg.tasks import e2e_text
+    from lora_nlg.tasks import e2e, formatted
 
     groups: dict[str, list[str]] = {}
-    for mr, reference in e2e_text.read_raw(raw):
-        groups.setdefault(mr, []).append(e2e_text.standardise(reference, tokenize=False, lower=False))
+    for mr, reference in e2e.read_raw(raw):
+        groups.setdefault(mr, []).append(formatted.standardise(reference, tokenize=False, lower=False))
     (folder / "refs.txt").write_text("".join("\n".join(group) + "\n\n" for group in groups.values()), encoding="utf-8")
     outputs = [" ".join(w for i, w in enumerate(g[0].split(), 1) if i % LEFT_OUT) for g in groups.values()]
     (folder / "sys.txt").write_text("".join(output + "\n" for output in outputs), encoding="utf-8")
@@ -85,9 +85,9 @@ def own_scores(refs: str, system: str, folder: Path) -> dict[str, float]:
 def time_encoding(raw: Path, folder: Path, repeats: int) -> tuple[int, list[float]]:
     """Return the number of lines, and the seconds that encoding them took each time."""
     import gpt2_encode
-    from lora_nlg.tasks import e2e_text
+    from lora_nlg.tasks import e2e
 
-    pairs = list(e2e_text.read_raw(raw))
+    pairs = list(e2e.read_raw(raw))
     formatted = folder / "formatted.jsonl"
     lines = [json.dumps({"context": mr, "completion": reference}) + "\n" for mr, reference in pairs]
     formatted.write_text("".join(lines), encoding="utf-8")

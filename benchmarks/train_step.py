@@ -65,7 +65,7 @@ def own_optimizer(model):
 
 def ours(shape, lora, seq_len: int) -> Mode:
     """Return this project's way, with random weights."""
-    from lora_nlg.methods.lora import add_adapters
+    from lora_nlg.methods import add_adapters
     from lora_nlg.training import losses
 
     model = harness.random_model(shape)
@@ -193,8 +193,8 @@ def main(argv: list[str] | None = None) -> int:
     others = [name for name in MODES[1:] if name in names]
 
     import work
-    from lora_nlg.config import LoraConfig
-    from lora_nlg.data.examples import ItemOrder
+    from lora_nlg.data.batches import ItemOrder
+    from lora_nlg.methods.placement import LoraConfig
 
     harness.start(args)
     shape, lora = harness.model_config(args), LoraConfig(rank=4, alpha=32, dropout=0.1)

@@ -63,9 +63,9 @@ def trained_model(args, shape, prompt: list[int]):
     import torch
 
     from lora_nlg.config import CARDS
-    from lora_nlg.storage import checkpoints
+    from lora_nlg.storage import models
 
-    small = checkpoints.base_model(CARDS["gpt2.mini"], args.trained, torch.Generator(), "fp32").eval()
+    small = models.base_model(CARDS["gpt2.mini"], args.trained, torch.Generator(), "fp32").eval()
     model = enlarged(small, shape).eval()
     ids = torch.tensor([prompt])
     with torch.inference_mode():
@@ -79,7 +79,7 @@ def put_adapters_on(model, lora) -> None:
     """Put random adapters on and take their ΔW from the base: with them it computes what it did."""
     import torch
 
-    from lora_nlg.methods.lora import add_adapters
+    from lora_nlg.methods import add_adapters
 
     add_adapters(model, lora)
     generator = torch.Generator().manual_seed(harness.SEED)
@@ -93,8 +93,9 @@ def put_adapters_on(model, lora) -> None:
 def compare(args) -> None:
     """Time a sample of the recipe's whole test set and all of ours."""
     import recipe_way
-    from lora_nlg.config import END_OF_TEXT_ID, LoraConfig
-    from lora_nlg.methods.lora import merge_adapters
+    from lora_nlg.config import END_OF_TEXT_ID
+    from lora_nlg.methods import merge_adapters
+    from lora_nlg.methods.placement import LoraConfig
 
     shape, lora = harness.model_config(args), LoraConfig(rank=4, alpha=32)
     examples, data = harness.examples("test", args.smoke)

@@ -35,15 +35,7 @@ def parser() -> argparse.ArgumentParser:
         "--resume", action="store_true", help="go on with what an interrupted run with the same settings has decoded"
     )
 
-    rules = p.add_argument_group("search")
-    rules.add_argument("--beam", type=int, default=1)
-    rules.add_argument("--eval_len", type=int, default=256, help="most tokens generated")
-    rules.add_argument("--min_length", type=int, default=0, help="tokens before an end token may be chosen")
-    rules.add_argument(
-        "--length_penalty", type=float, default=1.0, help="a finished score is divided by length to this power"
-    )
-    rules.add_argument("--no_repeat_ngram_size", type=int, default=4, help="0: off")
-    rules.add_argument("--repetition_penalty", type=float, default=1.0, help="1: off")
+    rules = flags.add_search_flags(p, flags.SearchDefaults(), "a finished score")
     rules.add_argument(
         "--eos_token_id", type=int, action="append", default=[], help="one more end token beside 50256; may be repeated"
     )
@@ -53,53 +45,39 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Decode as the flags say."""
     args = parser().parse_args(argv)
-
-    if not args.lora_checkpoint and (placement.parse_rank(args.lora_dim) or args.lora_alpha is not None):
-        raise errors.UserError(
-            "--lora_dim and --lora_alpha need the adapters they describe; pass them as --lora_checkpoint"
-        )
-
+    placement.refuse_without_adapters(args)
     if args.init_checkpoint != "random" and args.random_seed != parser().get_default("random_seed"):
         raise errors.UserError("--random_seed would have no effect: decoding draws nothing at random; leave it out")
 
     import torch
 
-    from lora_nlg import dist, files, record, signals
+    from lora_nlg import dist, files
     from lora_nlg.data import examples
-    from lora_nlg.decoding import decode
-    from lora_nlg.methods import lora
+    from lora_nlg.methods.switch import Switch
     from lora_nlg.model import gpt2
-    from lora_nlg.storage import checkpoints
+    from lora_nlg.storage import checkpoints, models
 
     precision = flags.chosen_precision(args)
     model_config = config.model_config(args.model_card)
     eos = [config.END_OF_TEXT_ID] if config.END_OF_TEXT_ID < model_config.vocab_size else []
-    rules = config.BeamConfig(
-        args.beam, args.eval_len, args.min_length, args.length_penalty, args.no_repeat_ngram_size, args.repetition_penalty,
-        tuple(dict.fromkeys(eos + args.eos_token_id)),
-    )  # fmt: skip
+    rules = flags.search_rules(args, eos + args.eos_token_id)
     check_lengths(args, model_config)
     outputs = output_files(args)
     files.check_outputs([path for o in outputs for path in (o, o.with_suffix(".run.json"))], [args.data])
     lines = examples.read_examples(args.data, model_config.vocab_size)
     longest = args.seq_len - args.eval_len
     contexts = [line.context[-longest:] for line in lines]
-    n_cut = sum(len(line.context) > longest for line in lines)
 
     ranks = dist.start(args.device, args.rank, args.world_size, args.local_rank)
     if args.compile and ranks.device.type != "cuda":
         raise errors.UserError(f"--compile records what a GPU does, and this is the {ranks.device.type}; leave it out")
     several = [checkpoints.read(path) for path in args.lora_checkpoint or ()]
     generator = torch.Generator().manual_seed(args.random_seed)
-    model = checkpoints.base_model(
-        model_config, args.init_checkpoint, generator, precision, several[0] if several else None
-    )
-    weights = checkpoints.fingerprint(model)
-    switch = lora.Switch(model)
-    lora_configs = [adapters.lora_config(placement.parse_rank(args.lora_dim), args.lora_alpha) for adapters in several]
-    for adapters, lora_config in zip(several, lora_configs, strict=True):  # all, before hours with the first
-        lora.add_adapters(model, lora_config)
-        checkpoints.load_adapters(model, adapters, weights)
+    model = models.base_model(model_config, args.init_checkpoint, generator, precision, several[0] if several else None)
+    weights = models.fingerprint(model)
+    switch, given, configs = Switch(model), placement.Given.by(args), []
+    for adapters in several:  # all, before hours with the first
+        configs.append(models.put_adapters(model, adapters, given, weights))
         switch.take_off()
     decisive = dict(model=model_config, weights=weights, search=rules, precision=precision)
     model.to(ranks.device).requires_grad_(False)
@@ -107,56 +85,65 @@ def main(argv: list[str] | None = None) -> int:
     if ranks.is_main:
         print(f"{len(lines):,} lines, {len(set(map(tuple, contexts))):,} distinct inputs, ", end="")
         print(f"beam {args.beam}, {ranks.world_size} × {ranks.device}, {precision}", flush=True)
-        if n_cut:
+        if n_cut := sum(len(line.context) > longest for line in lines):
             print(f"warning: {n_cut:,} contexts have more than {longest} ids and keep their last ones", file=sys.stderr)
-
-    def decode_to(output: Path) -> None:
-        """Decode with what is on the base now, unless --resume finds that done."""
-        run = record.Record(
-            output.with_suffix(".run.json"), argv or sys.argv[1:], **decisive, data=files.sha256(args.data), seq_len=args.seq_len,
-            device=str(ranks.device), world_size=ranks.world_size, batch_size=args.batch_size,
-        )  # fmt: skip
-        if args.resume and dist.from_main(ranks.is_main and is_decoded(output, run), ranks):
-            if ranks.is_main:
-                print(f"{output} is decoded with these settings already; without --resume it is decoded again")
-            return
-        how_to_go_on = (
-            "interrupted; what is decoded is kept, and the same command with --resume goes on" if ranks.is_main else ""
-        )
-        with signals.stopped_by_signals(how_to_go_on):
-            partial = None
-            if ranks.is_main:
-                run.write()  # before the first step: a folder that cannot be written is found out now
-                settings = {name: run.fields["settings"][name] for name in decisive}
-                partial = decode.Partial(output.with_suffix(".partial.jsonl"), settings, args.resume)
-                if partial.decoded:
-                    print(f"going on after {len(partial.decoded):,} inputs")
-            predictions = decode.decode(
-                model, contexts, rules, args.batch_size, ranks, precision, partial, args.compile
-            )
-        if ranks.is_main:
-            with files.atomic_writer(output) as file:
-                for number, decoded in enumerate(predictions):
-                    file.write(json.dumps({"id": number, "predict": decoded.predict}) + "\n")
-            distinct = {decoded.context: decoded for decoded in predictions}
-            seconds = [round(decoded.seconds, 3) for decoded in distinct.values()]
-            run.write(sha256=files.sha256(output), input_seconds=seconds)
-            partial.remove()
-            print(f"saved {output}", flush=True)
-
     for number, output in enumerate(outputs):
         if several:
             tensors = several[number].adapters()
-            switch.put_on(lora_configs[number], tensors, merge=True)
-            decisive |= dict(lora=lora_configs[number], adapters=checkpoints.digest(tensors))
+            switch.put_on(configs[number], tensors, merge=True)
+            decisive |= dict(lora=configs[number], adapters=models.digest(tensors))
         if len(several) > 1 and ranks.is_main:
             print(f"with {several[number].path}", flush=True)
         # The base of several must stay as it is: the next are merged into it.
         if precision in dist.AUTOCAST and len(outputs) == 1:
             gpt2.store_frozen_in(model, dist.AUTOCAST[precision])
-        decode_to(output)
+        decode_to(output, model, contexts, rules, ranks, args, decisive, argv or sys.argv[1:])
     dist.stop()
     return 0
+
+
+def decode_to(
+    output: Path,
+    model,
+    contexts: list[list[int]],
+    rules: config.BeamConfig,
+    ranks,
+    args: argparse.Namespace,
+    decisive: dict,
+    argv: list[str],
+) -> None:
+    """Decode with what is on the base now, unless --resume finds that done. `decisive` is all that decides a prediction."""
+    from lora_nlg import dist, files, record, signals
+    from lora_nlg.decoding import predictions
+
+    run = record.Record(
+        output.with_suffix(".run.json"), argv, **decisive, data=files.sha256(args.data), seq_len=args.seq_len,
+        device=str(ranks.device), world_size=ranks.world_size, batch_size=args.batch_size,
+    )  # fmt: skip
+    if args.resume and dist.from_main(ranks.is_main and is_decoded(output, run), ranks):
+        if ranks.is_main:
+            print(f"{output} is decoded with these settings already; without --resume it is decoded again")
+        return
+    how = "interrupted; what is decoded is kept, and the same command with --resume goes on" if ranks.is_main else ""
+    with signals.stopped_by_signals(how):
+        partial = None
+        if ranks.is_main:
+            run.write()  # before the first step: a folder that cannot be written is found out now
+            settings = {name: run.fields["settings"][name] for name in decisive}
+            partial = predictions.Partial(output.with_suffix(".partial.jsonl"), settings, args.resume)
+            if partial.decoded:
+                print(f"going on after {len(partial.decoded):,} inputs")
+        decoded = predictions.decode(
+            model, contexts, rules, args.batch_size, ranks, decisive["precision"], partial, args.compile
+        )
+    if partial is not None:
+        with files.atomic_writer(output) as file:
+            for number, one in enumerate(decoded):
+                file.write(json.dumps({"id": number, "predict": one.predict}) + "\n")
+        distinct = {one.context: one for one in decoded}
+        run.write(sha256=files.sha256(output), input_seconds=[round(one.seconds, 3) for one in distinct.values()])
+        partial.remove()
+        print(f"saved {output}", flush=True)
 
 
 def output_files(args: argparse.Namespace) -> list[Path]:

@@ -60,21 +60,21 @@ def main(argv: list[str] | None = None) -> int:
 
     from lora_nlg import files
     from lora_nlg.data import bpe
-    from lora_nlg.tasks import e2e_text
+    from lora_nlg.tasks import formatted
 
     folder = Path(args.output_ref_file)
     ref_files = [folder] if args.ref_type == "e2e" else [folder / f"reference{i}" for i in range(ref_num)]
     given = [path for path in (args.sample_file, args.input_file, args.ref_unique_file) if path]
     note = Path(args.output_pred_file + COVERED)
     files.check_outputs([args.output_pred_file, note, *ref_files], inputs=given)
-    inputs = list(e2e_text.read_formatted(args.input_file))
-    e2e_text.check_references(inputs, args.input_file)
-    predictions = e2e_text.read_predictions(args.sample_file, bpe.load_encoding(args.vocab), len(inputs))
-    every_group = e2e_text.group_lines(inputs, group_keys(args, inputs), predictions, kept_lines(args, inputs))
+    inputs = list(formatted.read_formatted(args.input_file))
+    formatted.check_references(inputs, args.input_file)
+    predictions = formatted.read_predictions(args.sample_file, bpe.load_encoding(args.vocab), len(inputs))
+    every_group = formatted.group_lines(inputs, group_keys(args, inputs), predictions, kept_lines(args, inputs))
     groups = predicted(every_group, args)
     for group in groups:
-        group.references = [e2e_text.standardise(text, args.tokenize, args.lower) for text in group.references]
-        group.prediction = e2e_text.standardise(group.prediction, args.tokenize, args.lower)
+        group.references = [formatted.standardise(text, args.tokenize, args.lower) for text in group.references]
+        group.prediction = formatted.standardise(group.prediction, args.tokenize, args.lower)
 
     if len(groups) < len(every_group):  # before the texts, so that a part is never without its note
         write_note(note, every_group)
@@ -87,11 +87,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def group_keys(args: argparse.Namespace, inputs: list[dict]) -> list[str]:
     """Return what input lines must have in common to be one input."""
-    from lora_nlg.tasks import e2e_text
+    from lora_nlg.data import lines
 
     if args.ref_unique_file is None:
         return [fields["context"] for fields in inputs]
-    keys = [text for _, text in e2e_text.read_lines(args.ref_unique_file)]
+    keys = [text for _, text in lines.read_lines(args.ref_unique_file)]
     if len(keys) != len(inputs):
         raise errors.UserError(
             f"{args.ref_unique_file} has {len(keys)} lines but {args.input_file} has {len(inputs)}; they must match line by line"
@@ -101,11 +101,11 @@ def group_keys(args: argparse.Namespace, inputs: list[dict]) -> list[str]:
 
 def kept_lines(args: argparse.Namespace, inputs: list[dict]) -> list[bool]:
     """Return for each input line whether --filter keeps it."""
-    from lora_nlg.tasks import e2e_text
+    from lora_nlg.tasks import formatted
 
     if args.filter == "all":
         return [True] * len(inputs)
-    kept = [seen == (args.filter == "seen") for seen in e2e_text.is_seen(inputs, args.input_file)]
+    kept = [seen == (args.filter == "seen") for seen in formatted.is_seen(inputs, args.input_file)]
     if not any(kept):
         raise errors.UserError(f"--filter {args.filter} leaves no line of {args.input_file}; nothing would be written")
     return kept

@@ -29,7 +29,8 @@ def main(argv: list[str] | None = None) -> int:
 
     from lora_nlg import files
     from lora_nlg.data import bpe
-    from lora_nlg.tasks import e2e_text
+    from lora_nlg.data.lines import count_lines
+    from lora_nlg.tasks.formatted import read_formatted
 
     files.check_outputs([args.output], inputs=[args.input])
     encoding = bpe.load_encoding(args.vocab)
@@ -37,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     eos = [bpe.END_OF_TEXT_ID] if args.add_eos else []
     lines = 0
     with files.atomic_writer(args.output) as file:
-        formatted, total = e2e_text.read_formatted(args.input), e2e_text.count_lines(args.input)
+        formatted, total = read_formatted(args.input), count_lines(args.input)
         for line in tqdm(formatted, "encoding", total, unit="line", disable=None):
             context = encoding.encode_ordinary(line["context"]) + bos
             # A word inside a text begins with its space, and a completion follows the context like one.

@@ -49,22 +49,18 @@ def check_folder(output: Path) -> None:
 
 def export_model(args: argparse.Namespace, folder: Path) -> None:
     """Write the base, with the adapters merged if there are any, and GPT-2's vocabulary if it is here."""
-    import torch
-
-    from lora_nlg.methods import lora
-    from lora_nlg.storage import checkpoints
+    from lora_nlg.storage import checkpoints, models
 
     if args.model_card is None:
         raise errors.UserError("--to hf needs --model_card, the shape of the model, e.g. gpt2.md")
-    adapters = checkpoints.read(args.lora_checkpoint) if args.lora_checkpoint else None
     model_config = config.model_config(args.model_card)
-    model = checkpoints.base_model(
-        model_config, args.init_checkpoint, torch.Generator().manual_seed(0), flags.chosen_precision(args), adapters
+    model = models.merged_model(
+        model_config,
+        args.init_checkpoint,
+        args.lora_checkpoint,
+        placement.Given.by(args),
+        flags.chosen_precision(args),
     )
-    if adapters:
-        lora.add_adapters(model, adapters.lora_config(placement.parse_rank(args.lora_dim), args.lora_alpha))
-        checkpoints.load_adapters(model, adapters)
-        lora.merge_adapters(model)
     checkpoints.save_hugging_face(model, folder)
     for name, published in TOKENIZER_FILES.items():
         if model_config.vocab_size == config.GPT2_VOCAB_SIZE and (VOCABULARY / published).is_file():
@@ -85,7 +81,7 @@ def export_adapters(args: argparse.Namespace, output: Path) -> None:
     if args.to != "peft":
         files.check_outputs([output], [args.lora_checkpoint])
     adapters = checkpoints.read(args.lora_checkpoint)
-    lora_config = adapters.lora_config(placement.parse_rank(args.lora_dim), args.lora_alpha)
+    lora_config = adapters.adapter_config(placement.Given.by(args))
     tensors = adapters.adapters()
     if args.to == "peft":
         check_folder(output)

@@ -6,8 +6,7 @@ import math
 import sys
 from pathlib import Path
 
-from lora_nlg import config, errors, flags
-from lora_nlg.methods import placement
+from lora_nlg import config, errors, flags, methods
 
 
 def parser() -> argparse.ArgumentParser:
@@ -15,7 +14,7 @@ def parser() -> argparse.ArgumentParser:
     p = flags.Parser(description=__doc__, allow_abbrev=False)
     flags.add_platform_flags(p)
     flags.add_model_flags(p, card="gpt2.md", alpha=128.0)
-    placement.add_flags(p)
+    methods.add_flags(p)
 
     data = p.add_argument_group("data")
     data.add_argument("--train_data", required=True, help="encoded training examples (JSON lines)")
@@ -119,11 +118,8 @@ def refuse_ignored(args: argparse.Namespace) -> None:
         raise errors.UserError(
             f"--scheduler {args.scheduler} is a constant rate in the recipe; say --scheduler constant"
         )
-    adapted = args.lora_budget is not None or placement.parse_rank(args.lora_dim) != 0
-    of_adapters = "lora_alpha lora_dropout lora_checkpoint lora_targets lora_layers lora_init lora_scaling".split()
     rules = (
-        (not adapted, of_adapters, "--lora_dim 0 trains no adapters"),
-        (adapted, ("no_decay_bias",), "adapters have neither biases nor layer norms"),
+        *methods.ignored_flags(args),
         (args.lora_checkpoint is not None, ("lora_init",), "--lora_checkpoint is the start"),
         (args.scheduler != "cycle", ("i_steps", "i_lrs"), "only --scheduler cycle reads it"),
         (
@@ -138,50 +134,76 @@ def refuse_ignored(args: argparse.Namespace) -> None:
                 raise errors.UserError(f"--{flag} would have no effect: {reason}; leave it out")
 
 
-def check_same(adapters, lora_config: config.LoraConfig) -> None:
-    """Raise UserError when the adapters to start from are elsewhere than those to be trained, or scaled otherwise."""
-    found = adapters.lora_config(lora_config.rank, lora_config.alpha)
-    for flag, verb, text in (
-        ("targets", "adapts", ",".join),
-        ("layers", "adapts layers", placement.layers_text),
-        ("scaling", "scales by", str),
-    ):
-        theirs, ours = (text(getattr(lora, flag)) for lora in (found, lora_config))
-        if theirs != ours:
-            raise errors.UserError(f"{adapters.path} {verb} {theirs}, not {ours}; pass --lora_{flag} {theirs}")
+def train_config(args: argparse.Namespace) -> config.TrainConfig:
+    """Return what the flags say of a run besides its model and its optimiser."""
+    same = (
+        "train_batch_size valid_batch_size seq_len label_smooth random_seed max_epoch log_interval eval_interval save_interval "
+        "keep_last skip_nan length_window share_prompts compile"
+    ).split()
+    given = {name: getattr(args, name) for name in same}
+    return config.TrainConfig(objective=args.obj, precision=flags.chosen_precision(args), **given)
 
 
-def cost_of(model) -> placement.Cost:
-    """Return what training `model` takes."""
-    parameters = list(model.parameters())
-    trained = sum(p.numel() for p in parameters if p.requires_grad)
-    return placement.Cost(sum(p.numel() for p in parameters), trained, parameters[0].element_size())
+def optim_config(args: argparse.Namespace, n_batches: int, world_size: int) -> config.OptimConfig:
+    """Return what the flags say of the optimiser and its schedule."""
+    same = "lr weight_decay correct_bias no_decay_bias scheduler warmup_step grad_acc clip".split()
+    return config.OptimConfig(
+        max_step=max_step(args, n_batches, world_size),
+        beta1=args.adam_beta1,
+        beta2=args.adam_beta2,
+        epsilon=args.adam_epislon,
+        i_steps=numbers(args.i_steps, int, "i_steps"),
+        i_lrs=numbers(args.i_lrs, float, "i_lrs"),
+        **{name: getattr(args, name) for name in same},
+    )
 
 
-def announce(
-    args: argparse.Namespace,
-    lora_config: config.LoraConfig,
-    cost: placement.Cost,
-    n_examples: int,
-    n_cut: int,
-    max_step: int,
-    ranks,
-    precision: str,
-) -> None:
+def make_splits(args: argparse.Namespace, settings: config.TrainConfig, train_examples, valid_examples, ranks) -> tuple:
+    """Return the training and the validation data as this rank's batches. Raises UserError if there are too few for the ranks."""
+    from lora_nlg.data.batches import Split
+
+    train_split = Split(train_examples, settings, ranks)
+    valid_split = Split(valid_examples, settings, ranks, validation=True)
+    if train_split.order.n_batches < ranks.world_size:
+        raise errors.UserError(
+            f"{args.train_data} makes {train_split.order.n_batches} batches of {args.train_batch_size}, too few for "
+            f"{ranks.world_size} processes; use fewer, or a smaller --train_batch_size"
+        )
+    return train_split, valid_split
+
+
+def make_model(args: argparse.Namespace, model_config: config.ModelConfig, method_config, adapters, ranks) -> tuple:
+    """Return the model as training starts with it, on this rank's device, and the base that it was made from."""
+    import torch
+
+    from lora_nlg import dist
+    from lora_nlg.model import gpt2
+    from lora_nlg.storage import checkpoints, models
+
+    precision = flags.chosen_precision(args)
+    generator = torch.Generator().manual_seed(args.random_seed)
+    model = models.base_model(model_config, args.init_checkpoint, generator, precision, adapters)
+    base = checkpoints.Base(args.model_card, models.fingerprint(model))
+    methods.add_adapters(model, method_config, generator)
+    if adapters:
+        models.load_adapters(model, adapters, base.sha256)
+    if precision in dist.AUTOCAST:
+        gpt2.store_frozen_in(model, dist.AUTOCAST[precision])
+    model.to(ranks.device)
+    torch.manual_seed(args.random_seed + ranks.rank)  # dropout differs between ranks
+    return model, base
+
+
+def announce(args: argparse.Namespace, method_config, cost, train_split, max_step: int, ranks) -> None:
     """Print what is about to be trained."""
     share = f"{cost.trained:,} trained ({100 * cost.share:.2f} %)"
     print(f"{args.model_card} from {args.init_checkpoint}: {cost.total:,} parameters, {share}")
-    if lora_config.rank:
-        where = "" if lora_config.layers is None else f" of layers {placement.layers_text(lora_config.layers)}"
-        what = f"adapters on {','.join(lora_config.targets)}{where}, rank {config.rank_text(lora_config.rank)}"
-    else:
-        what = "the whole model"
+    what = methods.method(method_config.method).summary(method_config)
     sizes = f"{megabytes(cost.bytes_on_disk)} on disk, {megabytes(cost.optimizer_bytes)} of memory for Adam's averages"
     print(f"{what}: {sizes}")
-    print(
-        f"{n_examples:,} examples, {max_step:,} steps on {ranks.world_size} × {ranks.device}, {precision}", flush=True
-    )
-    if n_cut:
+    where = f"{ranks.world_size} × {ranks.device}, {flags.chosen_precision(args)}"
+    print(f"{train_split.n_examples:,} examples, {max_step:,} steps on {where}", flush=True)
+    if n_cut := train_split.n_cut:
         print(f"warning: {n_cut:,} examples are longer than --seq_len {args.seq_len} and are cut", file=sys.stderr)
 
 
@@ -225,63 +247,34 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     refuse_ignored(args)
 
-    import torch
-
     from lora_nlg import dist, files, record
-    from lora_nlg.data import examples
-    from lora_nlg.methods import lora
-    from lora_nlg.model import gpt2
+    from lora_nlg.data.examples import read_examples
+    from lora_nlg.methods.cost import cost_of
     from lora_nlg.storage import checkpoints
     from lora_nlg.training import curve, train
     from lora_nlg.training.saves import RESULTS, Saves
 
-    precision = flags.chosen_precision(args)
     model_config = config.model_config(args.model_card)
+    settings = train_config(args)
     config.check_seq_len(args.seq_len, model_config, args.model_card)
-    lora_config = placement.from_flags(args, model_config)
+    method_config = methods.from_flags(args, model_config)
     work_dir = Path(args.work_dir)
     files.check_outputs([work_dir / name for name in RESULTS], [args.train_data, args.valid_data])
-    train_config = config.TrainConfig(
-        args.train_batch_size, args.valid_batch_size, args.seq_len, args.obj, args.label_smooth,
-        args.random_seed, precision, args.max_epoch, args.log_interval, args.eval_interval, args.save_interval,
-        args.keep_last, args.skip_nan, args.length_window, args.share_prompts, args.compile,
-    )  # fmt: skip
     adapters = checkpoints.read(args.lora_checkpoint) if args.lora_checkpoint else None
     if adapters:
-        check_same(adapters, lora_config)
+        adapters.check_start(method_config)
     published = curve.read(args.compare_curve, args.log_interval) if args.compare_curve else None
-    train_examples = examples.read_examples(args.train_data, model_config.vocab_size)
-    valid_examples = examples.read_examples(args.valid_data, model_config.vocab_size)
+
+    examples = [read_examples(path, model_config.vocab_size) for path in (args.train_data, args.valid_data)]
 
     ranks = dist.start(args.device, args.rank, args.world_size, args.local_rank)
-    train_split = train.Split(train_examples, train_config, ranks)
-    valid_split = train.Split(valid_examples, train_config, ranks, validation=True)
-    if train_split.order.n_batches < ranks.world_size:
-        raise errors.UserError(
-            f"{args.train_data} makes {train_split.order.n_batches} batches of {args.train_batch_size}, too few for "
-            f"{ranks.world_size} processes; use fewer, or a smaller --train_batch_size"
-        )
-    optim_config = config.OptimConfig(
-        args.lr, max_step(args, train_split.order.n_batches, ranks.world_size), args.weight_decay, args.correct_bias,
-        args.no_decay_bias, args.adam_beta1, args.adam_beta2, args.adam_epislon, args.scheduler, args.warmup_step,
-        numbers(args.i_steps, int, "i_steps"), numbers(args.i_lrs, float, "i_lrs"), args.grad_acc, args.clip,
+    train_split, valid_split = make_splits(args, settings, *examples, ranks)
+    optim = optim_config(args, train_split.order.n_batches, ranks.world_size)
+    model, base = make_model(args, model_config, method_config, adapters, ranks)
+    run = record.Record(
+        work_dir / "run.json", argv or sys.argv[1:], device=str(ranks.device), model=model_config, lora=method_config, optim=optim,
+        train=settings, base=base, world_size=ranks.world_size, train_data=files.sha256(args.train_data),
     )  # fmt: skip
-
-    generator = torch.Generator().manual_seed(args.random_seed)
-    model = checkpoints.base_model(model_config, args.init_checkpoint, generator, precision, adapters)
-    base = checkpoints.Base(args.model_card, checkpoints.fingerprint(model))
-    if lora_config.rank:
-        lora.add_adapters(model, lora_config, generator)
-    if adapters:
-        checkpoints.load_adapters(model, adapters, base.sha256)
-    if precision in dist.AUTOCAST:
-        gpt2.store_frozen_in(model, dist.AUTOCAST[precision])
-    model.to(ranks.device)
-    torch.manual_seed(args.random_seed + ranks.rank)  # dropout differs between ranks
-
-    settings = dict(model=model_config, lora=lora_config, optim=optim_config, train=train_config, base=base)
-    settings |= dict(world_size=ranks.world_size, train_data=files.sha256(args.train_data))
-    run = record.Record(work_dir / "run.json", argv or sys.argv[1:], device=str(ranks.device), **settings)
     saves = Saves(work_dir, what_decides_the_result(run.fields["settings"]), args.keep_last, base)
     resume = "auto" if dist.restarted() else args.resume
     state = dist.from_main(earlier_state(resume, saves) if ranks.is_main else None, ranks)
@@ -290,23 +283,15 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{work_dir} holds this run, finished at step {saves.last_step}; --resume never trains it again")
         dist.stop()
         return 0
+    cost = cost_of(model)
+    known = {**cost.recorded(), "resumed_from": state and state["step"]}
     if ranks.is_main:
-        if state is None:
-            saves.start_anew()
-        else:
-            saves.tidy()
+        saves.begin(resumed=state is not None)
+        if state is not None:
             print(f"going on from step {state['step']:,}")
-        cost = cost_of(model)
-        known = dict(
-            trained_parameters=cost.trained, share_of_model=cost.share, bytes_on_disk=cost.bytes_on_disk,
-            optimizer_bytes=cost.optimizer_bytes, resumed_from=state and state["step"],
-        )  # fmt: skip
         run.write(**known)  # before the first step: a folder that cannot be written is found out now
-        n_cut = sum(len(e.context) + len(e.completion) > args.seq_len for e in train_examples)
-        announce(args, lora_config, cost, len(train_examples), n_cut, optim_config.max_step, ranks, precision)
-    valid_loss = train.train(
-        model, train_split, valid_split, optim_config, saves, ranks, published, state, args.tensorboard
-    )
+        announce(args, method_config, cost, train_split, optim.max_step, ranks)
+    valid_loss = train.train(model, train_split, valid_split, optim, saves, ranks, published, state, args.tensorboard)
     if ranks.is_main:
         run.write(valid_loss=valid_loss, checkpoint=str(work_dir / "model.final.pt"), **known)
         print(f"saved {work_dir / 'model.final.pt'}")

@@ -37,18 +37,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--jsonl", action="store_true", help="JSON lines in and out")
     p.add_argument("--alternatives", type=int, default=3, help="0: none; default: %(default)s")
 
-    rules = p.add_argument_group("search")
-    rules.add_argument("--beam", type=int, default=10, help="default: %(default)s")
-    rules.add_argument("--eval_len", type=int, default=64, help="most tokens generated; default: %(default)s")
-    rules.add_argument("--min_length", type=int, default=0, help="tokens before an end token may be chosen")
-    rules.add_argument(
-        "--length_penalty",
-        type=float,
-        default=0.8,
-        help="a score is divided by length to this power; default: %(default)s",
-    )
-    rules.add_argument("--no_repeat_ngram_size", type=int, default=4, help="0: off; default: %(default)s")
-    rules.add_argument("--repetition_penalty", type=float, default=1.0, help="1: off")
+    rules = flags.add_search_flags(p, flags.SearchDefaults(10, 64, 0.8), "a score")
     rules.add_argument(
         "--eos_token_id", type=int, default=628, help="end token beside 50256; default: %(default)s, a blank line"
     )
@@ -59,10 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     """Answer what is typed or piped, until it ends."""
     args = parser().parse_args(argv)
     model_config = config.model_config(args.model_card)
-    rules = config.BeamConfig(
-        args.beam, args.eval_len, args.min_length, args.length_penalty, args.no_repeat_ngram_size, args.repetition_penalty,
-        (config.END_OF_TEXT_ID, args.eos_token_id),
-    )  # fmt: skip
+    rules = flags.search_rules(args, (config.END_OF_TEXT_ID, args.eos_token_id))
     check(args, model_config)
     generator = load(args, model_config, rules)
     if sys.stdin.isatty() and not args.jsonl:
@@ -82,10 +68,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def check(args: argparse.Namespace, model_config: config.ModelConfig) -> None:
     """Raise UserError for flags that contradict each other or the model."""
-    if not args.lora_checkpoint and (placement.parse_rank(args.lora_dim) or args.lora_alpha is not None):
-        raise errors.UserError(
-            "--lora_dim and --lora_alpha need the adapters they describe; pass them as --lora_checkpoint"
-        )
+    placement.refuse_without_adapters(args)
     if model_config.vocab_size != config.GPT2_VOCAB_SIZE:
         raise errors.UserError(
             f"--model_card {args.model_card} has {model_config.vocab_size} tokens, not GPT-2's {config.GPT2_VOCAB_SIZE}; take a "
@@ -104,24 +87,17 @@ def check(args: argparse.Namespace, model_config: config.ModelConfig) -> None:
 
 
 def load(args: argparse.Namespace, model_config: config.ModelConfig, rules: config.BeamConfig):
-    """Return the lora_nlg.generate.Generator that the flags describe."""
-    import torch
-
+    """Return the Generator that the flags describe."""
     from lora_nlg import dist
     from lora_nlg.data import bpe
     from lora_nlg.decoding.generate import Generator
-    from lora_nlg.methods import lora
-    from lora_nlg.storage import checkpoints
+    from lora_nlg.storage import models
 
     precision = flags.chosen_precision(args)
     encoding = bpe.load_encoding(args.vocab)
     device = dist.start(args.device, rank=0, world_size=1, local_rank=0).device
-    adapters = checkpoints.read(args.lora_checkpoint) if args.lora_checkpoint else None
-    model = checkpoints.base_model(model_config, args.init_checkpoint, torch.Generator(), precision, adapters)
-    if adapters:
-        lora.add_adapters(model, adapters.lora_config(placement.parse_rank(args.lora_dim), args.lora_alpha))
-        checkpoints.load_adapters(model, adapters)
-        lora.merge_adapters(model)
+    given = placement.Given.by(args)
+    model = models.merged_model(model_config, args.init_checkpoint, args.lora_checkpoint, given, precision)
     return Generator(model.to(device).eval(), encoding, rules, device, precision)
 
 

@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     from lora_nlg.bundled import layouts, pretrain, venues
     from lora_nlg.data import bpe
     from lora_nlg.storage import checkpoints
-    from lora_nlg.tasks import e2e_text
+    from lora_nlg.tasks import e2e
 
     for flag in ("steps", "rows"):
         if getattr(args, flag) < 1:
@@ -47,13 +47,19 @@ def main(argv: list[str] | None = None) -> int:
             f"{config.GPT2_VOCAB_SIZE}"
         )
     optim = config.OptimConfig(
-        args.lr, args.steps, 0.01, True, scheduler="cosine", warmup_step=args.warmup_step, clip=1.0
+        args.lr,
+        args.steps,
+        weight_decay=0.01,
+        correct_bias=True,
+        scheduler="cosine",
+        warmup_step=args.warmup_step,
+        clip=1.0,
     )
     output = Path(args.output_dir)
     files.check_outputs([output / "model.safetensors", output / "config.json"])  # now, not after an hour
     rng = random.Random(args.random_seed)
     if args.texts:
-        lines = list(e2e_text.read_pairs(args.texts))
+        lines = list(e2e.read_pairs(args.texts))
         pairs = (line for _ in itertools.count() for line in rng.sample(lines, len(lines)))
     else:
         pairs = venues.venue_pairs(rng)

@@ -237,7 +237,7 @@ def test_stopping_early_changes_nothing(monkeypatch):
 @pytest.mark.parametrize("name", GOLDEN)
 def test_static_shapes_change_nothing(name, static_steps, device, monkeypatch):
     """Fails when a step with static shapes attends to slots that no step has filled, or fills another step's."""
-    monkeypatch.setattr(beam, "STATIC_STEPS", static_steps)
+    monkeypatch.setattr(beam, "COMPILED_STEPS", static_steps)
     model, prompts, config = toy.golden_search(GOLDEN[name])
     model.to(device)
     n_slots = []
@@ -248,7 +248,7 @@ def test_static_shapes_change_nothing(name, static_steps, device, monkeypatch):
         return attention(q, k, v, **named)
 
     monkeypatch.setattr(beam.F, "scaled_dot_product_attention", attend)
-    assert beam_search(model, prompts, config, static=True) == GOLDEN[name]["predict"]
+    assert beam_search(model, prompts, config, compiled=True) == GOLDEN[name]["predict"]
     longest, block = max(map(len, prompts)), static_steps * config.beam
     whole = longest + (config.eval_len - 1) * config.beam
     assert set(n_slots[model.config.n_layer :]) <= {whole, *range(longest + block, whole, block)}

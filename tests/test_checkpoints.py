@@ -10,15 +10,16 @@ from safetensors.torch import save_file
 import toy
 from lora_nlg.config import CARDS, GPT2_VOCAB_SIZE, ModelConfig
 from lora_nlg.errors import UserError
-from lora_nlg.methods.lora import adapter_tensors, add_adapters
+from lora_nlg.methods import adapter_tensors, add_adapters
+from lora_nlg.methods.placement import Given
 from lora_nlg.model.gpt2 import empty_model, init_weights
-from lora_nlg.storage import checkpoints
+from lora_nlg.storage import checkpoints, models
 
 GENERATOR = torch.Generator()
 
 
 def load(path, config=toy.CONFIG):
-    return checkpoints.base_model(config, str(path), GENERATOR, "fp64")
+    return models.base_model(config, str(path), GENERATOR, "fp64")
 
 
 def assert_is_the_toy(model):
@@ -62,9 +63,9 @@ def test_what_training_saves_can_be_decoded(tmp_path):
     assert_is_the_toy(load(tmp_path / "full.pt"))
     adapters = checkpoints.read(tmp_path / "lora.pt")
     assert set(adapters.tensors) == {name for name in toy.tensors(4) if "lora_" in name}
-    assert adapters.lora_config(0, None) == adapted.h[0].attn.c_attn.config
+    assert adapters.adapter_config(Given(0, None)) == adapted.h[0].attn.c_attn.config
     other = toy.model(4, b_is_zero=True)
-    checkpoints.load_adapters(other, adapters)
+    models.load_adapters(other, adapters)
     assert torch.equal(other.h[1].attn.c_attn.lora_B, adapted.h[1].attn.c_attn.lora_B)
 
 
@@ -72,7 +73,7 @@ def test_adapters_out_of_a_whole_checkpoint_of_the_recipe(tmp_path):
     """Seen to fail with `module.` left on the names."""
     save_whole(tmp_path / "whole.pt", toy.tensors(4))
     model = toy.model(4, b_is_zero=True)
-    checkpoints.load_adapters(model, checkpoints.read(tmp_path / "whole.pt"))
+    models.load_adapters(model, checkpoints.read(tmp_path / "whole.pt"))
     expected = {name: tensor for name, tensor in toy.tensors(4).items() if ".lora_" in name}
     assert len(expected) == 4
     assert all(torch.equal(tensor, expected[name]) for name, tensor in adapter_tensors(model).items())
@@ -94,10 +95,10 @@ def test_the_compact_base_comes_back_with_one_row_for_all_unused_tokens(tmp_path
 def test_a_whole_checkpoint_needs_no_base(tmp_path):
     save_whole(tmp_path / "whole.pt", toy.tensors(4))
     whole = checkpoints.read(tmp_path / "whole.pt")
-    model = checkpoints.base_model(toy.CONFIG, None, GENERATOR, "fp64", whole)
+    model = models.base_model(toy.CONFIG, None, GENERATOR, "fp64", whole)
     assert_is_the_toy(model)
-    add_adapters(model, whole.lora_config(4, 32))
-    checkpoints.load_adapters(model, whole)
+    add_adapters(model, whole.adapter_config(Given(4, 32)))
+    models.load_adapters(model, whole)
     assert torch.equal(model.h[0].attn.c_attn.lora_B, toy.tensors(4)["h.0.attn.c_attn.lora_B"])
 
 
@@ -112,41 +113,37 @@ def test_a_whole_checkpoint_beside_another_base_is_refused(tmp_path):
     weights["h.1.mlp.c_fc.bias"] = weights["h.1.mlp.c_fc.bias"] + 1e-3
     save_whole(tmp_path / "whole.pt", weights)
     with pytest.raises(UserError, match=r"another base than the one given \(h.1.mlp.c_fc.bias differs\)"):
-        checkpoints.load_adapters(toy.model(4), checkpoints.read(tmp_path / "whole.pt"))
+        models.load_adapters(toy.model(4), checkpoints.read(tmp_path / "whole.pt"))
 
 
 def test_adapters_of_another_base_are_refused(tmp_path):
     """The recipe would go on and score low without a word."""
-    base = checkpoints.Base("gpt2.toy", checkpoints.fingerprint(toy.model(4)))
+    base = checkpoints.Base("gpt2.toy", models.fingerprint(toy.model(4)))
     checkpoints.save_recipe(toy.model(4), tmp_path / "lora.pt", base, step=14)
     adapters = checkpoints.read(tmp_path / "lora.pt")
     assert (adapters.base, adapters.step) == (base, 14)
     model = toy.model(4)
-    checkpoints.load_adapters(model, adapters)
+    models.load_adapters(model, adapters)
     with torch.no_grad():
         model.h[1].ln_1.bias[0] += 1e-3
     with pytest.raises(UserError, match=r"another base \(gpt2.toy, weights .* pass that base as --init_checkpoint"):
-        checkpoints.load_adapters(model, adapters)
+        models.load_adapters(model, adapters)
 
 
 def test_a_bases_fingerprint_does_not_depend_on_its_file_or_its_adapters(tmp_path):
     torch.save(
         {f"transformer.{name}": tensor.float() for name, tensor in toy.tensors(0).items()}, tmp_path / "base.bin"
     )
-    single = checkpoints.base_model(toy.CONFIG, str(tmp_path / "base.bin"), GENERATOR)
-    assert (
-        checkpoints.fingerprint(single)
-        == checkpoints.fingerprint(toy.model(0))
-        == checkpoints.fingerprint(toy.model(4))
-    )
+    single = models.base_model(toy.CONFIG, str(tmp_path / "base.bin"), GENERATOR)
+    assert models.fingerprint(single) == models.fingerprint(toy.model(0)) == models.fingerprint(toy.model(4))
     single.wpe.weight.data[0, 0] += 1
-    assert checkpoints.fingerprint(single) != checkpoints.fingerprint(toy.model(0))
+    assert models.fingerprint(single) != models.fingerprint(toy.model(0))
 
 
 def test_adapters_without_a_base_say_what_to_pass(tmp_path):
     checkpoints.save_recipe(toy.model(4), tmp_path / "lora.pt")
     with pytest.raises(UserError, match=r"lora.pt holds adapters only; pass the base they were trained on"):
-        checkpoints.base_model(toy.CONFIG, None, GENERATOR, adapters=checkpoints.read(tmp_path / "lora.pt"))
+        models.base_model(toy.CONFIG, None, GENERATOR, adapters=checkpoints.read(tmp_path / "lora.pt"))
 
 
 def test_the_shape_of_the_released_adapters(tmp_path):
@@ -159,12 +156,12 @@ def test_the_shape_of_the_released_adapters(tmp_path):
     save_whole(tmp_path / "released.pt", released)
     adapters = checkpoints.read(tmp_path / "released.pt")
     model = empty_model(CARDS["gpt2.md"], torch.float32)
-    add_adapters(model, adapters.lora_config(4, 32))
-    checkpoints.load_adapters(model, adapters)
+    add_adapters(model, adapters.adapter_config(Given(4, 32)))
+    models.load_adapters(model, adapters)
     assert all(torch.equal(tensor, released[name]) for name, tensor in adapter_tensors(model).items())
     assert (tmp_path / "released.pt").stat().st_size == pytest.approx(1.6e6, rel=0.05)
     with pytest.raises(UserError, match=r"check --model_card and --lora_dim\): h.2.attn.c_attn.lora_A is not a part"):
-        checkpoints.load_adapters(toy.model(4), adapters)
+        models.load_adapters(toy.model(4), adapters)
 
 
 @pytest.mark.parametrize(
@@ -195,29 +192,29 @@ def test_a_base_is_no_adapter(tmp_path):
     save_file(toy.tensors(0), tmp_path / "base.safetensors")
     base = checkpoints.read(tmp_path / "base.safetensors")
     with pytest.raises(UserError, match="holds no LoRA adapters"):
-        checkpoints.load_adapters(toy.model(4), base)
+        models.load_adapters(toy.model(4), base)
     with pytest.raises(UserError, match="holds no LoRA adapters"):
-        base.lora_config(4, 32)
+        base.adapter_config(Given(4, 32))
 
 
 def test_rank_and_alpha_are_checked_against_the_file(tmp_path):
     checkpoints.save_recipe(toy.model(4), tmp_path / "lora.pt")
     adapters = checkpoints.read(tmp_path / "lora.pt")
     with pytest.raises(UserError, match="rank 4, not 8"):
-        adapters.lora_config(8, None)
+        adapters.adapter_config(Given(8, None))
     with pytest.raises(UserError, match="alpha 32, not 128"):
-        adapters.lora_config(4, 128)
+        adapters.adapter_config(Given(4, 128))
     unsaid = checkpoints.Checkpoint(adapters.path, adapters.tensors)
     with pytest.raises(UserError, match="does not say its alpha"):
-        unsaid.lora_config(4, None)
-    assert unsaid.lora_config(4, 16).alpha == 16
+        unsaid.adapter_config(Given(4, None))
+    assert unsaid.adapter_config(Given(4, 16)).alpha == 16
 
 
 def test_no_source_is_an_error_and_random_must_be_said():
     with pytest.raises(UserError, match="--init_checkpoint is missing"):
-        checkpoints.base_model(toy.CONFIG, None, GENERATOR)
+        models.base_model(toy.CONFIG, None, GENERATOR)
     first, second = (
-        checkpoints.base_model(toy.CONFIG, "random", torch.Generator().manual_seed(seed)).wte.weight for seed in (1, 1)
+        models.base_model(toy.CONFIG, "random", torch.Generator().manual_seed(seed)).wte.weight for seed in (1, 1)
     )
     assert torch.equal(first, second)
 

@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 import gpt2_beam
 import toy
 from lora_nlg import errors
-from lora_nlg.config import LoraConfig
-from lora_nlg.decoding import decode
-from lora_nlg.methods.lora import adapter_tensors, add_adapters
+from lora_nlg.decoding import predictions
+from lora_nlg.methods import adapter_tensors, add_adapters
+from lora_nlg.methods.placement import LoraConfig
 from lora_nlg.storage import checkpoints
 
 SRC = Path(__file__).resolve().parents[1] / "src"
@@ -43,14 +43,14 @@ def whole(flags, tmp_path, capsys):
 
 
 def cut_after(monkeypatch, batches: int) -> None:
-    real, count = decode.beam_search, iter(range(100))
+    real, count = predictions.beam_search, iter(range(100))
 
     def beam_search(*args, **named):
         if next(count) == batches:
             raise KeyboardInterrupt
         return real(*args, **named)
 
-    monkeypatch.setattr(decode, "beam_search", beam_search)
+    monkeypatch.setattr(predictions, "beam_search", beam_search)
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_a_disk_that_fills_up_is_one_sentence(flags, tmp_path, monkeypatch, caps
     def refuse(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(decode, "open", refuse, raising=False)
+    monkeypatch.setattr(predictions, "open", refuse, raising=False)
     with pytest.raises(errors.UserError, match=r"cannot write .*partial\.jsonl: No space left on device"):
         gpt2_beam.main(flags)
 
@@ -191,7 +191,10 @@ def several(flags, tmp_path):
     """Flags that decode with two adapters of different placement; the second makes a text of its own."""
     adapters = {name: t for name, t in toy.tensors(4).items() if "lora_" in name}
     checkpoints.save_adapters(adapters, tmp_path / "first.safetensors", LoraConfig(4, 32))
-    other, model = LoraConfig({"o": 2, "wte": 3}, 8, 0.1, ("o", "wte"), (1,), "gaussian_b:0.3"), toy.model(0)
+    other, model = (
+        LoraConfig({"o": 2, "wte": 3}, 8, dropout=0.1, targets=("o", "wte"), layers=(1,), init="gaussian_b:0.3"),
+        toy.model(0),
+    )
     add_adapters(model, other, torch.Generator().manual_seed(3))
     checkpoints.save_adapters(adapter_tensors(model), tmp_path / "second.safetensors", other)
     names = [str(tmp_path / f"{name}.safetensors") for name in ("first", "second")]
@@ -226,13 +229,13 @@ def test_the_second_adapters_are_merged_into_a_base_that_was_not_rounded_for_the
     several, flags, tmp_path, monkeypatch, capsys
 ):
     """In half precision one adapter's matrices are stored rounded; what comes after it needs the base as it was."""
-    used, real = [], decode.decode
+    used, real = [], predictions.decode
 
     def spy(model, *rest):
         used.append({name: p.detach().bfloat16() for name, p in model.named_parameters()})
         return real(model, *rest)
 
-    monkeypatch.setattr(decode, "decode", spy)
+    monkeypatch.setattr(predictions, "decode", spy)
     gpt2_beam.main([*several, "--precision", "bf16"])
     alone([*flags, "--precision", "bf16"], tmp_path, "second")
     _, second, by_itself = used

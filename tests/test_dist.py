@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 import toy
 from lora_nlg import dist
 from lora_nlg.config import OptimConfig, TrainConfig
+from lora_nlg.data import batches
 from lora_nlg.errors import UserError
 from lora_nlg.training import optim, train
 from lora_nlg.training.losses import masked_loss
@@ -100,11 +101,11 @@ def test_ranks_train_as_one_that_accumulates(folder, launcher, world_size, batch
     model = toy.model(4, b_is_zero=True)
     config = TrainConfig(batch_size, 4, random_seed=110, precision="fp64")
     ranks = [dist.Ranks(r, world_size, torch.device("cpu")) for r in range(world_size)]
-    splits = [train.Split(toy.examples(24), config, rank) for rank in ranks]
+    splits = [batches.Split(toy.examples(24), config, rank) for rank in ranks]
     settings = OptimConfig(0.002, 3, correct_bias=True)
     optimizer = optim.build_optimizer(model, settings)
-    for step, batches in enumerate(zip(*(split.batches(1) for split in splits), strict=True)):
-        for batch in batches:
+    for step, together in enumerate(zip(*(split.batches(1) for split in splits), strict=True)):
+        for batch in together:
             (masked_loss(model, batch) / world_size).backward()
         optimizer.param_groups[0]["lr"] = optim.learning_rate(settings, step)
         optimizer.step()
@@ -115,7 +116,7 @@ def test_ranks_train_as_one_that_accumulates(folder, launcher, world_size, batch
         if "lora_" in name:
             assert torch.allclose(saved[f"module.transformer.{name}"], parameter, rtol=1e-9, atol=1e-15)
 
-    shares = [train.Split(toy.examples(12), config, rank, validation=True) for rank in ranks]
+    shares = [batches.Split(toy.examples(12), config, rank, validation=True) for rank in ranks]
     losses = [train.validation_loss(model, share, dist.Ranks(0, 1, torch.device("cpu"))) for share in shares]
     log = map(json.loads, (folder / "many/log.jsonl").read_text().splitlines())
     [logged] = [line["eval"]["valid_loss"] for line in log if "eval" in line]

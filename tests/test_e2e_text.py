@@ -3,8 +3,8 @@
 import pytest
 
 from lora_nlg.errors import UserError
-from lora_nlg.tasks import e2e_text
-from lora_nlg.tasks.e2e_text import Group
+from lora_nlg.tasks import e2e, formatted
+from lora_nlg.tasks.formatted import Group
 
 END = "<|endoftext|>"
 
@@ -31,15 +31,15 @@ def write(tmp_path):
 
 def test_raw_lines_with_byte_order_mark_and_windows_line_ends(write):
     path = write(b"\xef\xbb\xbfname : A||Caf\xc3\xa9 . \r\nname : B||b .\r\n")
-    assert list(e2e_text.read_raw(path)) == [("name : A", "Café ."), ("name : B", "b .")]
+    assert list(e2e.read_raw(path)) == [("name : A", "Café ."), ("name : B", "b .")]
 
 
 def test_only_newlines_end_a_line(write):
-    assert list(e2e_text.read_raw(write("name : A||x\u2028y\x0bz\x85w\n"))) == [("name : A", "x\u2028y\x0bz\x85w")]
+    assert list(e2e.read_raw(write("name : A||x\u2028y\x0bz\x85w\n"))) == [("name : A", "x\u2028y\x0bz\x85w")]
 
 
 def test_last_line_needs_no_newline(write):
-    assert list(e2e_text.read_raw(write("name : A||a\nname : B||b")))[1] == ("name : B", "b")
+    assert list(e2e.read_raw(write("name : A||a\nname : B||b")))[1] == ("name : B", "b")
 
 
 @pytest.mark.parametrize(
@@ -57,36 +57,36 @@ def test_last_line_needs_no_newline(write):
 )
 def test_bad_raw_lines_are_named(write, content, message):
     with pytest.raises(UserError, match=message.replace("||", r"\|\|")):
-        list(e2e_text.read_raw(write(content)))
+        list(e2e.read_raw(write(content)))
 
 
 def test_pairs_are_parsed_and_a_bad_mr_is_named(write):
-    assert e2e_text.read_pairs(write("name : A | food : B||a\n")) == [({"name": "A", "food": "B"}, "a")]
+    assert e2e.read_pairs(write("name : A | food : B||a\n")) == [({"name": "A", "food": "B"}, "a")]
     with pytest.raises(UserError, match="file:2: expected slot"):
-        e2e_text.read_pairs(write("name : A||a\nname A||a\n"))
+        e2e.read_pairs(write("name : A||a\nname A||a\n"))
 
 
 def test_missing_file_and_folder(tmp_path):
     for path in (tmp_path / "none", tmp_path):
         with pytest.raises(UserError, match=f"cannot read {path}"):
-            list(e2e_text.read_raw(path))
+            list(e2e.read_raw(path))
 
 
 def test_parse_mr():
     mr = "name : The Vaults | price : more than £ 30 | customer rating : 5 out of 5 | note : open : late"
-    assert list(e2e_text.parse_mr(mr, "f:1").items()) == [
+    assert list(e2e.parse_mr(mr, "f:1").items()) == [
         ("name", "The Vaults"),
         ("price", "more than £ 30"),
         ("customer rating", "5 out of 5"),
         ("note", "open : late"),
     ]
-    assert e2e_text.parse_mr("name : A", "f:1") == {"name": "A"}
+    assert e2e.parse_mr("name : A", "f:1") == {"name": "A"}
 
 
 @pytest.mark.parametrize("mr", ["", "name", "name : A | ", "name : A |food : B", "name : A | food", " | name : A"])
 def test_parse_mr_rejects(mr):
     with pytest.raises(UserError, match="f:1: expected slot : value"):
-        e2e_text.parse_mr(mr, "f:1")
+        e2e.parse_mr(mr, "f:1")
 
 
 @pytest.mark.parametrize(
@@ -102,12 +102,12 @@ def test_parse_mr_rejects(mr):
 )
 def test_bad_formatted_lines_are_named(write, line, message):
     with pytest.raises(UserError, match=message):
-        list(e2e_text.read_formatted(write('{"context": "c", "completion": "d"}\n' + line + "\n")))
+        list(formatted.read_formatted(write('{"context": "c", "completion": "d"}\n' + line + "\n")))
 
 
 def test_formatted_lines_keep_other_keys(write):
     line = '{"context": "c", "completion": "", "cate": true}'
-    assert list(e2e_text.read_formatted(write(line))) == [{"context": "c", "completion": "", "cate": True}]
+    assert list(formatted.read_formatted(write(line))) == [{"context": "c", "completion": "", "cate": True}]
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_formatted_lines_keep_other_keys(write):
     ],
 )
 def test_clean_cuts_and_leaves_one_line(text, expected):
-    assert e2e_text.clean(text) == expected
+    assert formatted.clean(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -135,14 +135,14 @@ def test_clean_cuts_and_leaves_one_line(text, expected):
     ],
 )
 def test_standardise(tokenize, lower, expected):
-    assert e2e_text.standardise("It's  A family-friendly café_1.", tokenize, lower) == expected
+    assert formatted.standardise("It's  A family-friendly café_1.", tokenize, lower) == expected
 
 
 def test_predictions_are_cut_at_end_of_text_and_at_a_blank_line(write):
     path = write(
         '{"id": 1, "predict": [1, 2, 5, 1, 0, 0]}\n{"id": 0, "predict": [2, 4, 1, 5]}\n{"id": 2, "predict": []}\n'
     )
-    assert e2e_text.read_predictions(path, Letters(), 3) == [(1, "a b"), (0, "b"), (2, "")]
+    assert formatted.read_predictions(path, Letters(), 3) == [(1, "a b"), (0, "b"), (2, "")]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_predictions_are_cut_at_end_of_text_and_at_a_blank_line(write):
 )
 def test_bad_predictions_are_named(write, line, message):
     with pytest.raises(UserError, match=message):
-        e2e_text.read_predictions(write('{"id": 0, "predict": [1]}\n' + line), Letters(), 2)
+        formatted.read_predictions(write('{"id": 0, "predict": [1]}\n' + line), Letters(), 2)
 
 
 def lines(*completions: str) -> list[dict]:
@@ -168,20 +168,20 @@ def lines(*completions: str) -> list[dict]:
 
 
 def test_groups_are_in_first_seen_order_with_the_last_prediction():
-    groups = e2e_text.group_lines(
+    groups = formatted.group_lines(
         lines(" r0 ", "r1", f"r2{END}x", "r3"), ["B", "A", "B", "C"], [(2, "late"), (1, "a"), (0, "last")], [True] * 4
     )
     assert groups == [Group(["r0", "r2"], "last"), Group(["r1"], "a"), Group(["r3"], None)]
 
 
 def test_lines_that_are_not_kept_give_neither_reference_nor_prediction():
-    groups = e2e_text.group_lines(lines("r0", "r1", "r2"), ["A", "A", "B"], [(0, "a"), (1, "b")], [True, False, False])
+    groups = formatted.group_lines(lines("r0", "r1", "r2"), ["A", "A", "B"], [(0, "a"), (1, "b")], [True, False, False])
     assert groups == [Group(["r0"], "a")]
 
 
 def test_seen_categories():
     inputs = [{"cate": True}, {"cate": "unseen"}, {"cate": False}, {"cate": "seen"}]
-    assert e2e_text.is_seen(inputs, "f") == [True, False, False, True]
+    assert formatted.is_seen(inputs, "f") == [True, False, False, True]
     for bad in ({}, {"cate": 1}, {"cate": "Airport"}, {"cate": None}, {"cate": []}):
         with pytest.raises(UserError, match='f:2: --filter needs "cate"'):
-            e2e_text.is_seen([inputs[0], bad], "f")
+            formatted.is_seen([inputs[0], bad], "f")

@@ -8,9 +8,11 @@ import torch
 from torch.nn import functional as F
 
 import toy
-from lora_nlg.data.examples import Example, ItemOrder, collate, make_rows, prefetch, read_examples, row_length
+from lora_nlg.data.batches import ItemOrder, collate, prefetch
+from lora_nlg.data.examples import Example, make_rows, read_examples, row_length
 from lora_nlg.errors import UserError
-from lora_nlg.model.gpt2 import PaddedAttention
+from lora_nlg.model import attention
+from lora_nlg.model.attention import PaddedAttention
 
 TWO = [[Example([1, 2, 9], [3, 4, 9])], [Example([5, 9], [6, 9])]]
 
@@ -184,7 +186,7 @@ def test_attention_of_padded_rows_is_that_of_each_row(share):
     qkv = torch.randn(batch.n_tokens, 48, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     padded = PaddedAttention(batch.slots, batch.shape, batch.branches)
     results = []
-    for attend in (padded, batch.attend):
+    for attend in (padded, attention.for_batch(batch)):
         given = qkv.clone().requires_grad_()
         y = attend(0, given, 2)
         results.append((y, *torch.autograd.grad(y.square().sum(), given)))

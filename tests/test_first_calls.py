@@ -13,10 +13,11 @@ from torch.profiler import ProfilerActivity, profile
 import toy
 from lora_nlg import dist
 from lora_nlg.config import BeamConfig, OptimConfig, TrainConfig
+from lora_nlg.data.batches import Split
 from lora_nlg.decoding.beam import Endings, beam_search
 from lora_nlg.model import first_calls
 from lora_nlg.training.saves import Saves
-from lora_nlg.training.train import Split, train
+from lora_nlg.training.train import train
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 LIBRARY = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
@@ -58,7 +59,9 @@ def test_a_training_step_calls_no_other(tmp_path):
 
 
 def test_a_search_calls_no_other():
-    rules = BeamConfig(3, 6, 2, 0.8, 2, 1.2, (5,))
+    rules = BeamConfig(
+        3, 6, min_length=2, length_penalty=0.8, no_repeat_ngram_size=2, repetition_penalty=1.2, eos_token_ids=(5,)
+    )
     model = toy.model().requires_grad_(False)
     called = traced(lambda: beam_search(model, [[1, 2, 3], [4]], rules, Endings(2))) & functions_of_mkl()
     assert {"exp", "log"} <= called <= set(first_calls.FUNCTIONS)  # of logsumexp

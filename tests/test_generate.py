@@ -19,7 +19,7 @@ from lora_nlg import errors
 from lora_nlg.config import CARDS, BeamConfig
 from lora_nlg.decoding.beam import IMPOSSIBLE, Endings, advance, beam_search, can_win, start_beams
 from lora_nlg.decoding.generate import Answer
-from lora_nlg.methods.lora import merge_adapters
+from lora_nlg.methods import merge_adapters
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = ["--model_card", "gpt2.mini", "--init_checkpoint", str(ROOT / "pretrained_checkpoints/gpt2.mini")]

@@ -11,16 +11,16 @@ import gpt2_beam
 import gpt2_export
 import toy
 from lora_nlg import errors
-from lora_nlg.config import LoraConfig
-from lora_nlg.methods.lora import adapter_tensors, add_adapters
-from lora_nlg.storage import checkpoints
+from lora_nlg.methods import adapter_tensors, add_adapters
+from lora_nlg.methods.placement import Given, LoraConfig
+from lora_nlg.storage import checkpoints, models
 
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 
 IDS = torch.arange(48).view(3, 16)
 FLOAT64 = dict(rtol=1e-10, atol=1e-10)  # the same sums in another order
-LORA = LoraConfig(4, 32.0, 0.1)
+LORA = LoraConfig(4, 32.0, dropout=0.1)
 GENERATOR = torch.Generator()
 
 
@@ -30,7 +30,7 @@ def files(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(vars(toy.CONFIG)))
     save_file(toy.tensors(0), tmp_path / "base.safetensors")
     model = toy.model(4)
-    base = checkpoints.Base("gpt2.toy", checkpoints.fingerprint(model))
+    base = checkpoints.Base("gpt2.toy", models.fingerprint(model))
     adapters = {name: t for name, t in toy.tensors(4).items() if "lora_" in name}
     checkpoints.save_adapters(adapters, tmp_path / "adapter.safetensors", LORA, base, 14)
     checkpoints.save_recipe(model, tmp_path / "recipe.pt", base, 14)
@@ -56,9 +56,9 @@ def our_logits(model) -> torch.Tensor:
 def logits_with(path, files) -> torch.Tensor:
     """The logits of the toy's base with the adapters of `path`, not merged."""
     adapters = checkpoints.read(path)
-    model = checkpoints.base_model(toy.CONFIG, str(files / "base.safetensors"), GENERATOR, "fp64", adapters)
-    add_adapters(model, adapters.lora_config(0, None))
-    checkpoints.load_adapters(model, adapters)
+    model = models.base_model(toy.CONFIG, str(files / "base.safetensors"), GENERATOR, "fp64", adapters)
+    add_adapters(model, adapters.adapter_config(Given(0, None)))
+    models.load_adapters(model, adapters)
     return our_logits(model)
 
 
@@ -177,7 +177,7 @@ def test_what_adapters_say_of_themselves(files, capsys):
     for name in ("adapter.safetensors", "again.safetensors"):
         with safe_open(files / name, "pt") as file:
             said = file.metadata()
-        sha256 = checkpoints.fingerprint(toy.model(0))
+        sha256 = models.fingerprint(toy.model(0))
         assert said == {
             "rank": "4", "alpha": "32.0", "dropout": "0.1", "targets": "q,v", "layers": "all", "init": "kaiming",
             "scaling": "alpha/r", "step": "14", "version": said["version"], "base_card": "gpt2.toy", "base_sha256": sha256,

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 import toy
-from lora_nlg.config import CARDS, LoraConfig
-from lora_nlg.methods.lora import Switch, adapter_config, adapter_tensors, add_adapters, merge_adapters
+from lora_nlg.config import CARDS
+from lora_nlg.methods import adapter_config, adapter_tensors, add_adapters, merge_adapters
+from lora_nlg.methods.placement import LoraConfig
+from lora_nlg.methods.switch import Switch
 from lora_nlg.model.gpt2 import GPT2, empty_model
 
 IDS = torch.arange(24).view(3, 8)
@@ -124,7 +126,9 @@ def test_no_gradient_reaches_below_the_first_adapter():
 # Several adapters on one base
 
 
-OTHER = LoraConfig({"q": 2, "o": 3, "wte": 1}, 4, 0.5, ("q", "o", "wte"), (1,), "gaussian_b:0.3")
+OTHER = LoraConfig(
+    {"q": 2, "o": 3, "wte": 1}, 4, dropout=0.5, targets=("q", "o", "wte"), layers=(1,), init="gaussian_b:0.3"
+)
 
 
 def two_adapters() -> list[tuple[LoraConfig, dict[str, torch.Tensor], torch.Tensor]]:

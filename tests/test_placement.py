@@ -12,11 +12,11 @@ from safetensors.torch import save_file
 import gpt2_export
 import gpt2_ft
 import toy
-from lora_nlg.config import CARDS, TARGETS, LoraConfig
+from lora_nlg.config import CARDS
 from lora_nlg.errors import UserError
-from lora_nlg.methods import placement
-from lora_nlg.methods.lora import adapter_config, adapter_tensors, add_adapters, merge_adapters
-from lora_nlg.storage import checkpoints
+from lora_nlg.methods import adapter_config, adapter_tensors, add_adapters, merge_adapters, placement
+from lora_nlg.methods.placement import TARGETS, Given, LoraConfig
+from lora_nlg.storage import checkpoints, models
 
 IDS = torch.arange(48).view(3, 16)
 FLOAT64 = dict(rtol=1e-10, atol=1e-10)  # the same sums in another order
@@ -172,15 +172,15 @@ def test_the_number_of_parameters(lora):
 def test_saved_and_loaded_they_are_the_same(lora, tmp_path):
     model = adapted(lora)
     tensors = adapter_tensors(model)
-    base = checkpoints.Base("gpt2.toy", checkpoints.fingerprint(model))
+    base = checkpoints.Base("gpt2.toy", models.fingerprint(model))
     checkpoints.save_recipe(model, tmp_path / "model.final.pt", base, 14)
     checkpoints.save_adapters(tensors, tmp_path / "adapter.safetensors", lora, base, 14)
     for name in ("model.final.pt", "adapter.safetensors"):
         read = checkpoints.read(tmp_path / name)
-        assert read.lora_config(0, None) == lora == adapter_config(model)
+        assert read.adapter_config(Given(0, None)) == lora == adapter_config(model)
         other = toy.model(0)
         add_adapters(other, lora)
-        checkpoints.load_adapters(other, read)
+        models.load_adapters(other, read)
         loaded = adapter_tensors(other)
         assert set(loaded) == set(tensors) and all(torch.equal(loaded[name], t) for name, t in tensors.items())
 
@@ -198,7 +198,7 @@ def test_exported_they_are_the_same_function(lora, tmp_path, capsys):
     expected = logits(model)
 
     gpt2_export.main(["--to", "hf", "--output", str(tmp_path / "hf"), *given, *base])
-    merged = checkpoints.base_model(toy.CONFIG, str(tmp_path / "hf"), torch.Generator(), "fp64")
+    merged = models.base_model(toy.CONFIG, str(tmp_path / "hf"), torch.Generator(), "fp64")
     assert torch.allclose(logits(merged), expected, **FLOAT64)
     for form, name in (("loralib", "recipe.pt"), ("safetensors", "own.safetensors"), ("peft", "peft")):
         export = ["--to", form, "--output", str(tmp_path / name), *given]
@@ -209,8 +209,8 @@ def test_exported_they_are_the_same_function(lora, tmp_path, capsys):
         gpt2_export.main(export)
         read = checkpoints.read(tmp_path / name)
         other = toy.model(0)
-        add_adapters(other, read.lora_config(0, None))
-        checkpoints.load_adapters(other, read)
+        add_adapters(other, read.adapter_config(Given(0, None)))
+        models.load_adapters(other, read)
         assert torch.allclose(logits(other), expected, **FLOAT64), form
 
 
@@ -265,7 +265,7 @@ def flags(text: str = "", card: str = "gpt2.md") -> LoraConfig:
         ("--lora_dim v=4,q=8", LoraConfig({"q": 8, "v": 4})),
         ("--lora_dim v=4,q=4", LoraConfig(4)),
         ("--lora_dim 1 --lora_alpha 2 --lora_dropout 0.1 --lora_scaling rslora --lora_init gaussian:0.02",
-         LoraConfig(1, 2, 0.1, init="gaussian:0.02", scaling="rslora")),
+         LoraConfig(1, 2, dropout=0.1, init="gaussian:0.02", scaling="rslora")),
         ("", LoraConfig(0)),
     ],
 )  # fmt: skip

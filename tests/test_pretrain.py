@@ -11,7 +11,7 @@ import pretrain_base
 from lora_nlg.bundled.pretrain import pack, pretrain, tied_loss
 from lora_nlg.config import END_OF_TEXT_ID, GPT2_VOCAB_SIZE, ModelConfig, OptimConfig
 from lora_nlg.model.gpt2 import empty_model, init_weights
-from lora_nlg.storage import checkpoints
+from lora_nlg.storage import models
 
 TINY = ModelConfig(n_embd=16, n_layer=1, n_head=2, n_positions=8)
 
@@ -60,7 +60,7 @@ def test_the_program_writes_a_base_for_training(tmp_path, monkeypatch, capsys):
     (tmp_path / "texts.txt").write_text("name : A Place | food : Thai||A Place has Thai food .\n" * 3)
     flags = f"--texts {tmp_path}/texts.txt --model_card {tmp_path}/tiny.json --output_dir {tmp_path}/base --steps 3 --rows 2"
     assert pretrain_base.main([*flags.split(), "--warmup_step", "1"]) == 0
-    model = checkpoints.base_model(TINY, str(tmp_path / "base"), torch.Generator())
+    model = models.base_model(TINY, str(tmp_path / "base"), torch.Generator())
     rows = model.wte.weight.unique(dim=0)
     assert 5 < len(rows) < 128
     assert json.loads((tmp_path / "base/config.json").read_text())["n_embd"] == 16

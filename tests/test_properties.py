@@ -15,7 +15,7 @@ from lora_nlg import errors as program_errors
 from lora_nlg.config import BeamConfig
 from lora_nlg.data.examples import read_examples
 from lora_nlg.decoding.beam import IMPOSSIBLE, advance, can_win, start_beams
-from lora_nlg.tasks import e2e_text
+from lora_nlg.tasks import e2e, formatted
 from metrics import bleu, coco, errors, inputs, nist
 from metrics.ngrams import References
 from metrics.tokenise import tokenise
@@ -38,10 +38,10 @@ class Letters:
 
 TWO_INPUTS = inputs.References([["A ."], ["B ."]], ["a", "b"])
 READERS = {
-    "raw": (lambda path: list(e2e_text.read_raw(path)), ".txt"),
-    "pairs": (e2e_text.read_pairs, ".txt"),
-    "formatted": (lambda path: list(e2e_text.read_formatted(path)), ".jsonl"),
-    "predictions": (lambda path: e2e_text.read_predictions(path, Letters(), 3), ".jsonl"),
+    "raw": (lambda path: list(e2e.read_raw(path)), ".txt"),
+    "pairs": (e2e.read_pairs, ".txt"),
+    "formatted": (lambda path: list(formatted.read_formatted(path)), ".jsonl"),
+    "predictions": (lambda path: formatted.read_predictions(path, Letters(), 3), ".jsonl"),
     "encoded": (lambda path: read_examples(path, 6), ".jsonl"),
     **{f"references{kind}": (inputs.read_references, kind) for kind in (".txt", ".tsv", ".csv")},
     **{f"outputs{kind}": (lambda path: inputs.read_outputs(path, TWO_INPUTS), kind) for kind in (".txt", ".tsv", ".csv")},
@@ -115,7 +115,7 @@ values = st.text(st.characters(codec="utf-8", exclude_characters="|"), min_size=
 @given(mr=st.dictionaries(slots, values, min_size=1, max_size=5))
 def test_an_mr_comes_back(mr):
     text = " | ".join(f"{slot} : {value}" for slot, value in mr.items())
-    assert list(e2e_text.parse_mr(text, "f:1").items()) == list(mr.items())
+    assert list(e2e.parse_mr(text, "f:1").items()) == list(mr.items())
 
 
 @SAME
@@ -127,10 +127,10 @@ def test_raw_and_formatted_lines_come_back(folder, pairs, end):
     assume(all(mr and reference and "\ufeff" not in mr for mr, reference in pairs))
     raw, formatted = folder / "round.txt", folder / "round.jsonl"
     raw.write_bytes("".join(f"{mr}||{reference}{end}" for mr, reference in pairs).encode())
-    assert list(e2e_text.read_raw(raw)) == pairs
+    assert list(e2e.read_raw(raw)) == pairs
     objects = [{"context": mr, "completion": reference} for mr, reference in pairs]
     formatted.write_text("\n".join(map(json.dumps, objects)), encoding="utf-8")
-    assert list(e2e_text.read_formatted(formatted)) == objects
+    assert list(formatted.read_formatted(formatted)) == objects
 
 
 # Scores, of the metrics that need no Java

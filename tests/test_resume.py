@@ -352,7 +352,7 @@ def test_a_loss_that_is_no_number_stops_the_run(flags, tmp_path, monkeypatch, va
 
 
 def train_items(tmp_path):
-    from lora_nlg.data.examples import ItemOrder
+    from lora_nlg.data.batches import ItemOrder
 
     order = ItemOrder(22, 4, 110)
     return [items for epoch in (1, 2, 3) for items in order.epoch(epoch)]

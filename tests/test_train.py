@@ -13,6 +13,7 @@ import gpt2_ft
 import toy
 from lora_nlg import errors
 from lora_nlg.config import TrainConfig
+from lora_nlg.data import batches
 from lora_nlg.dist import Ranks
 from lora_nlg.training import train
 from lora_nlg.training.log import Log
@@ -40,8 +41,8 @@ def test_golden_run(name, device, tmp_path, capsys):
     golden, alone = RUNS[name], Ranks(0, 1, torch.device(device))
     training, optim = toy.training_config(golden["flags"])
     model = toy.model(golden["flags"]["lora_dim"], golden["flags"]["lora_B_starts_at_zero"]).to(device)
-    train_split = train.Split(toy.examples(golden["n_train"]), training, alone)
-    valid = train.Split(toy.examples(golden["n_valid"]), training, alone, validation=True)
+    train_split = batches.Split(toy.examples(golden["n_train"]), training, alone)
+    valid = batches.Split(toy.examples(golden["n_valid"]), training, alone, validation=True)
     assert close(train.validation_loss(model, valid, alone), golden["valid_loss_before"])
     assert close(train.train(model, train_split, valid, optim, Saves(tmp_path), alone), golden["valid_loss_after"])
     steps, evals = read_log(tmp_path)
@@ -60,7 +61,7 @@ def test_golden_item_order():
     """Fails with fillers of another seed, or drawn once in place of every time, and with epochs counted from 0."""
     golden = RUNS["recipe"]
     training, _ = toy.training_config(golden["flags"])
-    split = train.Split(toy.examples(golden["n_train"]), training, ONE_CPU)
+    split = batches.Split(toy.examples(golden["n_train"]), training, ONE_CPU)
     epochs = [items for epoch in (1, 2, 3) for items in split.order.epoch(epoch)]
     assert epochs[: golden["flags"]["max_step"]] == golden["item_ids_per_micro_batch"]
 
@@ -270,10 +271,12 @@ def test_validation_averages_batches_not_positions():
     model = toy.model()
     training = TrainConfig(valid_batch_size=2, precision="fp64")
     examples = toy.examples(3)
-    valid = train.Split(examples, training, ONE_CPU, validation=True)
+    valid = batches.Split(examples, training, ONE_CPU, validation=True)
     losses = [train.masked_loss(model, batch) for batch in valid.batches(0)]
     expected = torch.stack(losses).mean().item()
-    assert train.validation_loss(model, train.Split(examples, training, ONE_CPU, validation=True), ONE_CPU) == expected
+    assert (
+        train.validation_loss(model, batches.Split(examples, training, ONE_CPU, validation=True), ONE_CPU) == expected
+    )
 
 
 def test_tensorboard_has_the_logs_figures(files, capsys):
@@ -308,15 +311,15 @@ def test_a_compiled_step_has_the_same_losses(files, capsys, monkeypatch):
 
         return torch._dynamo.optimize(keep, nopython=True, dynamic=dynamic)(function)
 
-    real = train.Split.batch
+    real = batches.Split.batch
     monkeypatch.setattr(
-        train.Split, "batch", lambda self, items: shapes.add(tuple((b := real(self, items)).ids.shape)) or b
+        batches.Split, "batch", lambda self, items: shapes.add(tuple((b := real(self, items)).ids.shape)) or b
     )
     for extra in ([], ["--compile"]):
         shapes.clear()
         with monkeypatch.context() as patched:
             patched.setattr(torch, "compile", compile_quickly)
-            patched.setattr(train, "STATIC_MULTIPLE", 8)
+            patched.setattr(batches, "COMPILED_MULTIPLE", 8)
             gpt2_ft.main([*flags, *RECIPE, *extra, "--resume", "never", "--eval_interval", "100"])
         losses.append([line["loss"] for line in read_log(folder / "work")[0]])
     assert losses[1] == pytest.approx(losses[0], rel=1e-9)

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from golden import formula
-from lora_nlg.config import BeamConfig, LoraConfig, ModelConfig, OptimConfig, TrainConfig
+from lora_nlg.config import BeamConfig, ModelConfig, OptimConfig, TrainConfig
 from lora_nlg.data.examples import Example
-from lora_nlg.methods.lora import add_adapters, merge_adapters
+from lora_nlg.methods import add_adapters, merge_adapters
+from lora_nlg.methods.placement import LoraConfig
 from lora_nlg.model.gpt2 import GPT2, empty_model
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -51,15 +52,24 @@ def examples(n: int) -> list[Example]:
 
 def training_config(flags: dict) -> tuple[TrainConfig, OptimConfig]:
     """Return the settings of a golden run, in float64, that logs every step."""
+
+    def named(names: str) -> dict:
+        return {name: flags[name] for name in names.split()}
+
     training = TrainConfig(
-        flags["train_batch_size"], flags["valid_batch_size"], flags["seq_len"], flags["obj"], flags["label_smooth"],
-        flags["random_seed"], "fp64", log_interval=1, eval_interval=1000, save_interval=1000,
-    )  # fmt: skip
+        **named("train_batch_size valid_batch_size seq_len label_smooth random_seed"),
+        objective=flags["obj"],
+        precision="fp64",
+        log_interval=1,
+        eval_interval=1000,
+        save_interval=1000,
+    )
     optim = OptimConfig(
-        flags["lr"], flags["max_step"], flags["weight_decay"], flags["correct_bias"], False, flags["adam_beta1"],
-        flags["adam_beta2"], flags["adam_epsilon"], flags["scheduler"], flags["warmup_step"],
-        grad_acc=flags["grad_acc"], clip=flags["clip"],
-    )  # fmt: skip
+        **named("lr max_step weight_decay correct_bias scheduler warmup_step grad_acc clip"),
+        beta1=flags["adam_beta1"],
+        beta2=flags["adam_beta2"],
+        epsilon=flags["adam_epsilon"],
+    )
     return training, optim
 
 
@@ -74,4 +84,4 @@ def golden_search(case: dict) -> tuple[GPT2, list[list[int]], BeamConfig]:
 
 def beam_config(flags: dict) -> BeamConfig:
     """Return the rules of a golden search."""
-    return BeamConfig(*(flags[name] for name in SEARCH_FLAGS), eos_token_ids=tuple(flags["eos_token_id"]))
+    return BeamConfig(**{name: flags[name] for name in SEARCH_FLAGS}, eos_token_ids=tuple(flags["eos_token_id"]))

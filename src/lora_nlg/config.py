@@ -1,8 +1,8 @@
-"""Every setting that changes a number, as frozen dataclasses, with the checks that name the flag."""
+"""The settings that change a number, but for the methods' own: frozen dataclasses, with the checks that name the flag."""
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 from lora_nlg.errors import UserError
@@ -10,25 +10,14 @@ from lora_nlg.errors import UserError
 GPT2_VOCAB_SIZE = 50257
 END_OF_TEXT_ID = 50256
 
-ATTENTION_TARGETS = ("q", "k", "v")  # the thirds of c_attn's outputs, in their order
-# What can be adapted, by the module that holds it. wte is the token embedding, which is the output layer as well.
-MODULES = {
-    "attn.c_attn": ATTENTION_TARGETS,
-    "attn.c_proj": ("o",),
-    "mlp.c_fc": ("fc",),
-    "mlp.c_proj": ("proj",),
-    "wte": ("wte",),
-}
-TARGETS = tuple(target for targets in MODULES.values() for target in targets)
-LORA_INITS = ("kaiming", "gaussian", "gaussian_b")
-LORA_SCALINGS = ("alpha/r", "rslora")
 MOST_BEAMS = 1000  # a slip of the finger, not a search
 MOST_SEED = 2**63 - 1
 SCHEDULERS = ("linear", "cosine", "constant", "cycle")
 OBJECTIVES = ("clm", "jlm")
 
 
-def _require(condition: bool, flag: str, rule: str, value) -> None:
+def require(condition: bool, flag: str, rule: str, value) -> None:
+    """Raise UserError, naming the flag, its rule and its value, unless `condition` holds."""
     if not condition:
         raise UserError(f"--{flag} must be {rule}, but is {value}")
 
@@ -84,79 +73,13 @@ def check_seq_len(seq_len: int, model: ModelConfig, card: str) -> None:
         raise UserError(f"--seq_len {seq_len} is longer than the {model.n_positions} positions of {card}")
 
 
-def target_sizes(model: ModelConfig) -> dict[str, tuple[int, int]]:
-    """Return (inputs, outputs) of every target's matrix; the embedding counts as the output layer that it is as well."""
-    C = model.n_embd
-    to_width = dict.fromkeys(("q", "k", "v", "o"), (C, C))
-    return {**to_width, "fc": (C, 4 * C), "proj": (4 * C, C), "wte": (C, model.vocab_size)}
-
-
-def rank_text(rank: int | dict[str, int]) -> str:
-    """Return a rank as `--lora_dim` takes it: "4" or "q=8,v=4"."""
-    return ",".join(f"{target}={R}" for target, R in rank.items()) if isinstance(rank, dict) else str(rank)
-
-
-@dataclass(frozen=True)
-class LoraConfig:
-    """Where adapters are and of what kind: in the paper on the query and the value of every layer (section 4.2)."""
-
-    rank: int | dict[str, int]  # R, of every target or of each; 0 = no adapters, every parameter is trained
-    alpha: float = 128.0  # ΔW is scaled by alpha / R
-    dropout: float = 0.0  # on the adapters' input, while training
-    targets: tuple[str, ...] = ("q", "v")  # in the order of TARGETS
-    layers: tuple[int, ...] | None = None  # counted from 0, rising; None = all
-    init: str = "kaiming"  # how A and B start, see `init_std`
-    scaling: str = "alpha/r"  # rslora: by alpha / √R instead
-
-    def __post_init__(self):
-        if isinstance(self.rank, dict):
-            rule = f"one rank, or a rank for each of --lora_targets ({','.join(self.targets)})"
-            _require(tuple(self.rank) == self.targets, "lora_dim", rule, rank_text(self.rank))
-        ranks = self.rank.values() if isinstance(self.rank, dict) else (self.rank,)
-        lowest, rule = (
-            (1, "1 or more for every target") if isinstance(self.rank, dict) else (0, "0 (full fine-tuning) or more")
-        )
-        _require(min(ranks) >= lowest, "lora_dim", rule, rank_text(self.rank))
-        _require(0 < self.alpha < math.inf, "lora_alpha", "greater than 0 and finite", self.alpha)
-        _require(0 <= self.dropout < 1, "lora_dropout", "at least 0 and less than 1", self.dropout)
-        _require(self.scaling in LORA_SCALINGS, "lora_scaling", f"one of {', '.join(LORA_SCALINGS)}", self.scaling)
-        self.init_std  # noqa: B018 (raises)
-        assert self.targets and self.targets == tuple(t for t in TARGETS if t in self.targets)
-
-    @property
-    def init_std(self) -> tuple[float | None, float]:
-        """Standard deviations with which A and B are drawn; None: A is Kaiming-uniform with a = √5; 0: B is zero."""
-        kind, _, text = self.init.partition(":")
-        try:
-            std = float(text) if kind != "kaiming" else None
-        except ValueError:
-            std = math.nan
-        known = kind in LORA_INITS and (self.init == "kaiming" if std is None else 0 < std < math.inf)
-        _require(known, "lora_init", "kaiming, gaussian:STD or gaussian_b:STD with STD greater than 0", repr(self.init))
-        return std, std if kind == "gaussian_b" else 0.0
-
-    def rank_of(self, target: str) -> int:
-        """Return R of `target`, one of the targets."""
-        return self.rank[target] if isinstance(self.rank, dict) else self.rank
-
-    def scale_of(self, target: str) -> float:
-        """Return what B A of `target` is multiplied by."""
-        R = self.rank_of(target)
-        return self.alpha / (R if self.scaling == "alpha/r" else math.sqrt(R))
-
-    def n_parameters(self, model: ModelConfig) -> int:
-        """Return how many numbers the adapters on `model` have: R · (inputs + outputs) a matrix."""
-        sizes, n_layers = target_sizes(model), model.n_layer if self.layers is None else len(self.layers)
-        copies = {target: 1 if target == "wte" else n_layers for target in self.targets}
-        return sum(copies[target] * self.rank_of(target) * sum(sizes[target]) for target in self.targets)
-
-
 @dataclass(frozen=True)
 class OptimConfig:
     """AdamW as the recipe has it, and the schedule of its learning rate."""
 
     lr: float
     max_step: int  # micro-batches, as are all counts below
+    _: KW_ONLY
     weight_decay: float = 0.01
     correct_bias: bool = False
     no_decay_bias: bool = False  # biases and layer norms are not decayed
@@ -171,32 +94,32 @@ class OptimConfig:
     clip: float = 0.0  # largest gradient norm; 0 = no clipping
 
     def __post_init__(self):
-        _require(self.lr >= 0 and math.isfinite(self.lr), "lr", "0 or more", self.lr)
-        _require(self.max_step >= 1, "max_step", "at least 1", self.max_step)
-        _require(self.weight_decay >= 0, "weight_decay", "0 or more", self.weight_decay)
-        _require(0 <= self.beta1 < 1, "adam_beta1", "at least 0 and less than 1", self.beta1)
-        _require(0 <= self.beta2 < 1, "adam_beta2", "at least 0 and less than 1", self.beta2)
-        _require(0 < self.epsilon < math.inf, "adam_epislon", "greater than 0 and finite", self.epsilon)
-        _require(self.scheduler in SCHEDULERS, "scheduler", f"one of {', '.join(SCHEDULERS)}", self.scheduler)
-        _require(self.warmup_step >= 0, "warmup_step", "0 or more", self.warmup_step)
-        _require(self.grad_acc >= 1, "grad_acc", "at least 1", self.grad_acc)
-        _require(0 <= self.clip < math.inf, "clip", "0 (no clipping) or more, and finite", self.clip)
+        require(self.lr >= 0 and math.isfinite(self.lr), "lr", "0 or more", self.lr)
+        require(self.max_step >= 1, "max_step", "at least 1", self.max_step)
+        require(self.weight_decay >= 0, "weight_decay", "0 or more", self.weight_decay)
+        require(0 <= self.beta1 < 1, "adam_beta1", "at least 0 and less than 1", self.beta1)
+        require(0 <= self.beta2 < 1, "adam_beta2", "at least 0 and less than 1", self.beta2)
+        require(0 < self.epsilon < math.inf, "adam_epislon", "greater than 0 and finite", self.epsilon)
+        require(self.scheduler in SCHEDULERS, "scheduler", f"one of {', '.join(SCHEDULERS)}", self.scheduler)
+        require(self.warmup_step >= 0, "warmup_step", "0 or more", self.warmup_step)
+        require(self.grad_acc >= 1, "grad_acc", "at least 1", self.grad_acc)
+        require(0 <= self.clip < math.inf, "clip", "0 (no clipping) or more, and finite", self.clip)
         if self.scheduler in ("linear", "cosine"):
-            _require(
+            require(
                 self.warmup_step < self.max_step,
                 "warmup_step",
                 f"less than the {self.max_step} steps of the run",
                 self.warmup_step,
             )
         if self.scheduler == "cycle":
-            _require(
+            require(
                 len(self.i_steps) == len(self.i_lrs),
                 "i_lrs",
                 f"as many values as --i_steps ({len(self.i_steps)})",
                 self.i_lrs,
             )
             rising = all(a < b for a, b in zip(self.i_steps, self.i_steps[1:], strict=False))
-            _require(
+            require(
                 self.i_steps[0] == 0 and len(self.i_steps) > 1 and rising,
                 "i_steps",
                 "two or more rising steps from 0",
@@ -210,6 +133,7 @@ class TrainConfig:
 
     train_batch_size: int = 8  # examples a micro-batch and rank
     valid_batch_size: int = 4
+    _: KW_ONLY
     seq_len: int = 512  # tokens; longer examples are cut on the right
     objective: str = "clm"  # clm: loss on the completion; jlm: on the context as well
     label_smooth: float = 0.0
@@ -228,17 +152,17 @@ class TrainConfig:
     def __post_init__(self):
         counts = "train_batch_size", "valid_batch_size", "log_interval", "eval_interval", "save_interval", "keep_last"
         for name in counts:
-            _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        _require(self.max_epoch is None or self.max_epoch >= 1, "max_epoch", "at least 1", self.max_epoch)
-        _require(0 <= self.random_seed <= MOST_SEED, "random_seed", f"from 0 to {MOST_SEED}", self.random_seed)
-        _require(self.seq_len >= 2, "seq_len", "at least 2 tokens", self.seq_len)
-        _require(self.objective in OBJECTIVES, "obj", f"one of {', '.join(OBJECTIVES)}", self.objective)
-        _require(self.length_window >= 0, "length_window", "0 (off) or more", self.length_window)
+            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        require(self.max_epoch is None or self.max_epoch >= 1, "max_epoch", "at least 1", self.max_epoch)
+        require(0 <= self.random_seed <= MOST_SEED, "random_seed", f"from 0 to {MOST_SEED}", self.random_seed)
+        require(self.seq_len >= 2, "seq_len", "at least 2 tokens", self.seq_len)
+        require(self.objective in OBJECTIVES, "obj", f"one of {', '.join(OBJECTIVES)}", self.objective)
+        require(self.length_window >= 0, "length_window", "0 (off) or more", self.length_window)
         if self.share_prompts and self.objective == "jlm":
             raise UserError("--share_prompts learns completions only; leave out --obj jlm")
         if self.share_prompts and self.compile:
             raise UserError("--share_prompts makes rows of any length, --compile needs few; leave one of the two out")
-        _require(0 <= self.label_smooth < 1, "label_smooth", "at least 0 and less than 1", self.label_smooth)
+        require(0 <= self.label_smooth < 1, "label_smooth", "at least 0 and less than 1", self.label_smooth)
 
 
 @dataclass(frozen=True)
@@ -247,6 +171,7 @@ class BeamConfig:
 
     beam: int = 1  # K
     eval_len: int = 256  # most tokens generated
+    _: KW_ONLY
     min_length: int = 0  # tokens before an end token may be chosen
     length_penalty: float = 1.0  # a finished score is divided by length ** this
     no_repeat_ngram_size: int = 4  # 0 = off
@@ -254,15 +179,15 @@ class BeamConfig:
     eos_token_ids: tuple[int, ...] = (END_OF_TEXT_ID,)
 
     def __post_init__(self):
-        _require(1 <= self.beam <= MOST_BEAMS, "beam", f"from 1 to {MOST_BEAMS}", self.beam)
-        _require(self.eval_len >= 1, "eval_len", "at least 1 token", self.eval_len)
-        _require(
+        require(1 <= self.beam <= MOST_BEAMS, "beam", f"from 1 to {MOST_BEAMS}", self.beam)
+        require(self.eval_len >= 1, "eval_len", "at least 1 token", self.eval_len)
+        require(
             0 <= self.min_length <= self.eval_len,
             "min_length",
             f"from 0 to --eval_len ({self.eval_len})",
             self.min_length,
         )
-        _require(-10 <= self.length_penalty <= 10, "length_penalty", "from -10 to 10", self.length_penalty)
-        _require(self.no_repeat_ngram_size >= 0, "no_repeat_ngram_size", "0 (off) or more", self.no_repeat_ngram_size)
+        require(-10 <= self.length_penalty <= 10, "length_penalty", "from -10 to 10", self.length_penalty)
+        require(self.no_repeat_ngram_size >= 0, "no_repeat_ngram_size", "0 (off) or more", self.no_repeat_ngram_size)
         finite = 0 < self.repetition_penalty < math.inf
-        _require(finite, "repetition_penalty", "greater than 0 and finite", self.repetition_penalty)
+        require(finite, "repetition_penalty", "greater than 0 and finite", self.repetition_penalty)

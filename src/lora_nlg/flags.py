@@ -1,8 +1,11 @@
 """Flags that several programs share, and a parser whose errors are one sentence."""
 
 import argparse
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import NoReturn
 
+from lora_nlg.config import BeamConfig
 from lora_nlg.errors import EXIT_USER_ERROR, UserError
 
 PRECISIONS = ("fp32", "bf16", "fp16", "fp64")
@@ -67,3 +70,39 @@ def chosen_precision(args: argparse.Namespace) -> str:
     if args.fp16 and args.precision not in (None, "fp16"):
         raise UserError(f"--fp16 contradicts --precision {args.precision}; give one of the two")
     return "fp16" if args.fp16 else args.precision or "fp32"
+
+
+@dataclass(frozen=True)
+class SearchDefaults:
+    """What the search's flags are if they are not given: the recipe's own for gpt2_beam.py."""
+
+    beam: int = 1
+    eval_len: int = 256
+    length_penalty: float = 1.0
+
+
+def add_search_flags(
+    parser: argparse.ArgumentParser, defaults: SearchDefaults, of_score: str
+) -> argparse._ArgumentGroup:
+    """The rules of beam search, but for the end tokens; `of_score` says which scores the length penalty divides."""
+    group = parser.add_argument_group("search")
+    group.add_argument("--beam", type=int, default=defaults.beam, help="default: %(default)s")
+    group.add_argument(
+        "--eval_len", type=int, default=defaults.eval_len, help="most tokens generated; default: %(default)s"
+    )
+    group.add_argument("--min_length", type=int, default=0, help="tokens before an end token may be chosen")
+    group.add_argument(
+        "--length_penalty",
+        type=float,
+        default=defaults.length_penalty,
+        help=f"{of_score} is divided by length to this power; default: %(default)s",
+    )
+    group.add_argument("--no_repeat_ngram_size", type=int, default=4, help="0: off; default: %(default)s")
+    group.add_argument("--repetition_penalty", type=float, default=1.0, help="1: off")
+    return group
+
+
+def search_rules(args: argparse.Namespace, end_tokens: Iterable[int]) -> BeamConfig:
+    """Return what the search's flags say, with these end tokens. Raises UserError."""
+    names = "beam eval_len min_length length_penalty no_repeat_ngram_size repetition_penalty".split()
+    return BeamConfig(**{name: getattr(args, name) for name in names}, eos_token_ids=tuple(dict.fromkeys(end_tokens)))

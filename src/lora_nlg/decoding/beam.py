@@ -5,7 +5,7 @@ N rows, the beams that are searched on, in the order of `rows` (N,) int64, which
 Scores are natural-log probabilities in the model's dtype, float32 at least; "impossible" is -inf.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lora_nlg.config import BeamConfig
-from lora_nlg.model.gpt2 import GPT2, at_least_float32, causal_attention, join_heads, split_heads
+from lora_nlg.decoding.cache import COMPILED_STEPS, Cache, CompiledStep
+from lora_nlg.model.gpt2 import GPT2, at_least_float32
 
 IMPOSSIBLE = float("-inf")
 SHRINK_AT = 0.75  # the batch is made smaller once this share of its sentences, or less, is still searching
-STATIC_STEPS = 16  # in a row with equal shapes: few recordings, and little attention to slots that nothing is in yet
 
 
 @dataclass
@@ -165,109 +165,19 @@ class Endings:
         self.tokens[sentences] = tokens.gather(1, order.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
 
 
-class Cache:
-    """Keys and values of prompts, stored once a sentence, and of every generated token, stored once and never moved.
-
-    A beam does not own its history: it attends to the slots of all K beams of its sentence under a mask that says which
-    of them are its ancestors. Reordering the beams reorders rows of that mask.
-    """
-
-    def __init__(self, model: GPT2, lengths: Tensor, config: BeamConfig):
-        B, T, K = len(lengths), int(lengths.max()), config.beam
-        self.lengths, self.prompt_len, self.beam = lengths, T, K
-        self.size = T + K * (config.eval_len - 1)  # the last token generated is never attended to
-        shape = (B, model.config.n_head, self.size, model.config.n_embd // model.config.n_head)
-        weight = model.wte.weight
-        dtype = (
-            torch.get_autocast_dtype(weight.device.type)
-            if torch.is_autocast_enabled(weight.device.type)
-            else weight.dtype
-        )
-        self.keys = [torch.zeros(shape, dtype=dtype, device=weight.device) for _ in model.h]
-        self.values = [torch.zeros_like(k) for k in self.keys]
-        slots = torch.arange(self.size, device=weight.device)
-        self.mask = (slots < lengths.unsqueeze(-1)).unsqueeze(1).repeat(1, K, 1)  # (B, K, size), True: may attend
-        self.end = T  # no row attends to slots from here on
-        self.newest = torch.arange(T - K, T, device=weight.device)  # (K,), the slots of the newest tokens
-        self.rows = torch.arange(B, device=weight.device)  # (N,), the beams that are searched on
-
-    def prefill(self, layer: int, qkv: Tensor, n_head: int) -> Tensor:
-        """Attend within the prompts, (B, T, 3C) to (B, T, C), and keep their keys and values."""
-        _, k, v = split_heads(qkv, n_head)  # (B, H, T, D)
-        self.keys[layer][:, :, : self.prompt_len] = k
-        self.values[layer][:, :, : self.prompt_len] = v
-        return causal_attention(layer, qkv, n_head)
-
-    def extend(self, layer: int, qkv: Tensor, n_head: int) -> Tensor:
-        """Attend from the newest token of every row, (N, 3C) to (N, C), to its prompt, its ancestors and itself."""
-        B, K, _ = self.mask.shape
-        beams = qkv.new_zeros(B * K, qkv.shape[-1]).index_copy_(0, self.rows, qkv)
-        q, k, v = split_heads(beams.view(B, K, -1), n_head)  # (B, H, K, D)
-        self.keys[layer].index_copy_(2, self.newest, k)
-        self.values[layer].index_copy_(2, self.newest, v)
-        mask = self.mask[:, None, :, : self.end]  # (B, 1, K, end)
-        keys, values = self.keys[layer][:, :, : self.end], self.values[layer][:, :, : self.end]
-        y = join_heads(F.scaled_dot_product_attention(q, keys, values, attn_mask=mask))  # (B, K, C)
-        return y.flatten(0, 1)[self.rows]
-
-    def reorder(self, parents: Tensor) -> None:
-        """Make beam k the child of beam `parents[:, k]`, and open the slot of its newest token to it alone."""
-        self.newest += self.beam  # in place, like the mask: a recording reads both where they are
-        self.mask.copy_(self.mask.gather(1, parents.unsqueeze(-1).expand(-1, -1, self.size)))
-        self.mask[:, :, self.newest] = torch.eye(self.beam, dtype=torch.bool, device=self.mask.device)
-
-    def make_room(self, step: int, n_steps: int) -> bool:
-        """Let rows attend to the slots of `step`, counted from 0: return False if they can, else make it those of n_steps steps."""
-        if self.prompt_len + (step + 1) * self.beam <= self.end:
-            return False
-        self.end = min(self.prompt_len + (step + n_steps) * self.beam, self.size)
-        return True
-
-    def select(self, sentences: Tensor) -> None:
-        """Keep `sentences` (int64 indices) only."""
-        self.lengths, self.mask = self.lengths[sentences], self.mask[sentences]
-        self.keys = [k[sentences] for k in self.keys]
-        self.values = [v[sentences] for v in self.values]
-
-
-class Recorded:
-    """A function of tensors as a CUDA graph: its kernels are launched all at once, not one by one by Python.
-
-    What else it reads it must find where it was at the recording. The result is overwritten by the next call.
-    """
-
-    def __init__(self, function: Callable[..., Tensor], *inputs: Tensor):
-        self.inputs = [x.clone() for x in inputs]
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            function(*self.inputs)  # libraries set themselves up at a first call, which cannot be recorded
-        torch.cuda.current_stream().wait_stream(stream)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.result = function(*self.inputs)
-
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        """Return the function of `inputs`, which have the shapes of those at the recording."""
-        for recorded, x in zip(self.inputs, inputs, strict=True):
-            recorded.copy_(x)
-        self.graph.replay()
-        return self.result
-
-
 @torch.inference_mode()
 def beam_search(
     model: GPT2,
     prompts: Sequence[list[int]],
     config: BeamConfig,
     endings: Endings | None = None,
-    static: bool = False,
+    compiled: bool = False,
 ) -> list[list[int]]:
     """Return for each prompt the ids of its best hypothesis, padded with 0 to eval_len.
 
     A prompt is one or more ids, and len(prompt) + eval_len may not exceed the model's positions. The result does not depend
     on which prompts share the batch, up to the rounding of the matrix products. With `endings` the search goes on until those
-    are decided as well, and the result is the same. So it is with `static`, where STATIC_STEPS steps in a row have the same
+    are decided as well, and the result is the same. So it is with `compiled`, where COMPILED_STEPS steps in a row have the same
     shapes: beams that cannot win are searched on with the others, and a GPU records these steps.
     """
     device = model.wte.weight.device
@@ -308,12 +218,12 @@ def beam_search(
             )  # fmt: skip
             cache.select(undecided)
         cache.reorder(parents)
-        shapes_change = cache.make_room(step, STATIC_STEPS if static else 1) or shrinks
-        if shapes_change:  # without `static` in every step
-            cache.rows = (torch.ones_like(alive) if static else alive).flatten().nonzero().squeeze(-1)
+        shapes_change = cache.make_room(step, COMPILED_STEPS if compiled else 1) or shrinks
+        if shapes_change:  # without `compiled` in every step
+            cache.rows = (torch.ones_like(alive) if compiled else alive).flatten().nonzero().squeeze(-1)
         tokens = beams.tokens[..., -1].flatten()[cache.rows]  # (N,)
         positions = (cache.lengths + step)[cache.rows // config.beam]  # (N,)
-        if static and shapes_change and device.type == "cuda":
-            step_logits = Recorded(logits_of, tokens, positions)
+        if compiled and shapes_change and device.type == "cuda":
+            step_logits = CompiledStep(logits_of, tokens, positions)
         logits = step_logits(tokens, positions)
     return results.tolist()

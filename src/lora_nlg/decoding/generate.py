@@ -9,7 +9,7 @@ from lora_nlg.config import END_OF_TEXT_ID, BeamConfig
 from lora_nlg.decoding.beam import IMPOSSIBLE, Endings, beam_search
 from lora_nlg.errors import UserError
 from lora_nlg.model.gpt2 import GPT2
-from lora_nlg.tasks import e2e_text
+from lora_nlg.tasks import e2e, formatted
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Generator:
         The first is what gpt2_beam.py and gpt2_decode.py make of `mr`. Of hypotheses that differ in their end token alone the best
         stands for all, so there may be fewer. Raises UserError, with `where`, for an MR that cannot be parsed or is too long.
         """
-        e2e_text.parse_mr(mr, where)
+        e2e.parse_mr(mr, where)
         prompt = [*self.encoding.encode_ordinary(mr), END_OF_TEXT_ID]
         longest = self.model.config.n_positions - self.rules.eval_len
         if len(prompt) > longest:
@@ -52,4 +52,4 @@ class Generator:
 
     def text(self, ids: list[int]) -> str:
         """Return the text of a hypothesis, cut like a prediction's."""
-        return e2e_text.clean(self.encoding.decode(ids))
+        return formatted.clean(self.encoding.decode(ids))

@@ -4,18 +4,32 @@ Alphabet: C width, R rank, ΣR the ranks of all targets in one module together, 
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import loralib
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_nlg.config import ATTENTION_TARGETS, MODULES, LoraConfig
+from lora_nlg.methods.placement import (
+    ATTENTION_TARGETS,
+    MODULES,
+    LoraConfig,
+    check_start,
+    described,
+    from_description,
+    from_file,
+    from_flags,
+    summary,
+)
 from lora_nlg.model.gpt2 import GPT2, Conv1D, Embedding
 
+# The functions of a method's module; those that need no torch are placement's.
+__all__ = ["attach", "check_start", "described", "from_description", "from_file", "from_flags", "is_own", "merge", "start",
+           "summary", "tensors"]  # fmt: skip
 
-class Adapters:
+
+class Adapters(nn.Module):
     """What an adapted module has beside its frozen weights: an A and a B for each of its targets.
 
     lora_A (ΣR, in) holds R rows a target, in the order of the module's outputs. lora_B depends on the ranks of the targets:
@@ -24,7 +38,7 @@ class Adapters:
     For gpt2.md with query and value at R = 4, c_attn has (8, 1024) and (2048, 4): 16 384 parameters a layer, 393 216 in 24.
     """
 
-    def adapt(self, n_in: int, n_out: int, config: LoraConfig, targets: tuple[str, ...]) -> None:
+    def make_room(self, n_in: int, n_out: int, config: LoraConfig, targets: tuple[str, ...]) -> None:
         """Make room for the adapters of `targets`, whose matrices are (n_in, n_out) each."""
         self.config, self.targets = config, targets
         self.ranks = [config.rank_of(target) for target in targets]
@@ -46,23 +60,22 @@ class Adapters:
         else:
             self.lora_B.zero_()
 
-    def up(self) -> Tensor:
+    def take_down(self, x: Tensor) -> Tensor:
+        """Return A x (N, ΣR) of x (N, in), in training with dropout on x."""
+        dropout = self.config.dropout if self.training else 0.0
+        if dropout:  # torch's own takes twice as long to draw, and scales x in place of the small product
+            x = x * (torch.rand(x.shape, device=x.device) >= dropout)
+        return F.linear(x, self.lora_A) * (1 / (1 - dropout))
+
+    def scaled_B(self) -> Tensor:
         """Return scale · B (all outputs, ΣR): one matrix, zero where a target's outputs would meet another's A.
 
         Multiplying by the zeros costs less than putting the targets' own products together, as long as ΣR is far below C.
         """
-        return widened(self.lora_B, self.targets, self.ranks, [self.config.scale_of(target) for target in self.targets])
-
-    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
-        """Add ΔW x to y (N, all outputs) in place, x (N, in). The product is taken right to left and never forms ΔW."""
-        dropout = self.config.dropout if self.training else 0.0
-        if dropout:  # torch's own takes twice as long to draw, and scales x in place of the small product
-            x = x * (torch.rand(x.shape, device=x.device) >= dropout)
-        down = F.linear(x, self.lora_A) * (1 / (1 - dropout))  # (N, ΣR)
-        return y.addmm_(down, self.up().T.to(y.dtype))  # to: autocast leaves calls in place alone
+        return wide_B(self.lora_B, self.targets, self.ranks, [self.config.scale_of(target) for target in self.targets])
 
 
-def widened(B: Tensor, targets: tuple[str, ...], ranks: list[int], scales: list[float]) -> Tensor:
+def wide_B(B: Tensor, targets: tuple[str, ...], ranks: list[int], scales: list[float]) -> Tensor:
     """Return a module's packed B, see `Adapters`, as one matrix (all outputs, ΣR), each target's part times its scale."""
     is_attention = targets[0] in ATTENTION_TARGETS
     parts = B.chunk(len(targets)) if len(set(ranks)) == 1 else B.split(ranks, dim=1)  # (out, R) each
@@ -83,16 +96,21 @@ class LoraConv1D(Adapters, Conv1D):
         super().__init__(*base.weight.shape)
         self.weight, self.bias = base.weight, base.bias
         n_in, n_out = base.weight.shape
-        self.adapt(n_in, n_out // len(ATTENTION_TARGETS) if targets[0] in ATTENTION_TARGETS else n_out, config, targets)
+        self.make_room(
+            n_in, n_out // len(ATTENTION_TARGETS) if targets[0] in ATTENTION_TARGETS else n_out, config, targets
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (..., in) to (..., out)."""
-        rows = x.reshape(-1, x.shape[-1])  # (N, in): a fresh matrix comes out, to which ΔW x can be added in place
-        return self.add_to(super().forward(rows), rows).view(*x.shape[:-1], self.weight.shape[1])
+        """Map (..., in) to (..., out): W x + b + scale · B (A x), where the product B A is never formed."""
+        rows = x.reshape(-1, x.shape[-1])  # (N, in)
+        y = super().forward(rows)  # (N, out), W x + b: a fresh matrix, to which the rest can be added in place
+        Ax = self.take_down(rows)  # (N, ΣR)
+        y.addmm_(Ax, self.scaled_B().T.to(y.dtype))  # to: autocast leaves calls in place alone
+        return y.view(*x.shape[:-1], y.shape[1])
 
     def delta_weight(self) -> Tensor:
         """Return ΔW (in, out)."""
-        return (self.up() @ self.lora_A).T
+        return (self.scaled_B() @ self.lora_A).T
 
     def merged(self) -> Conv1D:
         """Return a plain Conv1D with W + ΔW."""
@@ -112,7 +130,7 @@ class LoraEmbedding(Adapters, Embedding):
         super().__init__(*base.weight.shape)
         self.weight = base.weight
         V, C = base.weight.shape
-        self.adapt(C, V, config, targets)
+        self.make_room(C, V, config, targets)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Map ids (...) to (..., C)."""
@@ -120,13 +138,15 @@ class LoraEmbedding(Adapters, Embedding):
         return super().forward(ids) + F.linear(rows, self.lora_A.T * self.config.scale_of("wte"))
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Map hidden states (..., C) to (..., V)."""
-        rows = hidden.reshape(-1, hidden.shape[-1])
-        return self.add_to(super().logits(rows), rows).view(*hidden.shape[:-1], self.weight.shape[0])
+        """Map hidden states (..., C) to (..., V): W x + scale · B (A x)."""
+        rows = hidden.reshape(-1, hidden.shape[-1])  # (N, C)
+        y = super().logits(rows)  # (N, V), W x
+        y.addmm_(self.take_down(rows), self.scaled_B().T.to(y.dtype))
+        return y.view(*hidden.shape[:-1], y.shape[1])
 
     def delta_weight(self) -> Tensor:
         """Return ΔW (V, C)."""
-        return self.up() @ self.lora_A
+        return self.scaled_B() @ self.lora_A
 
     def merged(self) -> Embedding:
         """Return a plain Embedding with W + ΔW."""
@@ -145,28 +165,26 @@ def places(model: GPT2) -> Iterator[tuple[int | None, str, nn.Module, str]]:
     yield None, "wte", model, "wte"
 
 
-def add_adapters(model: GPT2, config: LoraConfig, generator: torch.Generator | None = None) -> None:
-    """Put adapters where `config` says, with their random start, and freeze everything else."""
-    for adapted in _attach(model, config):
-        adapted.start(generator)
-
-
-def _attach(model: GPT2, config: LoraConfig) -> list[Adapters]:
-    """Put adapters that are not set where `config` says, return them, and freeze everything else."""
-    attached = []
+def attach(model: GPT2, config: LoraConfig) -> None:
+    """Put adapters that are not set where `config` says, and freeze everything else."""
     for layer, name, owner, attribute in places(model):
         targets = tuple(target for target in MODULES[name] if target in config.targets)
         if targets and (layer is None or config.layers is None or layer in config.layers):
             base = getattr(owner, attribute)
             adapted = (LoraEmbedding if isinstance(base, Embedding) else LoraConv1D)(base, config, targets)
             setattr(owner, attribute, adapted.train(base.training))  # a model that decodes does not drop out
-            attached.append(adapted)
     loralib.mark_only_lora_as_trainable(model)
-    return attached
+
+
+def start(model: GPT2, generator: torch.Generator | None) -> None:
+    """Set the adapters of `model` to their random start."""
+    for module in model.modules():
+        if isinstance(module, Adapters):
+            module.start(generator)
 
 
 @torch.no_grad()
-def merge_adapters(model: GPT2) -> None:
+def merge(model: GPT2) -> None:
     """Replace every adapted module by a plain one with W + ΔW: the same function at the base model's cost."""
     for _, _, owner, attribute in places(model):
         module = getattr(owner, attribute)
@@ -174,41 +192,11 @@ def merge_adapters(model: GPT2) -> None:
             setattr(owner, attribute, module.merged())
 
 
-def adapter_tensors(model: GPT2) -> dict[str, Tensor]:
+def tensors(model: GPT2) -> dict[str, Tensor]:
     """Return the adapters' tensors by name (`h.0.attn.c_attn.lora_A`, …)."""
     return loralib.lora_state_dict(model)
 
 
-def adapter_config(model: GPT2) -> LoraConfig | None:
-    """Return the configuration of the model's adapters, None if it has none."""
-    return next((module.config for module in model.modules() if isinstance(module, Adapters)), None)
-
-
-class Switch:
-    """Several adapters on one loaded base, one at a time at work.
-
-    The base's own modules are kept and never written to, so taking adapters off gives back its weights bit for bit.
-    """
-
-    def __init__(self, model: GPT2):
-        """Take a model without adapters."""
-        self.model = model
-        self.base = [(owner, attribute, getattr(owner, attribute)) for _, _, owner, attribute in places(model)]
-
-    def take_off(self) -> None:
-        """Leave the base alone, frozen."""
-        for owner, attribute, module in self.base:
-            setattr(owner, attribute, module)
-
-    @torch.no_grad()
-    def put_on(self, config: LoraConfig, tensors: Mapping[str, Tensor], merge: bool = False) -> None:
-        """Put adapters in place of those that are on: `tensors` under the names of `adapter_tensors`, of its shapes.
-
-        Merged, the model costs what the base costs; not merged, putting on is a matter of the adapters' size alone.
-        """
-        self.take_off()
-        _attach(self.model, config)
-        for name, parameter in adapter_tensors(self.model).items():
-            parameter.copy_(tensors[name])
-        if merge:
-            merge_adapters(self.model)
+def is_own(name: str) -> bool:
+    """Return whether a tensor of this name is an adapter's."""
+    return ".lora_" in name

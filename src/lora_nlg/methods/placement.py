@@ -1,15 +1,110 @@
-"""Where adapters go: the flags of it, as text in files and on the command line, and what it costs."""
+"""LoRA's settings: where adapters go and of what kind, as flags, as text in files, and as numbers. No torch.
+
+Of the flags, --lora_dim, --lora_alpha and --lora_checkpoint are every program's (see flags.py); the rest is training's alone.
+"""
 
 import argparse
 import dataclasses
+import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lora_nlg.config import TARGETS, LoraConfig, ModelConfig, rank_text
+from lora_nlg.config import ModelConfig, require
 from lora_nlg.errors import UserError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ATTENTION_TARGETS = ("q", "k", "v")  # the thirds of c_attn's outputs, in their order
+# What can be adapted, by the module that holds it. wte is the token embedding, which is the output layer as well.
+MODULES = {
+    "attn.c_attn": ATTENTION_TARGETS,
+    "attn.c_proj": ("o",),
+    "mlp.c_fc": ("fc",),
+    "mlp.c_proj": ("proj",),
+    "wte": ("wte",),
+}
+TARGETS = tuple(target for targets in MODULES.values() for target in targets)
+LORA_INITS = ("kaiming", "gaussian", "gaussian_b")
+LORA_SCALINGS = ("alpha/r", "rslora")
+FLAGS = ("lora_alpha", "lora_dropout", "lora_checkpoint", "lora_targets", "lora_layers", "lora_init", "lora_scaling")
 SUFFIXES = {"": 1, "k": 1_000, "M": 1_000_000}  # of --lora_budget
+
+
+def target_sizes(model: ModelConfig) -> dict[str, tuple[int, int]]:
+    """Return (inputs, outputs) of every target's matrix; the embedding counts as the output layer that it is as well."""
+    C = model.n_embd
+    to_width = dict.fromkeys(("q", "k", "v", "o"), (C, C))
+    return {**to_width, "fc": (C, 4 * C), "proj": (4 * C, C), "wte": (C, model.vocab_size)}
+
+
+def rank_text(rank: int | dict[str, int]) -> str:
+    """Return a rank as `--lora_dim` takes it: "4" or "q=8,v=4"."""
+    return ",".join(f"{target}={R}" for target, R in rank.items()) if isinstance(rank, dict) else str(rank)
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Where adapters are and of what kind: in the paper on the query and the value of every layer (section 4.2)."""
+
+    rank: int | dict[str, int]  # R, of every target or of each; 0 = no adapters, every parameter is trained
+    alpha: float = 128.0  # ΔW is scaled by alpha / R
+    _: KW_ONLY
+    dropout: float = 0.0  # on the adapters' input, while training
+    targets: tuple[str, ...] = ("q", "v")  # in the order of TARGETS
+    layers: tuple[int, ...] | None = None  # counted from 0, rising; None = all
+    init: str = "kaiming"  # how A and B start, see `init_std`
+    scaling: str = "alpha/r"  # rslora: by alpha / √R instead
+
+    def __post_init__(self):
+        if isinstance(self.rank, dict):
+            rule = f"one rank, or a rank for each of --lora_targets ({','.join(self.targets)})"
+            require(tuple(self.rank) == self.targets, "lora_dim", rule, rank_text(self.rank))
+        ranks = self.rank.values() if isinstance(self.rank, dict) else (self.rank,)
+        lowest, rule = (
+            (1, "1 or more for every target") if isinstance(self.rank, dict) else (0, "0 (full fine-tuning) or more")
+        )
+        require(min(ranks) >= lowest, "lora_dim", rule, rank_text(self.rank))
+        require(0 < self.alpha < math.inf, "lora_alpha", "greater than 0 and finite", self.alpha)
+        require(0 <= self.dropout < 1, "lora_dropout", "at least 0 and less than 1", self.dropout)
+        require(self.scaling in LORA_SCALINGS, "lora_scaling", f"one of {', '.join(LORA_SCALINGS)}", self.scaling)
+        self.init_std  # noqa: B018 (raises)
+        assert self.targets and self.targets == tuple(t for t in TARGETS if t in self.targets)
+
+    @property
+    def init_std(self) -> tuple[float | None, float]:
+        """Standard deviations with which A and B are drawn; None: A is Kaiming-uniform with a = √5; 0: B is zero."""
+        kind, _, text = self.init.partition(":")
+        try:
+            std = float(text) if kind != "kaiming" else None
+        except ValueError:
+            std = math.nan
+        known = kind in LORA_INITS and (self.init == "kaiming" if std is None else 0 < std < math.inf)
+        require(known, "lora_init", "kaiming, gaussian:STD or gaussian_b:STD with STD greater than 0", repr(self.init))
+        return std, std if kind == "gaussian_b" else 0.0
+
+    @property
+    def method(self) -> str:
+        """The row of the table of methods."""
+        return "lora" if self.rank else "full"
+
+    def rank_of(self, target: str) -> int:
+        """Return R of `target`, one of the targets."""
+        return self.rank[target] if isinstance(self.rank, dict) else self.rank
+
+    def scale_of(self, target: str) -> float:
+        """Return what B A of `target` is multiplied by."""
+        R = self.rank_of(target)
+        return self.alpha / (R if self.scaling == "alpha/r" else math.sqrt(R))
+
+    def n_parameters(self, model: ModelConfig) -> int:
+        """Return how many numbers the adapters on `model` have: R · (inputs + outputs) a matrix."""
+        sizes, n_layers = target_sizes(model), model.n_layer if self.layers is None else len(self.layers)
+        copies = {target: 1 if target == "wte" else n_layers for target in self.targets}
+        return sum(copies[target] * self.rank_of(target) * sum(sizes[target]) for target in self.targets)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -42,9 +137,28 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+@dataclass(frozen=True)
+class Given:
+    """What --lora_dim and --lora_alpha say. In front of a file, rank 0 and alpha None agree with whatever it says."""
+
+    rank: int | dict[str, int] = 0
+    alpha: float | None = None
+
+    @classmethod
+    def by(cls, args: argparse.Namespace) -> "Given":
+        """Return what the flags of a program say: the one place that reads them."""
+        return cls(parse_rank(args.lora_dim), args.lora_alpha)
+
+
+def refuse_without_adapters(args: argparse.Namespace) -> None:
+    """Raise UserError for --lora_dim or --lora_alpha in a program that decodes the base alone."""
+    if not args.lora_checkpoint and Given.by(args) != Given():
+        raise UserError("--lora_dim and --lora_alpha need the adapters they describe; pass them as --lora_checkpoint")
+
+
 def from_flags(args: argparse.Namespace, model: ModelConfig) -> LoraConfig:
     """Return the adapters that the flags of gpt2_ft.py describe; of rank 0 where there are none. Raises UserError."""
-    targets = parse_targets(args.lora_targets)
+    given, targets = Given.by(args), parse_targets(args.lora_targets)
     layers = parse_layers(args.lora_layers)
     if layers is not None and layers[-1] >= model.n_layer:
         raise UserError(
@@ -52,13 +166,18 @@ def from_flags(args: argparse.Namespace, model: ModelConfig) -> LoraConfig:
         )
     if layers is not None and targets == ("wte",):
         raise UserError("--lora_layers would have no effect: wte, the embedding, is in no layer; leave it out")
-    rank = parse_rank(args.lora_dim)
+    rank = given.rank
     if isinstance(rank, dict) and tuple(rank) == targets and len(set(rank.values())) == 1:
         rank = rank[targets[0]]
     config = LoraConfig(
-        rank, args.lora_alpha, args.lora_dropout, targets, None if layers == tuple(range(model.n_layer)) else layers,
-        args.lora_init, args.lora_scaling,
-    )  # fmt: skip
+        rank,
+        given.alpha,
+        dropout=args.lora_dropout,
+        targets=targets,
+        layers=None if layers == tuple(range(model.n_layer)) else layers,
+        init=args.lora_init,
+        scaling=args.lora_scaling,
+    )
     if args.lora_budget is not None:
         return _within(config, model, args)
     if max(config.rank_of(target) for target in targets) > model.n_embd:
@@ -82,16 +201,71 @@ def _within(config: LoraConfig, model: ModelConfig, args: argparse.Namespace) ->
     return dataclasses.replace(config, rank=budget // of_rank_1)
 
 
-def described(lora: LoraConfig) -> dict[str, object]:
+def from_file(found: LoraConfig | None, tensors: Mapping[str, "Tensor"], path: Path, given: Given) -> LoraConfig:
+    """Return the configuration of the adapters `tensors` of the file `path`, checked against the flags. Raises UserError.
+
+    `found` is what the file says of them. One that says nothing holds what the recipe trains: adapters of query and value, of one
+    rank, in every layer.
+    """
+    recipe_rank = next((tensor.shape[-1] for name, tensor in tensors.items() if name.endswith("lora_B")), None)
+    if recipe_rank is None:
+        raise UserError(
+            f"{path} holds no LoRA adapters; a base or a fully fine-tuned model goes into --init_checkpoint"
+        )
+    said = found or LoraConfig(recipe_rank)
+    wanted = given.rank if isinstance(given.rank, dict) else dict.fromkeys(said.targets, given.rank)
+    if given.rank != 0 and wanted != {target: said.rank_of(target) for target in said.targets}:
+        theirs = rank_text(said.rank)
+        raise UserError(
+            f"{path} holds adapters of rank {theirs}, not {rank_text(given.rank)}; pass --lora_dim {theirs} or leave it out"
+        )
+    largest = max(size for tensor in tensors.values() for size in tensor.shape)
+    if any(said.rank_of(target) > largest for target in said.targets):
+        raise UserError(
+            f"{path} says that its rank is {rank_text(said.rank)}, but it has no such tensors; save it again"
+        )
+    if found is None:
+        if given.alpha is None:
+            raise UserError(
+                f"{path} does not say its alpha; pass what it was trained with, in the recipe --lora_alpha 32"
+            )
+        return LoraConfig(recipe_rank, given.alpha)
+    if given.alpha not in (None, found.alpha):
+        raise UserError(
+            f"{path} was trained with alpha {found.alpha:g}, not {given.alpha:g}; pass --lora_alpha {found.alpha:g}"
+        )
+    return found
+
+
+def check_start(found: LoraConfig | None, tensors: Mapping[str, "Tensor"], path: Path, config: LoraConfig) -> None:
+    """Raise UserError when the adapters to start from are elsewhere than those to be trained, or scaled otherwise."""
+    start = from_file(found, tensors, path, Given(config.rank, config.alpha))
+    for flag, verb, text in (
+        ("targets", "adapts", ",".join),
+        ("layers", "adapts layers", layers_text),
+        ("scaling", "scales by", str),
+    ):
+        theirs, ours = (text(getattr(lora, flag)) for lora in (start, config))
+        if theirs != ours:
+            raise UserError(f"{path} {verb} {theirs}, not {ours}; pass --lora_{flag} {theirs}")
+
+
+def summary(config: LoraConfig) -> str:
+    """Return what is trained, in words for people."""
+    where = "" if config.layers is None else f" of layers {layers_text(config.layers)}"
+    return f"adapters on {','.join(config.targets)}{where}, rank {rank_text(config.rank)}"
+
+
+def described(config: LoraConfig) -> dict[str, object]:
     """Return what a file says of its adapters."""
     return {
-        "rank": rank_text(lora.rank),
-        "alpha": lora.alpha,
-        "dropout": lora.dropout,
-        "targets": ",".join(lora.targets),
-        "layers": layers_text(lora.layers),
-        "init": lora.init,
-        "scaling": lora.scaling,
+        "rank": rank_text(config.rank),
+        "alpha": config.alpha,
+        "dropout": config.dropout,
+        "targets": ",".join(config.targets),
+        "layers": layers_text(config.layers),
+        "init": config.init,
+        "scaling": config.scaling,
     }
 
 
@@ -100,10 +274,14 @@ def from_description(said: Mapping[str, str]) -> LoraConfig | None:
     if not {"rank", "alpha"} <= set(said):
         return None
     return LoraConfig(
-        parse_rank(said["rank"]), float(said["alpha"]), float(said.get("dropout", 0)),
-        parse_targets(said.get("targets", "q,v")), parse_layers(said.get("layers", "all")),
-        said.get("init", "kaiming"), said.get("scaling", "alpha/r"),
-    )  # fmt: skip
+        parse_rank(said["rank"]),
+        float(said["alpha"]),
+        dropout=float(said.get("dropout", 0)),
+        targets=parse_targets(said.get("targets", "q,v")),
+        layers=parse_layers(said.get("layers", "all")),
+        init=said.get("init", "kaiming"),
+        scaling=said.get("scaling", "alpha/r"),
+    )
 
 
 def parse_targets(text: str) -> tuple[str, ...]:
@@ -147,27 +325,3 @@ def parse_budget(text: str) -> int:
     if found is None:
         raise UserError(f"--lora_budget must be a number of parameters such as 390000, 390k or 0.39M, but is {text!r}")
     return round(float(found[1]) * SUFFIXES[found[2]])
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What training a part of a model takes."""
-
-    total: int  # parameters
-    trained: int
-    number_size: int  # bytes
-
-    @property
-    def share(self) -> float:
-        """The trained part of all parameters, from 0 to 1."""
-        return self.trained / self.total
-
-    @property
-    def bytes_on_disk(self) -> int:
-        """The size of the numbers in a file of what is trained; the file adds a few kB of names."""
-        return self.trained * self.number_size
-
-    @property
-    def optimizer_bytes(self) -> int:
-        """The memory of Adam's two averages."""
-        return 2 * self.trained * self.number_size

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from lora_nlg.config import END_OF_TEXT_ID, MODULES, TARGETS, LoraConfig, ModelConfig
+from lora_nlg.config import END_OF_TEXT_ID, ModelConfig
 from lora_nlg.errors import UserError
-from lora_nlg.methods.lora import widened
+from lora_nlg.methods.lora import wide_B
+from lora_nlg.methods.placement import MODULES, TARGETS, LoraConfig
 
 HUB_NAMES = {"gpt2.sm": "gpt2", "gpt2.md": "gpt2-medium", "gpt2.lg": "gpt2-large", "gpt2.xl": "gpt2-xl"}
 IN_LAYERS = [name for name in MODULES if name != "wte"]
@@ -40,7 +41,7 @@ def to_peft(tensors: Mapping[str, Tensor], lora: LoraConfig, card: str | None) -
         scales = [lora.scale_of(target) for target in targets]
         ranks[name], alphas[name] = sum(each), scales[0] * sum(each)
         for module in (n.removesuffix(".lora_B") for n in tensors if n.endswith(f"{name}.lora_B")):
-            B = widened(tensors[f"{module}.lora_B"], targets, each, [scale / scales[0] for scale in scales])
+            B = wide_B(tensors[f"{module}.lora_B"], targets, each, [scale / scales[0] for scale in scales])
             packed[PEFT_KEY.format(module=module, matrix="A")] = tensors[f"{module}.lora_A"].contiguous()
             packed[PEFT_KEY.format(module=module, matrix="B")] = B
     rank, alpha = next(iter(ranks.values())), next(iter(alphas.values()))
@@ -100,9 +101,9 @@ def from_peft(tensors: Mapping[str, Tensor], settings: Mapping, where: str) -> t
     return packed, LoraConfig(
         ranks if len(set(ranks.values())) > 1 else next(iter(ranks.values())),
         float(settings["lora_alpha"]),
-        float(settings.get("lora_dropout", 0)),
-        tuple(ranks),
-        None if settings.get("layers_to_transform") is None else tuple(sorted(layers)),
+        dropout=float(settings.get("lora_dropout", 0)),
+        targets=tuple(ranks),
+        layers=None if settings.get("layers_to_transform") is None else tuple(sorted(layers)),
         scaling="rslora" if settings.get("use_rslora") else "alpha/r",
     )
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lora_nlg.data.examples import IGNORED, Batch
+from lora_nlg.data.batches import IGNORED, Batch
+from lora_nlg.model import attention
 from lora_nlg.model.gpt2 import GPT2, at_least_float32
 
 MASK_SUM_EPS = 1e-4  # Kept for parity: the recipe divides by M + 1e-4, not by M
@@ -47,7 +48,7 @@ class SummedCrossEntropy(torch.autograd.Function):
 
 def masked_loss(model: GPT2, batch: Batch, label_smooth: float = 0.0) -> Tensor:
     """Return Σ ce / (M + 1e-4), a scalar, with ce = (1 - s) · nll + s · mean over V of -log p at each learnt position."""
-    learnt = model(batch.ids, batch.positions, batch.attend, keep=batch.learnt)  # (M, C)
+    learnt = model(batch.ids, batch.positions, attention.for_batch(batch), keep=batch.learnt)  # (M, C)
     logits = at_least_float32(model.logits(learnt))  # (M, V)
     smoothing = label_smooth if label_smooth > SMALLEST_SMOOTHING else 0.0
     if torch.compiler.is_compiling():  # the compiler makes the most of torch's own

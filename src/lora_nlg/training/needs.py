@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from lora_nlg import config, dist, flags
+from lora_nlg import config, dist, flags, methods
 from lora_nlg.data import examples
 from lora_nlg.errors import UserError
-from lora_nlg.methods import placement
+from lora_nlg.methods.cost import Cost, cost_of
 from lora_nlg.model.gpt2 import GPT2
 
 GB = 1e9
@@ -32,14 +32,13 @@ class Run:
         self.args, self.model = args, config.model_config(args.model_card)
 
     @functools.cached_property
-    def cost(self) -> placement.Cost:
+    def cost(self) -> Cost:
         """All parameters, and the trained ones."""
-        with torch.device("meta"):
-            base = sum(p.numel() for p in GPT2(self.model).parameters())
-        lora = placement.from_flags(self.args, self.model)
-        adapters = lora.n_parameters(self.model) if lora.rank else 0
-        number_size = 8 if flags.chosen_precision(self.args) == "fp64" else 4
-        return placement.Cost(base + adapters, adapters or base, number_size)
+        dtype = torch.float64 if flags.chosen_precision(self.args) == "fp64" else torch.float32
+        with torch.device("meta"):  # shapes alone
+            model = GPT2(self.model).to(dtype)
+        methods.attach(model, methods.from_flags(self.args, self.model))
+        return cost_of(model)
 
     @functools.cached_property
     def splits(self) -> list[list[examples.Example]]:

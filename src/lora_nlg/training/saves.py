@@ -11,9 +11,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from lora_nlg import methods
 from lora_nlg.errors import UserError
 from lora_nlg.files import atomic_writer, sha256
-from lora_nlg.methods.lora import adapter_config, adapter_tensors
 from lora_nlg.model.gpt2 import GPT2
 from lora_nlg.storage import checkpoints, tensor_files
 
@@ -113,6 +113,13 @@ class Saves:
                 return f"{path} is damaged (its sha256 is not the one in {MANIFEST})"
         return None
 
+    def begin(self, resumed: bool) -> None:
+        """Make the work dir ready for a run that starts anew, or for one that is resumed."""
+        if resumed:
+            self.tidy()
+        else:
+            self.start_anew()
+
     def start_anew(self) -> None:
         """Move an earlier run's results to previous/ and delete its other saves, so that no later step takes them for this run's."""
         results = [self.work_dir / name for name in RESULTS if (self.work_dir / name).is_file()]
@@ -156,10 +163,10 @@ class Saves:
     def finish(self, model: GPT2, step: int) -> None:
         """Write model.final.pt and, of a model with adapters, adapter.safetensors."""
         files = {"model.final.pt": self._write("model.final.pt", self._weights(model, step))}
-        if lora := adapter_config(model):
-            tensors = adapter_tensors(model)
+        config, tensors = methods.adapter_config(model), methods.adapter_tensors(model)
+        if config is not None and config.method != "full":
             files["adapter.safetensors"] = self._write(
-                "adapter.safetensors", lambda path: checkpoints.save_adapters(tensors, path, lora, self.base, step)
+                "adapter.safetensors", lambda path: checkpoints.save_adapters(tensors, path, config, self.base, step)
             )
         self.listed["final"] = {"step": step, "files": files}
         self._write_manifest()

@@ -88,12 +88,12 @@ def decode(
     ranks: dist.Ranks,
     precision: str,
     partial: Partial | None,
-    static: bool = False,
+    compiled: bool = False,
 ) -> list[Decoded] | None:
     """Return the prediction for every context, in order, on the main rank and None on the others.
 
     E2E's test file has 4 693 lines but 630 distinct inputs; each of those is decoded once. `partial` (main rank only) holds
-    what an earlier process has decoded, and takes every batch as it comes. `static` as `beam_search` has it.
+    what an earlier process has decoded, and takes every batch as it comes. `compiled` as `beam_search` has it.
     """
     distinct = sorted({tuple(context) for context in contexts}, key=lambda context: (len(context), context))
     done = dist.from_main(set(partial.decoded) if ranks.is_main else None, ranks)
@@ -104,21 +104,14 @@ def decode(
         total=len(distinct), initial=len(done), desc="decoding", unit="input", disable=None if ranks.is_main else True
     )
     with bar:
-        for start in range(0, -(-len(missing) // ranks.world_size), batch_size):  # as many batches on every rank
-            decoded = _decode_batch(model, mine[start : start + batch_size], config, ranks, precision, static)
+        for first in range(0, -(-len(missing) // ranks.world_size), batch_size):  # as many batches on every rank
+            batch = mine[first : first + batch_size]  # none are left on the last ranks at the end
+            started = time.perf_counter()
+            with dist.autocast(ranks.device, precision):
+                found = beam_search(model, batch, config, compiled=compiled) if batch else []
+            seconds = (time.perf_counter() - started) / max(1, len(batch))
+            decoded = [Decoded(context, ids, seconds) for context, ids in zip(batch, found, strict=True)]
             for part in dist.gather_to_main(decoded, ranks) or []:
                 partial.add(part)
                 bar.update(len(part))
     return [partial.decoded[tuple(context)] for context in contexts] if ranks.is_main else None
-
-
-def _decode_batch(
-    model: GPT2, batch: list[Context], config: BeamConfig, ranks: dist.Ranks, precision: str, static: bool
-) -> list[Decoded]:
-    if not batch:
-        return []
-    started = time.perf_counter()
-    with dist.autocast(ranks.device, precision):
-        predictions = beam_search(model, batch, config, static=static)
-    seconds = (time.perf_counter() - started) / len(batch)
-    return [Decoded(context, ids, seconds) for context, ids in zip(batch, predictions, strict=True)]

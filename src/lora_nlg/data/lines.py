@@ -1,0 +1,69 @@
+"""Text files, a line at a time: UTF-8, and JSON where it is wanted."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from lora_nlg.errors import UserError
+
+JSON_NAMES = {str: "a string", int: "a whole number", list: "a list"}
+HALF_PAIR = re.compile(r"[\ud800-\udfff]")  # JSON can say what no UTF-8 file can hold
+
+
+def read_lines(path: str | Path) -> Iterator[tuple[str, str]]:
+    """Yield ("path:line", text without the white space around it) of a UTF-8 file.
+
+    A byte order mark and Windows line ends are accepted. Raises UserError for no file, an empty one, a blank line or
+    bytes that are not UTF-8.
+    """
+    where = str(path)
+    try:
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                where = f"{path}:{number}"
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+                if not text:
+                    raise UserError(f"{where}: the line is blank; every line must hold one example, so remove it")
+                yield where, text
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}; check the path and its rights") from error
+    if where == str(path):
+        raise UserError(f"{path} is empty; expected one example a line")
+
+
+def count_lines(path: str | Path) -> int | None:
+    """Return how many lines a file has, for a progress bar; None where it can be read only once, or not at all."""
+    if not Path(path).is_file():
+        return None
+    try:
+        with open(path, "rb") as file:
+            return sum(1 for _ in file)
+    except OSError:
+        return None
+
+
+def parse_json(text: str, where: str):
+    """Return the value that one line of JSON holds; `where` is its "path:line" for the error."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not JSON ({error}); expected one JSON object a line") from error
+
+
+def read_json_lines(path: str | Path, **types: type) -> Iterator[tuple[str, dict]]:
+    """Yield ("path:line", JSON object) of every line that has the keys of `types` with values of those types; others are errors."""
+    for where, text in read_lines(path):
+        fields = parse_json(text, where)
+        for key, kind in types.items():
+            if not isinstance(fields, dict) or type(fields.get(key)) is not kind:
+                raise UserError(
+                    f'{where}: expected a JSON object with {JSON_NAMES[kind]} under "{key}", found {text[:60]!r}'
+                )
+            if kind is str and HALF_PAIR.search(fields[key]):
+                raise UserError(
+                    f'{where}: "{key}" holds one half of a surrogate pair such as \\ud83d; expected whole characters'
+                )
+        yield where, fields

@@ -1,0 +1,60 @@
+"""Full fine-tuning: every parameter is trained, and nothing is put on the model (--lora_dim 0)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lora_nlg.errors import UserError
+from lora_nlg.methods.placement import Given, LoraConfig, from_flags
+from lora_nlg.model.gpt2 import GPT2
+
+__all__ = ["attach", "check_start", "described", "from_description", "from_file", "from_flags", "is_own", "merge", "start",
+           "summary", "tensors"]  # fmt: skip
+
+
+def summary(config: LoraConfig) -> str:
+    """Return what is trained, in words for people."""
+    return "the whole model"
+
+
+def attach(model: GPT2, config: LoraConfig) -> None:
+    """Leave the model as it is: all of it is trained."""
+
+
+def start(model: GPT2, generator: torch.Generator | None) -> None:
+    """Leave the model as it is: its base is the start."""
+
+
+def merge(model: GPT2) -> None:
+    """Leave the model as it is: it is a plain one."""
+
+
+def tensors(model: GPT2) -> dict[str, Tensor]:
+    """Return all parameters by name."""
+    return dict(model.named_parameters())
+
+
+def is_own(name: str) -> bool:
+    """Return False: every tensor of a whole model is a base's as well."""
+    return False
+
+
+def described(config: LoraConfig) -> dict[str, object]:
+    """Return nothing: the file is a whole model, which needs no description."""
+    return {}
+
+
+def from_description(said: Mapping[str, str]) -> None:
+    """Return None: nothing is said of a whole model."""
+
+
+def from_file(found: object, tensors: Mapping[str, Tensor], path: Path, given: Given) -> LoraConfig:
+    """Raise UserError: a whole model is a base."""
+    raise UserError(f"{path} holds no LoRA adapters; a base or a fully fine-tuned model goes into --init_checkpoint")
+
+
+def check_start(found: object, tensors: Mapping[str, Tensor], path: Path, config: LoraConfig) -> None:
+    """Raise UserError: a whole model is a base."""
+    from_file(found, tensors, path, Given())

@@ -1,0 +1,142 @@
+"""Models filled from checkpoints: a base, adapters put on it, both merged.
+
+A tensor that is missing, left over or of another shape is an error that names it: no model is ever filled up silently.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lora_nlg import methods
+from lora_nlg.config import ModelConfig
+from lora_nlg.errors import UserError
+from lora_nlg.methods.placement import Given
+from lora_nlg.model.gpt2 import GPT2, empty_model, init_weights
+from lora_nlg.storage.checkpoints import AS_THE_FILE_SAYS, Checkpoint, read
+
+
+def base_model(
+    config: ModelConfig,
+    source: str | None,
+    generator: torch.Generator,
+    precision: str = "fp32",
+    adapters: Checkpoint | None = None,
+) -> GPT2:
+    """Return a GPT-2 without adapters, filled from `source`: a file, a folder, or the word random for a random start.
+
+    Without a `source` the base comes out of `adapters`, if that is a whole checkpoint.
+    """
+    whole = adapters if adapters is not None and adapters.base_tensors() else None
+    if source is None and whole is None:
+        needs = (
+            f"{adapters.path} holds adapters only; pass the base they were trained on"
+            if adapters
+            else "pass GPT-2's weights"
+        )
+        raise UserError(f"--init_checkpoint is missing: {needs}, or the word random for a random start")
+    model = empty_model(config, torch.float64 if precision == "fp64" else torch.float32)
+    if source == "random":
+        init_weights(model, generator)
+        return model
+    base = whole if source is None else read(source)
+    if base is not whole and base.method != "full":
+        rest = "leave --init_checkpoint out" if base.base_tensors() else "pass the base as --init_checkpoint"
+        raise UserError(f"{base.path} holds LoRA adapters; pass it as --lora_checkpoint, and {rest}")
+    _fill(model, base.base_tensors(), base.path, wanted=dict(model.named_parameters()))
+    return model
+
+
+def put_adapters(
+    model: GPT2, adapters: Checkpoint, given: Given = AS_THE_FILE_SAYS, weights: str | None = None
+) -> methods.Config:
+    """Put adapters from a file on a plain model, on the CPU, and return their configuration, checked against the flags.
+
+    `weights` is the model's fingerprint, for a caller that has it. Raises UserError for adapters that do not fit or of another base.
+    """
+    config = adapters.adapter_config(given)
+    methods.attach(model, config)
+    load_adapters(model, adapters, weights)
+    return config
+
+
+def merged_model(
+    config: ModelConfig,
+    source: str | None,
+    adapters_path: str | Path | None,
+    given: Given = AS_THE_FILE_SAYS,
+    precision: str = "fp32",
+) -> GPT2:
+    """Return a plain GPT-2 for decoding, on the CPU: a base, with the adapters of a file merged into it if one is given."""
+    adapters = read(adapters_path) if adapters_path else None
+    model = base_model(config, source, torch.Generator().manual_seed(0), precision, adapters)
+    if adapters:
+        put_adapters(model, adapters, given)
+        methods.merge_adapters(model)
+    return model
+
+
+def fingerprint(model: GPT2) -> str:
+    """Return the sha256 of the base's weights, adapters left out: the same whatever file they came from. On the CPU."""
+    return digest(methods.of_base(dict(model.named_parameters())))
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the sha256 of tensors on the CPU, as float32."""
+    sha256 = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        sha256.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        sha256.update(tensor.detach().float().contiguous().numpy())
+    return sha256.hexdigest()
+
+
+def load_adapters(model: GPT2, adapters: Checkpoint, weights: str | None = None) -> None:
+    """Fill the adapters of `model`, on the CPU, from an adapter file or a whole checkpoint; raise UserError on another base's.
+
+    `weights` is the model's fingerprint, for a caller that has it: of GPT-2 Medium it takes seconds.
+    """
+    _fill(model, adapters.adapters(), adapters.path, wanted=methods.adapter_tensors(model))
+    if adapters.base and (given := weights or fingerprint(model)) != adapters.base.sha256:
+        raise UserError(
+            f"{adapters.path} was trained on another base ({adapters.base.card}, weights {adapters.base.sha256[:12]}…) than the one "
+            f"given (weights {given[:12]}…); pass that base as --init_checkpoint"
+        )
+    parameters = dict(model.named_parameters())
+    other = [
+        name for name, t in adapters.base_tensors().items() if not torch.equal(parameters[name], t.to(parameters[name]))
+    ]
+    if other:
+        raise UserError(
+            f"{adapters.path} is a whole checkpoint with another base than the one given ({other[0]} differs); leave "
+            "--init_checkpoint out"
+        )
+
+
+@torch.no_grad()
+def _fill(model: GPT2, tensors: dict[str, Tensor], path: str | Path, wanted: dict[str, Tensor]) -> None:
+    complaints = [f"{name} is missing" for name in wanted if name not in tensors]
+    complaints += [f"{name} is not a part of this model" for name in tensors if name not in wanted]
+    complaints += [
+        f"{name} is {tuple(tensors[name].shape)}, not {tuple(parameter.shape)}"
+        for name, parameter in wanted.items()
+        if name in tensors and tensors[name].shape != parameter.shape
+    ]
+    fitting = [name for name in wanted if name in tensors and tensors[name].shape == wanted[name].shape]
+    complaints += [
+        f"{name} is {tensors[name].dtype}, not floating point"
+        for name in fitting
+        if not tensors[name].is_floating_point()
+    ]
+    complaints += [
+        f"{name} has values that are no numbers" for name in fitting if not torch.isfinite(tensors[name]).all()
+    ]
+    if complaints:
+        more = f"; and {len(complaints) - 8} more" if len(complaints) > 8 else ""
+        raise UserError(
+            f"{path} does not fit the model (check --model_card and --lora_dim): {'; '.join(complaints[:8])}{more}"
+        )
+    parameters = dict(model.named_parameters())
+    for name in wanted:
+        parameters[name].copy_(tensors[name])

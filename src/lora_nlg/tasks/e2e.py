@@ -1,0 +1,48 @@
+"""E2E: raw lines of a meaning representation (MR) and a reference.
+
+An MR is the input, "name : Blue Spice | Type : coffee shop | near : Burger King".
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from lora_nlg.data.lines import read_lines
+from lora_nlg.errors import UserError
+
+SEPARATOR = "||"  # between the MR and the reference of a raw line
+SLOT = r"(?P<slot>[^|:]+) : (?P<value>[^|]+)"
+
+
+def read_raw(path: str | Path) -> Iterator[tuple[str, str]]:
+    """Yield (MR, reference) of every `MR||reference` line."""
+    for where, text in read_lines(path):
+        mr, *references = text.split(SEPARATOR)
+        if len(references) != 1:
+            raise UserError(
+                f"{where}: expected MR||reference with || once, found it {len(references)} times in {text[:60]!r}"
+            )
+        if not mr.strip() or not references[0].strip():
+            empty = "reference after" if mr.strip() else "MR before"
+            raise UserError(
+                f"{where}: there is no {empty} ||; expected both, as in: name : Blue Spice||A coffee shop ."
+            )
+        yield mr, references[0]
+
+
+def read_pairs(path: str | Path) -> list[tuple[dict[str, str], str]]:
+    """Return ({slot: value}, reference) of every raw line, slots in the line's order."""
+    return [(parse_mr(mr, f"{path}:{number}"), reference) for number, (mr, reference) in enumerate(read_raw(path), 1)]
+
+
+def parse_mr(mr: str, where: str) -> dict[str, str]:
+    """Return {slot: value} of "slot : value | slot : value"; `where` is its "path:line" for the error."""
+    import regex  # unlike re, it keeps every repetition of a group
+
+    match = regex.fullmatch(rf"{SLOT}(?: \| {SLOT})*", mr)
+    if match is None:
+        raise UserError(f"{where}: expected slot : value, with | between slots, found {mr[:60]!r}")
+    slots = match.captures("slot")
+    twice = next((slot for slot in slots if slots.count(slot) > 1), None)
+    if twice is not None:
+        raise UserError(f"{where}: the slot {twice!r} is there twice; expected each once, so leave one out")
+    return dict(zip(slots, match.captures("value"), strict=True))
