@@ -25,6 +25,8 @@ if [[ $set_name == e2e ]]; then
   "$python" src/download.py e2e
 fi
 data=data/$set_name
+mkdir -p "$data"
+"$python" src/describe_task.py e2e --output "$data/task.json"
 for split in train valid test; do
   "$python" src/format_converting_e2e.py "$data/$split.txt" "$data/${split}_formatted.jsonl"
   "$python" src/gpt2_encode.py --add_bos --add_eos \

@@ -15,6 +15,6 @@ systems=("$work_dir/prediction.txt") segments=(-l "$work_dir/segments.tsv")
 if [[ -n $COMPARE_WITH_BASE ]]; then
   systems=("$work_dir/base.txt" "${systems[@]}") segments=(-l "$work_dir/base_segments.tsv" "${segments[@]}")
 fi
-"$python" eval/e2e/measure_scores.py "$work_dir/reference.txt" "${systems[@]}" -p --bootstrap "${segments[@]}" \
+"$python" "$("$python" src/describe_task.py "$TASK" --field scorer)" "$work_dir/reference.txt" "${systems[@]}" -p --bootstrap "${segments[@]}" \
   --json "$work_dir/scores.json" ${rest[@]+"${rest[@]}"}
 "$python" eval/summary.py "$work_dir" --data "$data/test_formatted.jsonl"

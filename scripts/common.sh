@@ -44,7 +44,7 @@ take_preset() {
   [[ ${rest[0]--} == -* ]] || fail "unknown argument ${rest[0]}; a preset is given as --preset NAME"
   [[ $preset =~ ^[A-Za-z0-9_.-]+$ && -f scripts/presets/$preset.sh ]] ||
     fail "unknown preset $preset; expected one of: $(basename -s .sh scripts/presets/*.sh | tr '\n' ' ')"
-  PRETRAIN=() COMPARE_WITH_BASE="" CURVE="" # what a preset may leave out
+  TASK=e2e PRETRAIN=() COMPARE_WITH_BASE="" CURVE="" # what a preset may leave out
   # shellcheck source=scripts/presets/mini.sh
   source "scripts/presets/$preset.sh"
   if [[ -n ${WITHOUT_BASE:-} ]]; then COMPARE_WITH_BASE=""; fi

@@ -20,12 +20,12 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
 
     from lora_nlg import files
-    from lora_nlg.tasks import e2e
+    from lora_nlg.tasks import TASKS
 
     files.check_outputs([args.output], inputs=[args.input])
     lines = 0
     with files.atomic_writer(args.output) as file:
-        for mr, reference in e2e.read_raw(args.input):
+        for mr, reference in TASKS["e2e"].read_raw(args.input):
             file.write(json.dumps({"context": mr, "completion": reference}) + "\n")
             lines += 1
     print(f"formatted {lines:,} lines into {args.output}")

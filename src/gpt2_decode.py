@@ -17,8 +17,10 @@ import sys
 from pathlib import Path
 
 from lora_nlg import errors, flags
+from lora_nlg.tasks import TASKS
 
 DEFAULT_REF_NUM = 4
+REF_TYPES = (*TASKS, "webnlg", "dart")  # of the last two, only how their references are written is known
 COVERED = ".covered.json"  # after the name of the prediction file
 
 
@@ -33,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--ref_unique_file", help="one line an input line; lines of equal text are one input, whatever their contexts"
     )
-    p.add_argument("--ref_type", default="e2e", choices=("e2e", "webnlg", "dart"))
+    p.add_argument("--ref_type", default="e2e", choices=REF_TYPES)
     p.add_argument("--ref_num", type=int, help=f"webnlg, dart: number of reference files; default: {DEFAULT_REF_NUM}")
     p.add_argument("--tokenize", action="store_true", help="put spaces around punctuation")
     p.add_argument("--lower", action="store_true", help="lower-case")
@@ -52,8 +54,11 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Decode one file."""
     args = parser().parse_args(argv)
-    if args.ref_type == "e2e" and args.ref_num is not None:
-        raise errors.UserError("--ref_num would have no effect: --ref_type e2e writes all references; leave it out")
+    one_file = args.ref_type in TASKS and not TASKS[args.ref_type].reference_files
+    if one_file and args.ref_num is not None:
+        raise errors.UserError(
+            f"--ref_num would have no effect: --ref_type {args.ref_type} writes all references; leave it out"
+        )
     ref_num = DEFAULT_REF_NUM if args.ref_num is None else args.ref_num
     if ref_num < 1:
         raise errors.UserError(f"--ref_num must be at least 1, but is {ref_num}")
@@ -63,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     from lora_nlg.tasks import formatted
 
     folder = Path(args.output_ref_file)
-    ref_files = [folder] if args.ref_type == "e2e" else [folder / f"reference{i}" for i in range(ref_num)]
+    ref_files = [folder] if one_file else [folder / f"reference{i}" for i in range(ref_num)]
     given = [path for path in (args.sample_file, args.input_file, args.ref_unique_file) if path]
     note = Path(args.output_pred_file + COVERED)
     files.check_outputs([args.output_pred_file, note, *ref_files], inputs=given)
@@ -78,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
 
     if len(groups) < len(every_group):  # before the texts, so that a part is never without its note
         write_note(note, every_group)
-    write(groups, args.output_pred_file, ref_files, one_file=args.ref_type == "e2e")
+    write(groups, args.output_pred_file, ref_files, one_file)
     if len(groups) == len(every_group):
         note.unlink(missing_ok=True)
     print(f"decoded {len(groups):,} inputs into {args.output_pred_file}, references in {args.output_ref_file}")

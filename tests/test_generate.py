@@ -130,7 +130,7 @@ def test_hypotheses_with_the_same_text_are_one_answer(bundled, monkeypatch):
         endings.tokens = torch.tensor([hypotheses])
         endings.scores = torch.tensor([[-0.25, -0.5, -0.75, IMPOSSIBLE]])
 
-    monkeypatch.setattr("lora_nlg.generate.beam_search", beam_search)
+    monkeypatch.setattr("lora_nlg.decoding.generate.beam_search", beam_search)
     assert bundled.answers(MR, "here", 4) == [Answer("A pub .", -0.25), Answer("A bar .", -0.75)]
 
 

@@ -55,7 +55,7 @@ def test_it_learns_and_is_the_same_again(capsys):
 
 
 def test_the_program_writes_a_base_for_training(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("lora_nlg.bpe.load_encoding", lambda folder: Letters())
+    monkeypatch.setattr("lora_nlg.data.bpe.load_encoding", lambda folder: Letters())
     (tmp_path / "tiny.json").write_text(json.dumps(vars(TINY)))
     (tmp_path / "texts.txt").write_text("name : A Place | food : Thai||A Place has Thai food .\n" * 3)
     flags = f"--texts {tmp_path}/texts.txt --model_card {tmp_path}/tiny.json --output_dir {tmp_path}/base --steps 3 --rows 2"

@@ -1,7 +1,9 @@
-"""Text for one meaning representation at a time, with what else the search found."""
+"""Text for one input at a time, with what else the search found."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import tiktoken
 import torch
 
 from lora_nlg import dist
@@ -9,7 +11,7 @@ from lora_nlg.config import END_OF_TEXT_ID, BeamConfig
 from lora_nlg.decoding.beam import IMPOSSIBLE, Endings, beam_search
 from lora_nlg.errors import UserError
 from lora_nlg.model.gpt2 import GPT2
-from lora_nlg.tasks import e2e, formatted
+from lora_nlg.tasks import TASKS, formatted
 
 
 @dataclass(frozen=True)
@@ -25,19 +27,20 @@ class Generator:
     """A model ready to be asked."""
 
     model: GPT2
-    encoding: object  # tiktoken.Encoding, see bpe.load_encoding
+    encoding: tiktoken.Encoding  # see bpe.load_encoding
     rules: BeamConfig
     device: torch.device
     precision: str
+    check_input: Callable[[str, str], object] = TASKS["e2e"].check_input
 
-    def answers(self, mr: str, where: str, n: int) -> list[Answer]:
-        """Return the texts of the `n` best hypotheses that ended in the search for `mr`, best first.
+    def answers(self, text: str, where: str, n: int) -> list[Answer]:
+        """Return the texts of the `n` best hypotheses that ended in the search for the input `text`, best first.
 
-        The first is what gpt2_beam.py and gpt2_decode.py make of `mr`. Of hypotheses that differ in their end token alone the best
-        stands for all, so there may be fewer. Raises UserError, with `where`, for an MR that cannot be parsed or is too long.
+        The first is what gpt2_beam.py and gpt2_decode.py make of it. Of hypotheses that differ in their end token alone the best
+        stands for all, so there may be fewer. Raises UserError, with `where`, for what is no input of the task or is too long.
         """
-        e2e.parse_mr(mr, where)
-        prompt = [*self.encoding.encode_ordinary(mr), END_OF_TEXT_ID]
+        self.check_input(text, where)
+        prompt = [*self.encoding.encode_ordinary(text), END_OF_TEXT_ID]
         longest = self.model.config.n_positions - self.rules.eval_len
         if len(prompt) > longest:
             raise UserError(f"{where}: {len(prompt)} tokens are too many, the model takes {longest}; shorten the input")
