@@ -34,15 +34,13 @@ def main(argv: list[str] | None = None) -> int:
 
     files.check_outputs([args.output], inputs=[args.input])
     encoding = bpe.load_encoding(args.vocab)
-    bos = [bpe.END_OF_TEXT_ID] if args.add_bos else []
-    eos = [bpe.END_OF_TEXT_ID] if args.add_eos else []
     lines = 0
     with files.atomic_writer(args.output) as file:
         formatted, total = read_formatted(args.input), count_lines(args.input)
         for line in tqdm(formatted, "encoding", total, unit="line", disable=None):
-            context = encoding.encode_ordinary(line["context"]) + bos
-            # A word inside a text begins with its space, and a completion follows the context like one.
-            completion = encoding.encode_ordinary(" " + line["completion"]) + eos
+            context, completion = bpe.encode_pair(
+                encoding, line["context"], line["completion"], args.add_bos, args.add_eos
+            )
             file.write(json.dumps({"context": context, "completion": completion}) + "\n")
             lines += 1
     print(f"encoded {lines:,} lines into {args.output}")

@@ -271,9 +271,10 @@ def main(argv: list[str] | None = None) -> int:
     train_split, valid_split = make_splits(args, settings, *examples, ranks)
     optim = optim_config(args, train_split.order.n_batches, ranks.world_size)
     model, base = make_model(args, model_config, method_config, adapters, ranks)
+    section = methods.METHODS[method_config.method].section
     run = record.Record(
-        work_dir / "run.json", argv or sys.argv[1:], device=str(ranks.device), model=model_config, lora=method_config, optim=optim,
-        train=settings, base=base, world_size=ranks.world_size, train_data=files.sha256(args.train_data),
+        work_dir / "run.json", argv or sys.argv[1:], device=str(ranks.device), model=model_config, optim=optim, train=settings,
+        base=base, world_size=ranks.world_size, train_data=files.sha256(args.train_data), **{section: method_config},
     )  # fmt: skip
     saves = Saves(work_dir, what_decides_the_result(run.fields["settings"]), args.keep_last, base)
     resume = "auto" if dist.restarted() else args.resume

@@ -38,6 +38,15 @@ def load_encoding(folder: str | Path = "vocab"):
     )
 
 
+def encode_pair(
+    encoding, source: str, reference: str, bos: bool = True, eos: bool = True
+) -> tuple[list[int], list[int]]:
+    """Return the token ids of an input and of its reference, closed by END_OF_TEXT_ID: the input if `bos`, the reference if `eos`."""
+    # A word inside a text begins with its space, and a reference follows the input like one.
+    context, completion = encoding.encode_ordinary(source), encoding.encode_ordinary(" " + reference)
+    return context + [END_OF_TEXT_ID] * bos, completion + [END_OF_TEXT_ID] * eos
+
+
 def check_files(folder: Path) -> None:
     """Raise UserError when a vocabulary file is missing from `folder` or is not GPT-2's own."""
     for name, expected in VOCAB_FILES.items():

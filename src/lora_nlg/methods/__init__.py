@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from lora_nlg.config import ModelConfig
+from lora_nlg.errors import UserError
 from lora_nlg.methods import placement
 
 if TYPE_CHECKING:
@@ -68,22 +69,37 @@ class Row:
     """A line of the table."""
 
     module: str  # with the functions of `Method`; imported when it is needed
-    add_flags: Callable[[argparse.ArgumentParser], None] | None = None  # adds its own flags of gpt2_ft.py
-    flags: tuple[str, ...] = ()  # which are of no effect with another method
-    why: str = ""  # they are not, in words
+    is_asked: Callable[[argparse.Namespace], bool]  # whether the flags of gpt2_ft.py ask for it
+    add_flags: Callable[[argparse.ArgumentParser], object]  # adds its own flags of gpt2_ft.py
+    flags: tuple[str, ...]  # those of no effect with another method
+    why: str  # they are of none, in words
+    section: str  # of run.json's settings, with its configuration
 
 
 METHODS = {
-    "lora": Row("lora_nlg.methods.lora", placement.add_flags, placement.FLAGS, "--lora_dim 0 trains no adapters"),
-    "full": Row("lora_nlg.methods.full", flags=("no_decay_bias",), why="adapters have neither biases nor layer norms"),
+    "lora": Row(
+        module="lora_nlg.methods.lora",
+        is_asked=placement.is_asked,
+        add_flags=placement.add_flags,
+        flags=placement.FLAGS,
+        why="--lora_dim 0 trains no adapters",
+        section="lora",
+    ),
+    "full": Row(
+        module="lora_nlg.methods.full",
+        is_asked=lambda args: False,  # it is what is left where nothing else is asked for
+        add_flags=lambda parser: None,
+        flags=("no_decay_bias",),
+        why="adapters have neither biases nor layer norms",
+        section="lora",  # recorded as LoRA of rank 0
+    ),
 }
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that gpt2_ft.py has for the methods."""
     for row in METHODS.values():
-        if row.add_flags:
-            row.add_flags(parser)
+        row.add_flags(parser)
 
 
 def ignored_flags(args: argparse.Namespace) -> list[tuple[bool, tuple[str, ...], str]]:
@@ -97,8 +113,11 @@ def method(name: str) -> Method:
 
 
 def chosen(args: argparse.Namespace) -> str:
-    """Return the method that the flags of gpt2_ft.py ask for."""
-    return "lora" if args.lora_budget is not None or placement.Given.by(args).rank else "full"
+    """Return the method that the flags of gpt2_ft.py ask for: full fine-tuning if they ask for none. Raises UserError for two."""
+    asked = [name for name, row in METHODS.items() if row.is_asked(args)]
+    if len(asked) > 1:
+        raise UserError(f"the flags ask for {' and '.join(asked)}; expected one method, so leave the others out")
+    return asked[0] if asked else "full"
 
 
 def from_flags(args: argparse.Namespace, model: ModelConfig) -> Config:

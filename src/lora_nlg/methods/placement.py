@@ -156,6 +156,11 @@ def refuse_without_adapters(args: argparse.Namespace) -> None:
         raise UserError("--lora_dim and --lora_alpha need the adapters they describe; pass them as --lora_checkpoint")
 
 
+def is_asked(args: argparse.Namespace) -> bool:
+    """Return whether the flags of gpt2_ft.py ask for adapters."""
+    return args.lora_budget is not None or Given.by(args).rank != 0
+
+
 def from_flags(args: argparse.Namespace, model: ModelConfig) -> LoraConfig:
     """Return the adapters that the flags of gpt2_ft.py describe; of rank 0 where there are none. Raises UserError."""
     given, targets = Given.by(args), parse_targets(args.lora_targets)

@@ -1,0 +1,114 @@
+"""The package from Python: load a base with any adapters, generate from a text, train on pairs, save.
+
+Every mistake is a lora_nlg.errors.UserError of one sentence.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tiktoken
+
+from lora_nlg import config, dist, methods
+from lora_nlg.config import END_OF_TEXT_ID, BeamConfig, OptimConfig, TrainConfig
+from lora_nlg.data import bpe
+from lora_nlg.data.batches import Split
+from lora_nlg.data.examples import Example
+from lora_nlg.decoding.generate import Answer, Generator
+from lora_nlg.errors import UserError
+from lora_nlg.methods.placement import LoraConfig
+from lora_nlg.model.gpt2 import GPT2
+from lora_nlg.storage import checkpoints, models
+from lora_nlg.training.saves import Saves
+from lora_nlg.training.train import train
+
+BLANK_LINE_ID = 628  # the end token that the E2E runs have beside END_OF_TEXT_ID
+E2E_RULES = BeamConfig(
+    10, 64, length_penalty=0.8, no_repeat_ngram_size=4, eos_token_ids=(END_OF_TEXT_ID, BLANK_LINE_ID)
+)
+# The public recipe's settings, but for the number of steps
+PAPER_LORA = LoraConfig(4, 32, dropout=0.1)
+PAPER_OPTIM = OptimConfig(2e-4, 1000, correct_bias=True, beta2=0.999, warmup_step=100)
+PAPER_TRAINING = TrainConfig(label_smooth=0.1)
+
+
+def load(
+    base: str | Path,
+    adapters: str | Path | None = None,
+    *,
+    card: str | None = None,
+    vocab: str | Path = "vocab",
+    device: str = "auto",
+    precision: str = "fp32",
+) -> "Model":
+    """Return a base with adapters merged into it, ready to generate and to be trained.
+
+    `base` is a file or folder of weights; `adapters` any file or folder that --lora_checkpoint takes. The shape of the model is
+    that of config.json in the base's folder, else `card` says it (gpt2.sm, …). `vocab` is the folder with GPT-2's vocabulary.
+    """
+    beside = Path(base) / "config.json"
+    if card is None and not beside.is_file():
+        raise UserError(f"{base} has no config.json; pass the shape of the model as card, e.g. gpt2.md")
+    shape = config.model_config(card or str(beside))
+    ranks = dist.start(device, rank=0, world_size=1, local_rank=0)
+    encoding = bpe.load_encoding(vocab)
+    network = models.merged_model(shape, str(base), adapters, precision=precision)
+    return Model(network.to(ranks.device).eval(), encoding, ranks, precision, card or str(beside))
+
+
+@dataclass(frozen=True)
+class Model:
+    """A GPT-2 with its vocabulary, on a device."""
+
+    network: GPT2
+    encoding: tiktoken.Encoding
+    ranks: dist.Ranks
+    precision: str
+    card: str  # the shape's name, for what is saved
+
+    def generate(self, text: str, n: int = 1, rules: BeamConfig = E2E_RULES) -> list[Answer]:
+        """Return up to `n` texts for the input `text`, each with its score, best first; any input will do."""
+        answerer = Generator(
+            self.network.eval(), self.encoding, rules, self.ranks.device, self.precision, lambda text, where: None
+        )
+        return answerer.answers(text, "the input", n)
+
+    def train(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        valid_pairs: Sequence[tuple[str, str]],
+        work_dir: str | Path,
+        lora: LoraConfig = PAPER_LORA,
+        optim: OptimConfig = PAPER_OPTIM,
+        settings: TrainConfig = PAPER_TRAINING,
+    ) -> float:
+        """Train on (input, reference) `pairs` with new adapters, and return the validation loss in nats a token.
+
+        `optim.max_step` micro-batches are taken. The work dir gets what gpt2_ft.py writes: model.final.pt, log.jsonl and so on.
+        """
+        methods.merge_adapters(self.network)  # of an earlier training, which are part of this one's base
+        base = self._base()
+        methods.add_adapters(self.network, lora)
+        self.network.to(self.ranks.device)
+        splits = [
+            Split(self._encoded(some), settings, self.ranks, some is valid_pairs) for some in (pairs, valid_pairs)
+        ]
+        Path(work_dir).mkdir(parents=True, exist_ok=True)
+        saves = Saves(Path(work_dir), keep_last=settings.keep_last, base=base)
+        saves.start_anew()
+        return train(self.network, splits[0], splits[1], optim, saves, self.ranks)
+
+    def _base(self) -> checkpoints.Base:
+        """Return what the model is without the adapters of the last training."""
+        return checkpoints.Base(self.card, models.fingerprint(self.network.cpu()))
+
+    def _encoded(self, pairs: Sequence[tuple[str, str]]) -> list[Example]:
+        return [Example(*bpe.encode_pair(self.encoding, text, reference)) for text, reference in pairs]
+
+    def save(self, path: str | Path) -> None:
+        """Write the adapters of the last training as safetensors."""
+        trained = methods.adapter_config(self.network)
+        if trained is None:
+            raise UserError(f"nothing to write to {path}: no adapters were trained since the model was loaded")
+        checkpoints.save_adapters(methods.adapter_tensors(self.network), path, trained, self._base())
+        self.network.to(self.ranks.device)
