@@ -113,7 +113,9 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter], world_size: int,
     for p in parameters:
         if p.grad is None:
             p.grad = torch.zeros_like(p)
-    flat = torch.cat([p.grad.reshape(-1) for p in parameters] + [parameters[0].new_tensor([float(flag)])])
+    flat = torch.cat(
+        [p.grad.reshape(-1) for p in parameters if p.grad is not None] + [parameters[0].new_tensor([float(flag)])]
+    )
     distributed.all_reduce(flat)
     *means, flags = flat.split([p.numel() for p in parameters] + [1])
     for p, mean in zip(parameters, means, strict=True):

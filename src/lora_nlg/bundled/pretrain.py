@@ -25,7 +25,7 @@ LOG_INTERVAL = 100  # steps
 
 def pack(documents: Iterator[str], encoding, n_tokens: int) -> Tensor:
     """Return at least `n_tokens` ids (int64) of documents one after the other, each closed by the end-of-text token."""
-    ids = []
+    ids: list[int] = []
     with tqdm(total=n_tokens, desc="encoding documents", unit="token", unit_scale=True, disable=None) as bar:
         for document in documents:
             before = len(ids)

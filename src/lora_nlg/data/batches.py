@@ -8,11 +8,12 @@ import random
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DistributedSampler
+from torch.utils.data import Dataset, DistributedSampler
 
 from lora_nlg.config import TrainConfig
 from lora_nlg.data.examples import Example, make_rows, row_length
@@ -70,8 +71,12 @@ class Batch:
         """Return the batch on `device`; the copy to a GPU overlaps with computing."""
         if device.type == "cpu":
             return self
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **{n: t.pin_memory().to(device, non_blocking=True) for n, t in tensors.items()})
+        moved: dict[str, Any] = {
+            name: value.pin_memory().to(device, non_blocking=True)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
 
 
 def collate(rows: Sequence[Sequence[Example]], seq_len: int, objective: str) -> Batch:
@@ -80,7 +85,11 @@ def collate(rows: Sequence[Sequence[Example]], seq_len: int, objective: str) -> 
     `clm` learns the completion, `jlm` (rows of one example only) every token but the first. What exceeds `seq_len` in an
     example is cut on the right.
     """
-    ids, positions, learnt, targets, branches = [], [], [], [], []  # branches: a list a row
+    ids: list[int] = []
+    positions: list[int] = []
+    learnt: list[int] = []
+    targets: list[int] = []
+    branches: list[list[int]] = []  # of each row
     for row in rows:
         context = row[0].context[:seq_len]
         start, last = len(ids), len(ids) + len(context) - 1
@@ -101,10 +110,15 @@ def collate(rows: Sequence[Sequence[Example]], seq_len: int, objective: str) -> 
     T = max(map(len, branches))
     slots = [row * T + place for row, tokens in enumerate(branches) for place in range(len(tokens))]
     padded = [tokens + [-1] * (T - len(tokens)) for tokens in branches] if any(len(row) > 1 for row in rows) else None
-    vectors = (torch.tensor(values, dtype=torch.int64) for values in (ids, positions, slots, learnt, targets))
-    ids, positions, slots, learnt, targets = vectors
-    lengths = tuple(map(len, branches))
-    return Batch(ids, positions, slots, lengths, learnt, targets, None if padded is None else torch.tensor(padded))
+    return Batch(
+        ids=torch.tensor(ids),
+        positions=torch.tensor(positions),
+        slots=torch.tensor(slots),
+        lengths=tuple(map(len, branches)),
+        learnt=torch.tensor(learnt, dtype=torch.int64),  # which an example without a completion leaves empty
+        targets=torch.tensor(targets, dtype=torch.int64),
+        branches=None if padded is None else torch.tensor(padded),
+    )
 
 
 def prefetch(batches: Iterator) -> Iterator:
@@ -138,8 +152,12 @@ class ItemOrder:
         self.lengths, self.window = lengths, window
         self.n_items, self.batch_size, self.drop_last = n_items, batch_size, drop_last
         self.n_batches = -(-n_items // batch_size)  # over all ranks
-        padded = range(self.n_batches * batch_size)
-        self.sampler = DistributedSampler(padded, num_replicas=world_size, rank=rank, seed=seed)
+        padded = cast(
+            Dataset, range(self.n_batches * batch_size)
+        )  # all that a sampler asks of a data set is its length
+        self.sampler: DistributedSampler[int] = DistributedSampler(
+            padded, num_replicas=world_size, rank=rank, seed=seed
+        )
         self.fillers = random.Random(FILLER_SEED)
 
     def epoch(self, number: int) -> Iterator[list[int]]:

@@ -5,7 +5,7 @@ N rows, the beams that are searched on, in the order of `rows` (N,) int64, which
 Scores are natural-log probabilities in the model's dtype, float32 at least; "impossible" is -inf.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -158,6 +158,7 @@ class Endings:
         """Take in the hypotheses that ended in the last step; row i of `beams` is sentence sentences[i]."""
         pad = (0, self.tokens.shape[-1] - beams.tokens.shape[-1])
         tokens = torch.cat([self.tokens[sentences], F.pad(beams.tokens, pad)], dim=1)  # (B, n + K, eval_len)
+        assert beams.ended_scores is not None  # it is None before the first step alone
         scores = torch.cat([self.scores[sentences], beams.ended_scores], dim=1)  # (B, n + K)
         scores, order = scores.sort(dim=1, descending=True, stable=True)  # as good as an earlier one is not better
         order = order[:, : self.n]
@@ -168,7 +169,7 @@ class Endings:
 @torch.inference_mode()
 def beam_search(
     model: GPT2,
-    prompts: Sequence[list[int]],
+    prompts: Sequence[Sequence[int]],
     config: BeamConfig,
     endings: Endings | None = None,
     compiled: bool = False,
@@ -199,7 +200,7 @@ def beam_search(
         endings.start(beams)
     results = torch.zeros(len(prompts), config.eval_len, dtype=torch.int64, device=device)
     searching = torch.arange(len(prompts), device=device)  # which prompt each sentence of the batch is
-    step_logits = logits_of
+    step_logits: Callable[..., Tensor] = logits_of
     for step in range(config.eval_len):
         beams, parents = advance(logits, cache.rows, beams, config)
         results[searching] = beams.best_tokens

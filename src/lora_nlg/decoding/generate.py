@@ -47,7 +47,7 @@ class Generator:
         endings = Endings(n)
         with dist.autocast(self.device, self.precision):
             beam_search(self.model, [prompt], self.rules, endings)
-        found = {}
+        found: dict[str, float] = {}
         for ids, score in zip(endings.tokens[0].tolist(), endings.scores[0].tolist(), strict=True):
             if score > IMPOSSIBLE:
                 found.setdefault(self.text(ids), score)

@@ -96,7 +96,7 @@ def decode(
     what an earlier process has decoded, and takes every batch as it comes. `compiled` as `beam_search` has it.
     """
     distinct = sorted({tuple(context) for context in contexts}, key=lambda context: (len(context), context))
-    done = dist.from_main(set(partial.decoded) if ranks.is_main else None, ranks)
+    done = dist.from_main(None if partial is None else set(partial.decoded), ranks)
     missing = [context for context in distinct if context not in done]
     mine = missing[ranks.rank :: ranks.world_size]  # every rank gets short and long ones alike
     model.eval()
@@ -111,7 +111,9 @@ def decode(
                 found = beam_search(model, batch, config, compiled=compiled) if batch else []
             seconds = (time.perf_counter() - started) / max(1, len(batch))
             decoded = [Decoded(context, ids, seconds) for context, ids in zip(batch, found, strict=True)]
-            for part in dist.gather_to_main(decoded, ranks) or []:
-                partial.add(part)
-                bar.update(len(part))
-    return [partial.decoded[tuple(context)] for context in contexts] if ranks.is_main else None
+            parts = dist.gather_to_main(decoded, ranks)
+            if partial is not None and parts is not None:
+                for part in parts:
+                    partial.add(part)
+                    bar.update(len(part))
+    return None if partial is None else [partial.decoded[tuple(context)] for context in contexts]

@@ -38,6 +38,8 @@ class Adapters(nn.Module):
     For gpt2.md with query and value at R = 4, c_attn has (8, 1024) and (2048, 4): 16 384 parameters a layer, 393 216 in 24.
     """
 
+    weight: nn.Parameter  # of the module that is adapted
+
     def make_room(self, n_in: int, n_out: int, config: LoraConfig, targets: tuple[str, ...]) -> None:
         """Make room for the adapters of `targets`, whose matrices are (n_in, n_out) each."""
         self.config, self.targets = config, targets
@@ -188,7 +190,7 @@ def merge(model: GPT2) -> None:
     """Replace every adapted module by a plain one with W + ΔW: the same function at the base model's cost."""
     for _, _, owner, attribute in places(model):
         module = getattr(owner, attribute)
-        if isinstance(module, Adapters):
+        if isinstance(module, LoraConv1D | LoraEmbedding):
             setattr(owner, attribute, module.merged())
 
 

@@ -84,7 +84,7 @@ class LoraConfig:
             std = math.nan
         known = kind in LORA_INITS and (self.init == "kaiming" if std is None else 0 < std < math.inf)
         require(known, "lora_init", "kaiming, gaussian:STD or gaussian_b:STD with STD greater than 0", repr(self.init))
-        return std, std if kind == "gaussian_b" else 0.0
+        return std, std if std is not None and kind == "gaussian_b" else 0.0
 
     @property
     def method(self) -> str:
@@ -164,6 +164,7 @@ def is_asked(args: argparse.Namespace) -> bool:
 def from_flags(args: argparse.Namespace, model: ModelConfig) -> LoraConfig:
     """Return the adapters that the flags of gpt2_ft.py describe; of rank 0 where there are none. Raises UserError."""
     given, targets = Given.by(args), parse_targets(args.lora_targets)
+    assert given.alpha is not None  # gpt2_ft.py's flag has a default
     layers = parse_layers(args.lora_layers)
     if layers is not None and layers[-1] >= model.n_layer:
         raise UserError(

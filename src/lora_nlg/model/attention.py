@@ -27,7 +27,8 @@ def for_batch(batch: Batch) -> Attend:
 def split_heads(qkv: Tensor, n_head: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return query, key and value, each (B, H, T, D), of (B, T, 3C)."""
     B, T, _ = qkv.shape
-    return qkv.view(B, T, 3, n_head, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    query, key, value = qkv.view(B, T, 3, n_head, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    return query, key, value
 
 
 def join_heads(y: Tensor) -> Tensor:
@@ -54,7 +55,7 @@ class RowAttention:
 
     def __init__(self, lengths: Sequence[int], branches: Tensor | None = None):
         self.lengths = list(lengths)
-        self.masks = [None] * len(self.lengths)
+        self.masks: list[Tensor | None] = [None] * len(self.lengths)
         if branches is not None:
             self.masks = [branch_mask(row[None, :n]) for row, n in zip(branches, self.lengths, strict=True)]
 

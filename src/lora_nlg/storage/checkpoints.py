@@ -173,7 +173,9 @@ def save_recipe_tensors(
     step: int = 0,
 ) -> str:
     """Write `tensors` under the recipe's names to `path`, with what `config` and `base` say."""
-    content = {"model_state_dict": {RECIPE_PREFIX + name: tensor.detach().cpu() for name, tensor in tensors.items()}}
+    content: dict[str, object] = {
+        "model_state_dict": {RECIPE_PREFIX + name: tensor.detach().cpu() for name, tensor in tensors.items()}
+    }
     if description := _description(config, base, step):
         content["lora"] = description
     return tensor_files.save_torch(content, path)

@@ -48,7 +48,7 @@ def to_peft(tensors: Mapping[str, Tensor], lora: LoraConfig, card: str | None) -
     return packed, {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": HUB_NAMES.get(card, card),  # None: not known
+        "base_model_name_or_path": HUB_NAMES.get(card, card) if card else None,  # None: not known
         "target_modules": list(ranks),
         "layers_to_transform": None if lora.layers is None else list(lora.layers),
         "layers_pattern": None if lora.layers is None else "h",

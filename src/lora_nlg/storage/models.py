@@ -29,24 +29,27 @@ def base_model(
 
     Without a `source` the base comes out of `adapters`, if that is a whole checkpoint.
     """
-    whole = adapters if adapters is not None and adapters.base_tensors() else None
-    if source is None and whole is None:
-        needs = (
-            f"{adapters.path} holds adapters only; pass the base they were trained on"
-            if adapters
-            else "pass GPT-2's weights"
-        )
-        raise UserError(f"--init_checkpoint is missing: {needs}, or the word random for a random start")
     model = empty_model(config, torch.float64 if precision == "fp64" else torch.float32)
     if source == "random":
         init_weights(model, generator)
         return model
-    base = whole if source is None else read(source)
-    if base is not whole and base.method != "full":
+    base = _base_of(adapters) if source is None else read(source)
+    if source is not None and base.method != "full":
         rest = "leave --init_checkpoint out" if base.base_tensors() else "pass the base as --init_checkpoint"
         raise UserError(f"{base.path} holds LoRA adapters; pass it as --lora_checkpoint, and {rest}")
     _fill(model, base.base_tensors(), base.path, wanted=dict(model.named_parameters()))
     return model
+
+
+def _base_of(adapters: Checkpoint | None) -> Checkpoint:
+    """Return the checkpoint that a base is in if no other is given: the adapters' own, if that is a whole one."""
+    if adapters is None:
+        needs = "pass GPT-2's weights"
+    elif adapters.base_tensors():
+        return adapters
+    else:
+        needs = f"{adapters.path} holds adapters only; pass the base they were trained on"
+    raise UserError(f"--init_checkpoint is missing: {needs}, or the word random for a random start")
 
 
 def put_adapters(
@@ -88,7 +91,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     sha256 = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         sha256.update(f"{name} {tuple(tensor.shape)}\n".encode())
-        sha256.update(tensor.detach().float().contiguous().numpy())
+        sha256.update(tensor.detach().float().contiguous().numpy().data)
     return sha256.hexdigest()
 
 

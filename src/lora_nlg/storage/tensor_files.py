@@ -5,7 +5,7 @@ import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -56,7 +56,7 @@ def save_torch(content: dict, path: str | Path) -> str:
     with atomic_writer(path, "wb") as file:
         hashed = _Hashed(file)
         try:
-            torch.save(content, hashed)
+            torch.save(content, cast(IO[bytes], hashed))
         except RuntimeError as error:  # what torch makes of the OSError of a full disk
             raise OSError("not all of it could be written") from error
     return hashed.digest.hexdigest()

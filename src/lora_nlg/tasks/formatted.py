@@ -53,7 +53,8 @@ def standardise(text: str, tokenize: bool, lower: bool) -> str:
 
 def read_predictions(path: str | Path, encoding, n_inputs: int) -> list[tuple[int, str]]:
     """Return (input line counted from 0, text) of every {"id": line, "predict": token ids} in `path`, in the file's order."""
-    predictions, first_at = [], {}
+    predictions: list[tuple[int, str]] = []
+    first_at: dict[int, int] = {}
     for number, (where, fields) in enumerate(read_json_lines(path, id=int, predict=list), 1):
         line, ids = fields["id"], fields["predict"]
         if first_at.setdefault(line, number) != number:

@@ -109,13 +109,13 @@ class Log:
         )
         self._start_interval()
         published = self.curve.published(step) if self.curve else None
-        if published is not None:
-            self._compare(step, avg_loss, published)
+        if self.curve is not None and published is not None:
+            self._compare(self.curve, step, avg_loss, published)
 
-    def _compare(self, step: int, avg_loss: float, published: float) -> None:
+    def _compare(self, curve: Curve, step: int, avg_loss: float, published: float) -> None:
         """Say whether the run is on the published curve."""
         on_curve = is_on(avg_loss, published)
-        off = f"OFF the curve by more than {TOLERANCE}: not the recipe of {self.curve.path}"
+        off = f"OFF the curve by more than {TOLERANCE}: not the recipe of {curve.path}"
         line = f"curve | step {step:7d} | avg loss {avg_loss:.2f} | published {published:.2f} | "
         fields = dict(step=step, avg_loss=avg_loss, published=published, on_curve=on_curve)
         self._write(line + ("on the curve" if on_curve else off), {"curve": fields})
@@ -139,7 +139,7 @@ class Log:
                 self.board.add_scalar(name, value, step)
 
     def _write(self, line: str, fields: dict) -> None:
-        if self.is_main:
+        if self.file is not None:  # on the main rank
             self.file.write(json.dumps(fields) + "\n")  # not a number and infinity as NaN and Infinity
             self.file.flush()
             tqdm.write(line, file=sys.stdout)

@@ -96,9 +96,10 @@ class Run:
         need = RUNTIME + cost.number_size * numbers + cost.optimizer_bytes
         device = dist.device_of(self.args.device)
         if device.type == "cuda":
-            free, where = torch.cuda.mem_get_info(device)[0], "free on the GPU"
+            where = "free on the GPU"
         else:
-            free, where = _available_memory(), "of memory available"
+            where = "of memory available"
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _available_memory()
         if free is None:
             return f"about {_size(need)} on {device}; how much is available is not known here"
         return _compare(

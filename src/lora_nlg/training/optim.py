@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,7 +24,7 @@ class AdamW(torch.optim.Optimizer):
         super().__init__(parameters, dict(lr=config.lr, weight_decay=config.weight_decay))
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self) -> None:  # type: ignore[override]  # torch's takes a closure, which nothing here needs
         """Update every parameter that has a gradient; `lr` and `weight_decay` are read from its group."""
         c = self.config
         for group in self.param_groups:
@@ -57,7 +58,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> AdamW:
     if not config.no_decay_bias:
         return AdamW([p for _, p in trainable], config)
     undecayed = {name for name, _ in trainable if name.endswith("bias") or ".ln_" in f".{name}"}
-    groups = [
+    groups: list[dict[str, Any]] = [
         dict(params=[p for name, p in trainable if name not in undecayed]),
         dict(params=[p for name, p in trainable if name in undecayed], weight_decay=0.0),
     ]

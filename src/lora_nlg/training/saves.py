@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from lora_nlg import methods
 from lora_nlg.errors import UserError
@@ -29,7 +30,7 @@ class Saves:
         self, work_dir: Path, settings: dict | None = None, keep_last: int = 3, base: checkpoints.Base | None = None
     ):
         self.work_dir, self.keep_last, self.base = Path(work_dir), keep_last, base
-        self.listed = {"settings": settings or {}, "saves": [], "best": None, "final": None}
+        self.listed: dict[str, Any] = {"settings": settings or {}, "saves": [], "best": None, "final": None}
 
     def read(self) -> bool:
         """Take over what saves.json lists; return whether there is anything. Raises UserError if it is damaged."""
@@ -197,7 +198,7 @@ class Saves:
 
 def _flat(settings: dict, prefix: str = "") -> dict[str, object]:
     """Return nested settings as {"optim.lr": 0.002, …}."""
-    flat = {}
+    flat: dict[str, object] = {}
     for name, value in settings.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return flat
