@@ -1,6 +1,7 @@
 """The project as a thing to clone, install and cite: line ends, the package's contents, the citation, the hooks."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 import lora_nlg
+import real_data
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "lora_nlg"
@@ -121,3 +123,26 @@ def test_the_citation_is_of_this_version_and_has_what_the_format_asks_for():
 
 def test_the_changelog_has_this_version():
     assert f"\n## [{lora_nlg.__version__}] - " in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_real_data_are_where_their_variable_says_or_are_asked_for_in_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("WEBNLG_DATA_DIR", str(tmp_path))
+    assert real_data.missing("webnlg").startswith(f"no {tmp_path / 'train.json'}: the WebNLG 2017 data are in ")
+    assert real_data.missing("webnlg").endswith("; WEBNLG_DATA_DIR names a folder that has them")
+    for name in ("train.json", "dev.json", "test.json"):
+        (tmp_path / name).touch()
+    assert real_data.missing("webnlg") is None and real_data.folder("webnlg") == tmp_path
+    monkeypatch.setattr(real_data, "SHARED", tmp_path / "nowhere")
+    monkeypatch.setattr(real_data, "ROOT", tmp_path)
+    assert "which the project does not pass on" in real_data.missing("scoring")
+    monkeypatch.delenv("E2E_DATA_DIR", raising=False)
+    assert "bash scripts/02_create_datasets.sh e2e" in real_data.missing("e2e")
+
+
+def test_only_one_file_says_where_the_real_data_are():
+    tests = {
+        path.name
+        for path in (ROOT / "tests").glob("*.py")
+        if re.search(r'[/] "shared"', path.read_text(encoding="utf-8"))
+    }
+    assert tests == {"real_data.py"}
