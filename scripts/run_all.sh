@@ -3,7 +3,7 @@
 #
 # The whole pipeline: set-up, base, data, training, decoding, text, scores, a summary of
 # them, and how they compare with the paper's. Presets:
-#   mini            the bundled base and data, no download; 3.5 minutes on 2 CPU cores with the set-up (the default)
+#   mini            the bundled base and data, no download; minutes on 2 CPU cores, the README says how many (the default)
 #   e2e_gpt2_md     the paper's run: GPT-2 Medium on E2E; a GPU node (also e2e_gpt2_sm, e2e_gpt2_lg)
 #   e2e_scratch     the real data without a pretrained base, on a CPU
 #   e2e_small_lora  a small base pretrained on the real texts, adapted with LoRA (e2e_small_full: whole), on a CPU

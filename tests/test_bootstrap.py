@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import measure_scores
+import real_data
 from metrics import bootstrap, inputs, java, meteor, nist, ptb, results, scores
 
 EDGE = Path(__file__).parent / "golden" / "edge"
 REFERENCES, OUTPUTS = str(EDGE / "refs.txt"), str(EDGE / "sys.txt")
-SHARED = Path(__file__).resolve().parents[2] / "shared"
 E2E_INPUTS = 630
 
 
@@ -231,17 +231,16 @@ def test_references_are_named_by_the_hash_of_their_file():
     assert results.references_sha256([["a b", "c"], ["£ d"]]) == written
 
 
-@pytest.mark.shared
-@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no folder {SHARED}")
+@real_data.needs("e2e", "scoring")
 def test_real_systems_differ():
     """A tuned system is above an untuned one in every score; two that nearly share a score may not be told apart."""
     groups: dict[str, list[str]] = {}
-    for line in (SHARED / "e2e" / "test.txt").read_text(encoding="utf-8").splitlines():
+    for line in (real_data.folder("e2e") / "test.txt").read_text(encoding="utf-8").splitlines():
         source, _, reference = line.strip().partition("||")
         groups.setdefault(source, []).append(reference)
     references = inputs.References(list(groups.values()), None)
     names = ("untuned_gpt2md.txt", "lora_short.txt", "lora_gpt2md.txt")
-    systems = [inputs.read_outputs(str(SHARED / "scoring" / name), references).texts for name in names]
+    systems = [inputs.read_outputs(str(real_data.folder("scoring") / name), references).texts for name in names]
     untuned, short, tuned = scores.score(references.groups, systems, nist.SEGMENT_MEANS)
     for other in (untuned, short):
         for difference in bootstrap.differences(other, tuned).values():

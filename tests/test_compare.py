@@ -11,13 +11,13 @@ import pytest
 
 import compare
 import published
+import real_data
 import recipe
 import run_dir
 from metrics.errors import UserError
 from metrics.scores import METRICS
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED = ROOT.parent / "shared"
 SCORES = {"BLEU": 0.6955, "NIST": 8.7445, "METEOR": 0.4652, "ROUGE_L": 0.7165, "CIDEr": 2.4902}
 SYSTEM = {"file": "x/prediction.txt", "empty_outputs": 0, "scores": SCORES}
 SIGNATURE = {"segments": 630, "references_sha256": compare.REFERENCES}
@@ -272,11 +272,10 @@ def test_published_rows_are_complete_and_on_one_scale():
     assert spread == compare.SEEDS_SPREAD
 
 
-@pytest.mark.shared
-@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no folder {SHARED}")
+@real_data.needs("PAPER.md")
 def test_published_rows_are_the_collected_ones():
     """Every row's scores, deviations and validation loss stand together in one line of the collection, in per cent or not."""
-    lines = (SHARED / "PAPER.md").read_text(encoding="utf-8").splitlines()
+    lines = real_data.folder("PAPER.md").read_text(encoding="utf-8").splitlines()
     collected = [{float(number) for number in re.findall(r"\d*\.?\d+", line)} for line in lines]
     for row in published.read():
         numbers = [*row.scores.values(), *row.deviations.values(), row.valid_loss or 0.0]
@@ -396,24 +395,23 @@ def test_a_file_that_does_not_serve_is_named(folder, name, text, says):
     assert not (folder / "out").exists()
 
 
-@pytest.mark.shared
-@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no folder {SHARED}")
+@real_data.needs("e2e", "scoring")
 def test_a_real_system_is_inside_the_band(folder):
     """Scored by measure_scores.py itself; against the official references the same outputs are refused."""
     import measure_scores
 
     groups: dict[str, list[str]] = {}
-    for line in (SHARED / "e2e" / "test.txt").read_text(encoding="utf-8").splitlines():
+    for line in (real_data.folder("e2e") / "test.txt").read_text(encoding="utf-8").splitlines():
         source, _, reference = line.strip().partition("||")
         groups.setdefault(source, []).append(reference)
     references = folder / "reference.txt"
     references.write_text("".join("\n".join(group) + "\n\n" for group in groups.values()), encoding="utf-8")
     assert hashlib.sha256(references.read_bytes()).hexdigest() == compare.REFERENCES
     outputs = folder / "prediction.txt"
-    outputs.write_bytes((SHARED / "scoring" / "lora_gpt2md.txt").read_bytes())
+    outputs.write_bytes((real_data.folder("scoring") / "lora_gpt2md.txt").read_bytes())
     for path, says in (
         (references, "inside the band"),
-        (SHARED / "scoring" / "official_test_refs.txt", "other references"),
+        (real_data.folder("scoring") / "official_test_refs.txt", "other references"),
     ):
         measure_scores.main([str(path), str(outputs), "-p", "--bootstrap", "--json", str(folder / "scores.json")])
         assert says in compare.compare(run_dir.read_run(folder))["verdict"]

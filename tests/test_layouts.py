@@ -3,14 +3,13 @@
 import itertools
 import json
 import re
-from pathlib import Path
 from random import Random
 
 import pytest
 
+import real_data
 from lora_nlg.bundled import layouts, venues
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
 END_OF_TEXT = "<|endoftext|>"
 MR = {"name": "Harrow & Thyme", "Type": "tea room", "family friendly": "no", "near": "Café Merrin"}
 REFERENCE = "Harrow & Thyme is a tea room near Café Merrin . It is n't family - friendly ."
@@ -102,13 +101,10 @@ def test_the_second_record_is_in_another_layout():
         assert document.count("{") <= 1 and document.count("</name>") + document.count("</Name>") <= 1
 
 
-@pytest.mark.shared
+@real_data.needs("e2e")
 def test_real_pairs_never_show_the_layout_of_the_recipe():
-    path = SHARED / "e2e" / "train.txt"
-    if not path.is_file():
-        pytest.skip("the real E2E files are not beside this checkout")
     pairs = []
-    for line in path.read_text(encoding="utf-8").splitlines()[::20]:
+    for line in (real_data.folder("e2e") / "train.txt").read_text(encoding="utf-8").splitlines()[::20]:
         mr, reference = line.split("||")
         pairs.append((dict(field.split(" : ", 1) for field in mr.split(" | ")), reference.strip()))
     assert len(pairs) > 2000

@@ -14,11 +14,11 @@ import download
 import format_converting_e2e
 import gpt2_decode
 import gpt2_encode
+import real_data
 from lora_nlg.data import bpe
 from lora_nlg.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED = ROOT.parent / "shared"
 VOCAB = str(ROOT / "vocab")
 GOLDEN = json.loads((ROOT / "tests/golden/files.json").read_text(encoding="utf-8"))["sha256"]
 HEAVY = ("torch", "tiktoken", "regex", "pooch", "requests", "huggingface_hub", "safetensors", "tqdm", "numpy")
@@ -239,14 +239,13 @@ def test_the_bundled_card_needs_no_download(capsys):
     assert "nothing to download" in capsys.readouterr().out
 
 
-@pytest.mark.shared
+@real_data.needs("e2e")
 @needs_vocab
-@pytest.mark.skipif(not (SHARED / "e2e").is_dir(), reason="no folder with the real E2E data beside the checkout")
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
 def test_real_data_have_the_recipes_bytes_at_every_stage(tmp_path, split):
     """Fails without the space before a completion, with JSON of other spacing, or with references in another order."""
     raw, formatted, encoded = (tmp_path / f"{split}{suffix}" for suffix in (".txt", "_formatted.jsonl", ".jsonl"))
-    raw.symlink_to(SHARED / "e2e" / raw.name)
+    raw.symlink_to(real_data.folder("e2e") / raw.name)
     format_converting_e2e.main([str(raw), str(formatted)])
     gpt2_encode.main(["--vocab", VOCAB, "--input", str(formatted), "--output", str(encoded), "--add_bos", "--add_eos"])
     paths = [raw, formatted, encoded]

@@ -1,26 +1,31 @@
-"""README.zh-CN.md says what README.md says: commands, steps, presets, figures, parameters and trouble shooting."""
+"""README.zh-CN.md says what README.md says, and what a few of the documents say: commands, steps, tables, figures, parameters."""
 
-import csv
 import re
-import subprocess
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-ENGLISH = (ROOT / "README.md").read_text(encoding="utf-8")
-CHINESE = (ROOT / "README.zh-CN.md").read_text(encoding="utf-8")
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-CODE = re.compile(r"`([^`\n]+)`")
-SWITCH = {"False": "关", "": "—", "[]": "—"}  # how defaults of flags.tsv are shown, where not as they are
+import documents
+from documents import BLOCK, CODE, ROOT, read, section
 
-
-def section(text: str, heading: str) -> str:
-    """Return what is under a heading, down to the next of its rank or above."""
-    level = heading.split(" ")[0]
-    _, _, rest = text.partition(f"\n{heading}\n")
-    assert rest, f"there is no {heading}"
-    return re.split(rf"\n#{{1,{len(level)}}} ", rest)[0]
+ENGLISH, CHINESE = read("README.md"), read("README.zh-CN.md")
+IN_DOCS = ("adapters", "flags", "presets", "results", "runs", "sweeps", "troubleshooting")
+ALL_ENGLISH = ENGLISH + "".join(read(f"docs/{name}.md") for name in IN_DOCS)
+SWITCH = {documents.ON: "开", documents.OFF: "关"}
+SECTIONS = [  # both READMEs' sections, in their order
+    ("## Two commands", "## 两条命令"),
+    ("## The seven steps", "## 七个步骤"),
+    ("## Results", "## 结果"),
+    ("### What to expect on E2E", "### E2E 上能得到多少分"),
+    ("### Real E2E data without GPT-2's weights", "### 真实的 E2E 数据，不用 GPT-2 的权重"),
+    ("## Your own data", "## 用自己的数据"),
+    ("## As a library", "## 作为库使用"),
+    ("## Flags", "## 参数"),
+    ("## Where to read on", "## 延伸阅读（英文）"),
+    ("## The rooms", "## 文件夹"),
+    ("## Licence", "## 许可"),
+]
+APPENDIX = "## 附：docs/ 里几篇的中文"  # what the English README leaves to docs/, which is in English
+PARAMETERS = [("gpt2_ft", "### 训练：`src/gpt2_ft.py`"), ("gpt2_beam", "### 解码：`src/gpt2_beam.py`")]
 
 
 def commands(text: str) -> list[tuple[str, list[str]]]:
@@ -35,9 +40,8 @@ def numbers(text: str) -> list[str]:
     return re.findall(r"\d*\.?\d+", re.sub(r"(?<=\d) (?=\d{3}(?!\d))", "", text))
 
 
-def table(text: str) -> list[str]:
-    """Return the rows of the first table of a text, without its head."""
-    return re.search(r"(?:^\|.*\n)+", text, re.MULTILINE)[0].splitlines()[2:]
+def headings(text: str) -> list[str]:
+    return re.findall(r"^##+ .*$", BLOCK.sub("", text), re.MULTILINE)
 
 
 def items(text: str) -> list[str]:
@@ -45,89 +49,108 @@ def items(text: str) -> list[str]:
     return re.sub(r"\n +", " ", text).strip().split("\n- ")
 
 
+def test_the_sections_are_the_same_in_the_same_order():
+    """Then the parameters, in the place of the English table, and what is in docs/ for a reader of English."""
+    assert headings(ENGLISH) == [english for english, _ in SECTIONS]
+    here, _, appendix = CHINESE.partition(f"\n{APPENDIX}\n")
+    assert [heading for heading in headings(here) if heading not in dict(PARAMETERS).values()] == [
+        chinese for _, chinese in SECTIONS
+    ]
+    assert len(headings(appendix)) > 3
+
+
 def test_the_two_commands_are_the_same():
-    assert len(commands(CHINESE)) > 8
-    assert commands(CHINESE)[:5] == commands(ENGLISH)[:5]
+    known = commands(section(ENGLISH, "## Two commands"))
+    assert len(known) > 5
+    assert commands(section(CHINESE, "## 两条命令")) == known
     first = BLOCK.findall(CHINESE)[0][1]
-    assert [line.split("  ")[0] for line in first.splitlines()] == ["bash scripts/run_all.sh", "bash scripts/test.sh"]
+    assert [line.split("  ")[0] for line in first.splitlines()][1:] == [
+        "bash scripts/run_all.sh",
+        "bash scripts/test.sh",
+    ]
 
 
-def test_every_command_is_in_the_english_readme():
-    known = {command for command, _ in commands(ENGLISH)}
+def test_every_command_is_in_the_english_documents():
+    known = {command for command, _ in commands(ALL_ENGLISH)}
     assert [command for command, _ in commands(CHINESE) if command not in known] == []
 
 
 def test_what_programs_print_is_in_the_english_readme():
-    printed = [block for language, block in BLOCK.findall(CHINESE) if language != "bash"]
-    assert printed
+    tree = section(CHINESE, "## 文件夹")
+    printed = [block for language, block in BLOCK.findall(CHINESE.replace(tree, "")) if language != "bash"]
+    assert len(printed) > 1
     assert [block for block in printed if block not in ENGLISH] == []
 
 
-def test_every_name_in_the_text_is_in_the_english_readme():
+def test_every_name_in_the_text_is_in_the_english_documents():
     """Files, programs, presets, flags and commands in backquotes; parameters are compared with the programs below."""
-    text = BLOCK.sub("", CHINESE.replace(section(CHINESE, "## 参数说明"), ""))
+    text = BLOCK.sub("", CHINESE.replace(section(CHINESE, "## 参数"), ""))
     assert len(set(CODE.findall(text))) > 50
-    assert sorted({name for name in CODE.findall(text) if name not in ENGLISH}) == []
+    assert sorted({name for name in CODE.findall(text) if name not in ALL_ENGLISH}) == []
 
 
 @pytest.mark.parametrize(
-    ("english", "chinese"),
+    ("document", "english", "chinese"),
     [
-        ("## The seven steps", "## 七个步骤"),
-        ("### Presets", "### 预设"),
-        ("### What to expect on E2E", "## 能得到多少分"),
+        ("README.md", "## The seven steps", "## 七个步骤"),
+        ("README.md", "### What to expect on E2E", "### E2E 上能得到多少分"),
+        ("README.md", "### Real E2E data without GPT-2's weights", "### 真实的 E2E 数据，不用 GPT-2 的权重"),
+        ("docs/presets.md", "# Presets", "### 预设"),
     ],
 )
-def test_tables_have_the_same_rows(english, chinese):
+def test_tables_have_the_same_rows(document, english, chinese):
     """The names in backquotes and the numbers of each row, in order."""
     rows = [
-        [(CODE.findall(row), numbers(CODE.sub("", row))) for row in table(section(text, heading))]
-        for text, heading in ((ENGLISH, english), (CHINESE, chinese))
+        [
+            (CODE.findall(row), numbers(CODE.sub("", row)))
+            for row in map(" | ".join, documents.table(section(text, heading)))
+        ]
+        for text, heading in (("\n" + read(document), english), (CHINESE, chinese))
     ]
     assert rows[0] == rows[1]
 
 
+def test_the_rooms_are_the_same():
+    trees = [BLOCK.findall(section(*where))[0][1] for where in ((ENGLISH, "## The rooms"), (CHINESE, "## 文件夹"))]
+    names = [[line.partition("/")[0] for line in tree.splitlines()] for tree in trees]
+    assert len(names[0]) > 15
+    assert names[0] == names[1]
+
+
 def test_trouble_shooting_has_the_same_items():
     """As many, with the same names in backquotes; the numbers of the symptoms are the same."""
-    english, chinese = items(section(ENGLISH, "## Trouble shooting")), items(section(CHINESE, "## 常见问题"))
-    assert len(english) == len(chinese) > 8
-    for one, other in zip(english, chinese, strict=True):
+    _, _, english = read("docs/troubleshooting.md").partition("# Trouble shooting\n")
+    chinese = section(CHINESE, "### 常见问题")
+    assert len(items(english)) == len(items(chinese)) > 8
+    for one, other in zip(items(english), items(chinese), strict=True):
         assert CODE.findall(one) == CODE.findall(other)
         assert numbers(one.split("**")[1]) == numbers(other.split("**")[1])
 
 
-def of_preset(name: str) -> dict[str, dict[str, str]]:
-    """Return what a preset gives to training and decoding: values by flag, "开" of a switch."""
-    script = f'source scripts/presets/{name}.sh; echo "${{LORA[*]}} ${{TRAIN[*]}}"; echo "${{DECODE[*]}}"'
-    lines = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    found = [dict(re.findall(r"(--\w+)(?: ([^-\s]\S*))?", line)) for line in lines.splitlines()]
-    return {
-        program: {flag: value or "开" for flag, value in values.items()}
-        for program, values in zip(("gpt2_ft", "gpt2_beam"), found, strict=True)
-    }
-
-
-@pytest.mark.parametrize(
-    ("program", "heading"),
-    [("gpt2_ft", "### 训练：`src/gpt2_ft.py`"), ("gpt2_beam", "### 解码：`src/gpt2_beam.py`")],
-)
+@pytest.mark.parametrize(("program", "heading"), PARAMETERS)
 def test_parameters_have_the_programs_defaults_and_the_presets_values(program, heading):
-    with open(ROOT / "tests/flags.tsv", encoding="utf-8", newline="") as file:
-        of_program = [row for row in csv.DictReader(file, delimiter="\t") if row["program"] == program]
-    defaults = {row["flag"]: SWITCH.get(row["default"], row["default"]) for row in of_program}
-    preset = of_preset("e2e_gpt2_md")[program]
-    shown = {}
-    for row in table(section(CHINESE, heading)):
-        flag, default, value, meaning = row.strip("| ").split(" | ")
-        shown[flag.strip("`")] = (default, value)
-        assert meaning
-    assert shown == {flag: (defaults.get(flag), preset.get(flag, "—")) for flag in shown}
-    assert set(preset) <= set(shown)
+    shown = documents.flag_rows(documents.table(section(CHINESE, heading)))
+    in_fact = {
+        flag.split()[0]: tuple(SWITCH.get(value, value) for value in values)
+        for flag, values in documents.flags_in_fact(program).items()
+    }
+    assert shown == {flag: in_fact.get(flag) for flag in shown}
+    by_scripts = {"--model_card", "--init_checkpoint", "--compare_curve"}
+    assert set(documents.of_preset("e2e_gpt2_md")[program]) - by_scripts <= set(shown)
+
+
+def test_the_english_readmes_flags_are_among_the_parameters():
+    shown = set().union(*(documents.flag_rows(documents.table(section(CHINESE, heading))) for _, heading in PARAMETERS))
+    assert set(documents.flag_rows(documents.table(section(ENGLISH, "## Flags")))) <= shown
 
 
 def test_both_link_to_each_other_and_all_links_lead_somewhere():
+    """The same documents in both; which headings are there is checked for all documents in test_docs.py."""
     assert "](README.zh-CN.md)" in ENGLISH and "](README.md)" in CHINESE
-    links = re.findall(r"\]\(([^)]+)\)", CHINESE + ENGLISH)
-    local = [link for link in links if not link.startswith("https://")]
-    assert len(local) > 5
-    assert [link for link in local if not (ROOT / link).is_file()] == []
+    local = [
+        {link.partition("#")[0] for link in documents.links(text) if not link.startswith("https://")}
+        for text in (ENGLISH, CHINESE)
+    ]
+    assert len(local[0]) > 15
+    assert local[0] - {"README.zh-CN.md"} == local[1] - {"README.md"}
+    assert [link for link in local[0] | local[1] if not (ROOT / link).is_file()] == []

@@ -17,6 +17,7 @@ import pytest
 import lora_nlg
 import measure_scores
 import metrics
+import real_data
 from metrics import bleu, inputs, java, meteor, nist, ptb, scores
 from metrics.errors import UserError
 
@@ -25,7 +26,6 @@ PROGRAM = ROOT / "eval" / "e2e" / "measure_scores.py"
 EDGE = Path(__file__).parent / "golden" / "edge"
 REFERENCES, OUTPUTS, SEGMENTS = (str(EDGE / name) for name in ("refs.txt", "sys.txt", "segments.tsv"))
 EDGE_SCORES = {"BLEU": "0.7047", "NIST": "6.0943", "METEOR": "0.4822", "ROUGE_L": "0.7404", "CIDEr": "4.4237"}
-SHARED = ROOT.parent / "shared"
 
 
 def decimals(corpus):
@@ -365,20 +365,19 @@ def test_scores_and_training_name_one_version():
 # Real system outputs
 
 
-@pytest.mark.shared
-@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no folder {SHARED}")
+@real_data.needs("e2e", "scoring")
 @pytest.mark.parametrize("reference_name", ["e2e_ref.txt", "official_test_refs.txt"])
 def test_published_scores(reference_name, tmp_path):
     """All rows of known scores to 4 decimals. Fails e.g. with the other NIST definition or one tokeniser rule left out."""
-    rows = [line.split("\t") for line in (SHARED / "scoring" / "scores.tsv").read_text().splitlines()[1:]]
+    rows = [line.split("\t") for line in (real_data.folder("scoring") / "scores.tsv").read_text().splitlines()[1:]]
     rows = [row for row in rows if row[1] == reference_name]
     if reference_name == "e2e_ref.txt":
         path = write_e2e_references(tmp_path / reference_name)
     else:
-        path = SHARED / "scoring" / reference_name
+        path = real_data.folder("scoring") / reference_name
     references = inputs.read_references(str(path))
     names = sorted({row[0] for row in rows})
-    systems = [inputs.read_outputs(str(SHARED / "scoring" / name), references).texts for name in names]
+    systems = [inputs.read_outputs(str(real_data.folder("scoring") / name), references).texts for name in names]
     scored = dict(zip(names, scores.score(references.groups, systems), strict=True))
     for name, _, mode, *expected in rows:
         definition = {"-p": nist.SEGMENT_MEANS, "perl": nist.MTEVAL}[mode]
@@ -388,19 +387,20 @@ def test_published_scores(reference_name, tmp_path):
 
 def write_e2e_references(path):
     groups = {}
-    for line in (SHARED / "e2e" / "test.txt").read_text(encoding="utf-8").splitlines():
+    for line in (real_data.folder("e2e") / "test.txt").read_text(encoding="utf-8").splitlines():
         source, _, reference = line.strip().partition("||")
         groups.setdefault(source, []).append(reference)
     path.write_text("".join("\n".join(group) + "\n\n" for group in groups.values()), encoding="utf-8")
-    known = json.loads((SHARED / "golden" / "files.json").read_text())["sha256"]["e2e_ref.txt"]
+    known = json.loads((ROOT / "tests/golden/files.json").read_text())["sha256"]["e2e_ref.txt"]
     assert hashlib.sha256(path.read_bytes()).hexdigest() == known
     return path
 
 
-@pytest.mark.shared
-@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no folder {SHARED}")
+@real_data.needs("scoring")
 def test_the_official_table_has_the_references_of_the_official_text():
-    table = inputs.read_references(str(SHARED / "scoring" / "official_testset_w_refs.csv"))
-    text = inputs.read_references(str(SHARED / "scoring" / "official_test_refs.txt"))
+    table = inputs.read_references(str(real_data.folder("scoring") / "official_testset_w_refs.csv"))
+    text = inputs.read_references(str(real_data.folder("scoring") / "official_test_refs.txt"))
     assert table.groups == text.groups
-    assert table.sources == inputs.read_sources(str(SHARED / "scoring" / "official_test_mrs.txt"), len(text.groups))
+    assert table.sources == inputs.read_sources(
+        str(real_data.folder("scoring") / "official_test_mrs.txt"), len(text.groups)
+    )

@@ -17,7 +17,7 @@ case "$*" in
   --version) echo "Python ${FAKE_VERSION:-3.11.1}" ;;
   *urllib*) exit 1 ;;
   "-m venv --clear .venv") rm -rf .venv && mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
-  *--index_paraphrases) mkdir -p eval/e2e && echo x >eval/e2e/paraphrases.npz ;;
+  *--index_paraphrases) mkdir -p eval/metrics && echo x >eval/metrics/paraphrases.npz ;;
   *"download.py vocab") echo x | tee vocab/encoder.json >vocab/vocab.bpe ;;
 esac
 """
@@ -71,12 +71,12 @@ def test_first_run_installs_and_second_does_nothing(checkout):
 
 def test_a_missing_index_of_paraphrases_is_made_without_pip_and_may_fail(checkout):
     checkout.setup()
-    (checkout.folder / "eval/e2e/paraphrases.npz").unlink()
+    (checkout.folder / "eval/metrics/paraphrases.npz").unlink()
     done = checkout.setup(FAIL_ON="--index_paraphrases")
     assert done.returncode == 0 and "warning: not indexed" in done.stderr
     assert "pip" not in checkout.calls
     checkout.setup()
-    assert checkout.has("eval/e2e/paraphrases.npz") and "pip" not in checkout.calls
+    assert checkout.has("eval/metrics/paraphrases.npz") and "pip" not in checkout.calls
 
 
 def test_the_developers_set_up_is_a_users_as_well(checkout):

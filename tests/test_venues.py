@@ -10,10 +10,10 @@ from random import Random
 import pytest
 
 import make_mini_data
+import real_data
 from lora_nlg.bundled import venues
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED = ROOT.parent / "shared"
 FILES = ("train.txt", "valid.txt", "test.txt")
 USUAL_BLEU, BLEU_WITH_WRONG_NAMES = 0.88, 0.72  # as the data set's README says
 BLEU_TOLERANCE = 0.02  # white-space tokens here, the evaluation's tokens there
@@ -162,13 +162,11 @@ def ngrams(words: list[str], order: int) -> Counter:
     return Counter(tuple(words[start : start + order]) for start in range(len(words) - order + 1))
 
 
-@pytest.mark.shared
+@real_data.needs("e2e")
 def test_no_invented_name_is_a_name_of_e2e():
-    if not (SHARED / "e2e").is_dir():
-        pytest.skip("the real E2E files are not beside this checkout")
     real = set()
     for name in FILES:
-        for line in (SHARED / "e2e" / name).read_text(encoding="utf-8").splitlines():
+        for line in (real_data.folder("e2e") / name).read_text(encoding="utf-8").splitlines():
             fields = dict(field.split(" : ", 1) for field in line.split("||")[0].split(" | "))
             real.update(fields[slot].lower() for slot in ("name", "near") if slot in fields)
     assert len(real) > 50
