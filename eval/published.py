@@ -4,9 +4,11 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from run_dir import METRICS
+from run_dir import METRICS, errors
+from task import Task
 
 TABLE = Path(__file__).with_name("published.tsv")
+TABLES = {"e2e": TABLE}  # by the name that a task has for what is published of it
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,16 @@ def read() -> list[Row]:
     """Return all rows."""
     with open(TABLE, encoding="utf-8", newline="") as file:
         return [_row(cells) for cells in csv.DictReader(file, delimiter="\t")]
+
+
+def is_for(task: Task) -> bool:
+    """Return whether anything is published for a task. Raises UserError if it names scores that are not here."""
+    if task.published is not None and task.published not in TABLES:
+        raise errors.UserError(
+            f"the task {task.name} is to be held against the published scores {task.published!r}, but there are none but "
+            f"{', '.join(TABLES)}; run step 02 again"
+        )
+    return task.published is not None
 
 
 def beside(model: str, rank: int) -> list[Row]:

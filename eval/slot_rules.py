@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import slot_words
 
+TASK = "E2E"
+SLOTS = slot_words.SLOTS
 DIGITS = {"one": "1", "two": "2", "three": "3", "four": "4", "five": "5"}
 
 
