@@ -194,7 +194,7 @@ def carries_over(groups: dict[Cell, Group]) -> str:
     """Return one sentence: which of the paper's findings these runs have as well, and what that is worth."""
     if min(len(group.runs) for group in groups.values()) < 2:
         return "With one seed nothing can be said about what carries over from GPT-3.\n"
-    found = {True: [], False: []}
+    found: dict[bool, list[str]] = {True: [], False: []}
     for finding in FINDINGS:
         found[holds_here(finding, groups)].append(f"that {finding.text}")
     says = {True: "it carries over ", False: "it does not carry over "}

@@ -43,7 +43,7 @@ def is_for(task: Task) -> bool:
     return task.published is not None
 
 
-def beside(model: str, rank: int) -> list[Row]:
+def beside(model: str | None, rank: int) -> list[Row]:
     """Return the rows to hold a run against: of its model, its method (rank 0: fine-tuning) and, except for Table 3's, its rank."""
     method = "LoRA" if rank else "fine-tuning"
     rows = [row for row in read() if (row.model, row.method) == (model, method)]
@@ -51,12 +51,18 @@ def beside(model: str, rank: int) -> list[Row]:
 
 
 def _row(cells: dict[str, str]) -> Row:
-    numbers = [{metric: float(cells[metric + end]) for metric in METRICS if cells[metric + end]} for end in ("", "_sd")]
+    scores, deviations = (
+        {metric: float(cells[metric + end]) for metric in METRICS if cells[metric + end]} for end in ("", "_sd")
+    )
     return Row(
-        *(cells[name] for name in ("model", "method", "kind", "system")),
-        int(cells["rank"]) if cells["rank"] else None,
-        cells["trained"],
-        *numbers,
-        float(cells["valid_loss"]) if cells["valid_loss"] else None,
-        cells["source"],
+        model=cells["model"],
+        method=cells["method"],
+        kind=cells["kind"],
+        system=cells["system"],
+        rank=int(cells["rank"]) if cells["rank"] else None,
+        trained=cells["trained"],
+        scores=scores,
+        deviations=deviations,
+        valid_loss=float(cells["valid_loss"]) if cells["valid_loss"] else None,
+        source=cells["source"],
     )

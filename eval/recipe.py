@@ -9,7 +9,7 @@ CURVE = Path(__file__).resolve().parents[1] / "data" / "curves" / "gpt2_md_seed1
 CURVE_SEED, CURVE_INTERVAL = 110, 100  # micro-batches
 
 # The public recipe of GPT-2 on E2E, each setting with the values that are as good. The preset e2e_gpt2_md says the same to training.
-RECIPE = {
+RECIPE: dict[str, dict[str, tuple]] = {
     "lora": {
         "rank": (4,),
         "alpha": (32,),

@@ -125,7 +125,11 @@ def difference(first: dict, second: dict) -> str | None:
 
 def table_18() -> dict[int, dict[str, float]]:
     """Return the paper's figures by rank, each by VALUES."""
-    return {row.rank: {"valid_loss": row.valid_loss, **row.scores} for row in published.read() if row.kind == "rank"}
+    return {
+        row.rank: {"valid_loss": row.valid_loss, **row.scores}
+        for row in published.read()
+        if row.kind == "rank" and row.rank is not None and row.valid_loss is not None  # which these rows all have
+    }
 
 
 def note(runs: list[Run]) -> str:

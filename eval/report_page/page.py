@@ -95,7 +95,7 @@ def _facts(run: Contents) -> list[tuple[str, str]]:
         batch = f"{train['train_batch_size']}{f' × {processes}' if processes > 1 else ''}"
         facts.append(("Training", f"{whole(run.last_step)} steps of {batch}"))
     segments, references = run.record.signature.get("segments"), run.record.signature.get("references")
-    if None not in (segments, references):
+    if segments is not None and references is not None:
         facts.append(("Scored on", f"{whole(segments)} inputs, {whole(references)} references"))
     gpu = run.record.training.get("versions", {}).get("gpu", "none")
     facts.append(("Machine", settings.get("device", "unknown") if gpu == "none" else gpu))
@@ -117,7 +117,7 @@ def _score_charts(run: Contents) -> list[str]:
             for row in published
             if row.get(metric) is not None
         ]
-        band = run.comparison["band"] if metric == "BLEU" and published else None
+        band = run.comparison["band"] if run.comparison and metric == "BLEU" and published else None
         # Published scores lie close together: from zero, their differences could not be seen.
         label = NAMES.get(metric, metric)
         description = f"{label} of {len(marks)} systems; the figures are in the table of scores"
@@ -139,8 +139,8 @@ def _learning_charts(run: Contents) -> list[str]:
         losses.append(charts.Line("training", steps, [line["avg_loss"] for line in run.intervals], "run"))
         rates.append(charts.Line("this run", steps, [line["lr"] for line in run.intervals], "run"))
     if run.validations:
-        valid = [(line["step"], line["valid_loss"]) for line in run.validations]
-        losses.append(charts.Line("validation", *zip(*valid, strict=True), "valid"))
+        valid_steps, valid_losses = ([line[key] for line in run.validations] for key in ("step", "valid_loss"))
+        losses.append(charts.Line("validation", valid_steps, valid_losses, "valid"))
     if published := run.published_curve:
         losses[:0] = [
             _published_line("published, training", published.curve.losses),
@@ -223,14 +223,14 @@ def _segment_metrics(run: Contents) -> list[str]:
     return [name for name in names if name != "BLEU" or SENTENCE_BLEU not in names]
 
 
-def _slot_counts(run: Contents) -> list[tuple[str, dict[str, int]]]:
+def _slot_counts(run: Contents) -> list[tuple[str, Counter]]:
     """Return (slot, {"missing", "wrong", "invented": outputs}), the slot with most errors first."""
     counts: dict[str, Counter] = {}
     for row in run.rows or []:
         for kind, marks in (row.slots or {}).items():
             for mark in marks:
                 counts.setdefault(mark if kind == "missing" else mark["slot"], Counter())[kind] += 1
-    return sorted(counts.items(), key=lambda item: (-item[1].total(), item[0]))
+    return sorted(counts.items(), key=lambda item: (-sum(item[1].values()), item[0]))
 
 
 def _worst(run: Contents) -> list[Row]:
@@ -241,8 +241,8 @@ def _worst(run: Contents) -> list[Row]:
 
 def _slowest(run: Contents) -> list[Row]:
     """Return the rows that took longest to decode, the longest first; none where that was not recorded."""
-    timed = [row for row in run.rows or [] if row.seconds is not None]
-    return sorted(timed, key=lambda row: -row.seconds)[:WORST]
+    timed = [(row.seconds, row) for row in run.rows or [] if row.seconds is not None]
+    return [row for _, row in sorted(timed, key=lambda one: -one[0])[:WORST]]
 
 
 def _shown(row: Row) -> dict:
@@ -267,10 +267,10 @@ def _commands(run: Contents) -> list[tuple[str, list[str]]]:
     to_text = ["--sample_file", folder / "beam_prediction.jsonl", "--input_file", run.data]
     to_text += ["--output_pred_file", folder / SYSTEM, "--output_ref_file", folder / "reference.txt"]
     commands.append(("Ids to text", _command("src/gpt2_decode.py", *to_text)))
-    scoring = [run.task.scorer, folder / "reference.txt", folder / SYSTEM]
+    scoring: list[object] = [folder / "reference.txt", folder / SYSTEM]
     if "mean" in run.record.signature.get("nist_reference_length", ""):
         scoring.append("-p")
-    commands.append(("Scores", _command(*scoring)))
+    commands.append(("Scores", _command(run.task.scorer, *scoring)))
     return commands
 
 
