@@ -136,7 +136,7 @@ def decode_to(
         decoded = predictions.decode(
             model, contexts, rules, args.batch_size, ranks, decisive["precision"], partial, args.compile
         )
-    if partial is not None:
+    if partial is not None and decoded is not None:  # on the main rank
         with files.atomic_writer(output) as file:
             for number, one in enumerate(decoded):
                 file.write(json.dumps({"id": number, "predict": one.predict}) + "\n")

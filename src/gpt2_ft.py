@@ -268,7 +268,7 @@ def main(argv: list[str] | None = None) -> int:
     examples = [read_examples(path, model_config.vocab_size) for path in (args.train_data, args.valid_data)]
 
     ranks = dist.start(args.device, args.rank, args.world_size, args.local_rank)
-    train_split, valid_split = make_splits(args, settings, *examples, ranks)
+    train_split, valid_split = make_splits(args, settings, examples[0], examples[1], ranks)
     optim = optim_config(args, train_split.order.n_batches, ranks.world_size)
     model, base = make_model(args, model_config, method_config, adapters, ranks)
     section = methods.METHODS[method_config.method].section

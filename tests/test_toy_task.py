@@ -64,8 +64,9 @@ def test_from_raw_lines_to_texts(raw, tmp_path):
     assert describe_task.main(["weather", "--output", str(tmp_path / "task.json")]) == 0
     gpt2_encode.main(["--vocab", str(VOCAB), "--input", formatted, "--output", encoded, "--add_bos", "--add_eos"])
     model = ["--model_card", "gpt2.mini", "--init_checkpoint", str(BASE), "--device", "cpu", "--work_dir", work]
-    steps = "--lora_dim 8 --lora_alpha 32 --lora_targets all --lr 0.004 --correct_bias --max_step 30 --train_batch_size 10 --seq_len 64".split()
-    assert gpt2_ft.main(["--train_data", encoded, "--valid_data", encoded, *model, *steps]) == 0
+    adapters = "--lora_dim 8 --lora_alpha 32 --lora_targets all".split()
+    steps = "--lr 0.004 --correct_bias --max_step 30 --train_batch_size 10 --seq_len 64".split()
+    assert gpt2_ft.main(["--train_data", encoded, "--valid_data", encoded, *model, *adapters, *steps]) == 0
     search = [
         "--data",
         encoded,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy
 import torch
@@ -21,7 +22,7 @@ class Record:
 
     def __init__(self, path: Path, argv: list[str], **settings):
         self.path, self.started = path, time.time()
-        self.fields = {
+        self.fields: dict[str, Any] = {
             "argv": argv,
             "settings": {name: _plain(value) for name, value in settings.items()},
             "versions": _versions(),
