@@ -168,7 +168,7 @@ def is_decoded(output: Path, run) -> bool:
         return earlier["settings"] == json.loads(json.dumps(run.fields["settings"])) and earlier[
             "sha256"
         ] == files.sha256(output)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, errors.UserError):
         return False
 
 

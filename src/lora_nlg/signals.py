@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: work ends where it can be gone on with."""
+"""SIGTERM and Ctrl-C: work ends where it can be resumed."""
 
 import contextlib
 import signal
@@ -22,11 +22,11 @@ class Request:
 
 
 @contextlib.contextmanager
-def stopped_by_signals(how_to_go_on: str) -> Iterator[None]:
+def stopped_by_signals(how_to_resume: str) -> Iterator[None]:
     """Let SIGTERM and SIGINT raise Stopped within the block: for work that is kept as it comes."""
 
     def stop(number: int, frame) -> None:
-        raise Stopped(number, how_to_go_on)
+        raise Stopped(number, how_to_resume)
 
     with _handlers(stop):
         yield
