@@ -1,25 +1,63 @@
 #!/usr/bin/env bash
-# Usage: bash scripts/test.sh [arguments of pytest]
+# Usage: bash scripts/test.sh [--quick] [arguments of pytest]
 #
-# Sets up with the developers' tools, checks the style, runs all tests, and then the whole pipeline on the small data set
-# in a folder of its own. Takes 11 minutes on 2 CPU cores, plus the set-up on a fresh machine.
+# Sets up with the developers' tools, checks the style, runs all tests on all cores, and then the whole pipeline on the small
+# data set in a folder of its own. Takes NN minutes on 2 CPU cores, plus the set-up on a fresh machine.
+# --quick checks the style and runs the tests that are not marked slow, for after each change: NN seconds.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
-bash scripts/00_setup.sh --dev
-bash scripts/install_chromium.sh || say "No Chromium: the tests of the report in a browser will be skipped"
+quick="" rest=()
+for argument in "$@"; do
+  if [[ $argument == --quick ]]; then quick=1; else rest+=("$argument"); fi
+done
 
-say "Style"
+# Run a command in a process group of its own, which a signal that ends this script ends, too: nothing is left behind.
+attended() {
+  local code=0
+  set -m # its own group; without it Ctrl-C would also be ignored in the background
+  "$@" &
+  running=$!
+  set +m
+  wait "$running" || code=$?
+  running=""
+  return "$code"
+}
+end() {
+  trap '' HUP INT TERM
+  if [[ -n $running ]]; then
+    kill -TERM -- "-$running" 2>/dev/null || true
+    wait "$running" || true
+  fi
+  exit "$1"
+}
+running="" work_dir=""
+trap 'end 129' HUP
+trap 'end 130' INT
+trap 'end 143' TERM
+trap 'rm -rf "$work_dir"' EXIT
+
+bash scripts/00_setup.sh --dev
+if [[ -z $quick ]]; then
+  bash scripts/install_chromium.sh || say "No Chromium: the tests of the report in a browser will be skipped"
+fi
+
+say "Style, types, and who imports whom"
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
+.venv/bin/mypy
+PYTHONPATH=src:eval .venv/bin/lint-imports
 
 say "Tests"
-"$python" -m pytest "$@"
+workers=(-n logical --maxprocesses 8 --dist loadgroup)
+attended "$python" -m pytest "${workers[@]}" ${quick:+-m "not slow"} ${rest[@]+"${rest[@]}"}
+if [[ -n $quick ]]; then
+  exit
+fi
 
 say "The pipeline, in small"
 work_dir=$(mktemp -d)
-trap 'rm -rf "$work_dir"' EXIT
-bash scripts/run_all.sh --preset mini --work_dir "$work_dir"
+attended bash scripts/run_all.sh --preset mini_short --work_dir "$work_dir"
 "$python" - "$work_dir/scores.json" <<'PYTHON'
 import json, sys
 

@@ -1,10 +1,83 @@
-"""What several test files share."""
+"""What several test files share, and what lets several workers run them side by side."""
 
+import contextlib
+import os
+import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 EDGE = Path(__file__).parent / "golden" / "edge"
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # both are read when torch is imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # `two_threads` gives a test its second one
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait leave the cores to the other workers' tests
+
+
+def pytest_configure(config):
+    """Let SIGTERM end a session as Ctrl-C does: workers are told, fixtures are torn down."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def pytest_unconfigure(config):
+    """End what an interrupted test has left running."""
+    for pid in descendants(os.getpid()):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def descendants(pid: int) -> list[int]:
+    """The children of a process, and theirs, on Linux; none elsewhere."""
+    children = [
+        int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()
+    ]
+    return [*children, *(below for child in children for below in descendants(child))]
+
+
+# Fixtures that take seconds once; the tests that use one are slow, and run in one worker after each other.
+COSTLY = {"executed": "notebook", "browser": "browser", "score_once": "real systems"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark what a costly fixture or real data make slow; the slow ones first, so that no worker is left with one at the end."""
+    for item in items:
+        if item.get_closest_marker("shared") or ("measure_scores" in item.name and "test_bad_input" in item.nodeid):
+            item.add_marker(pytest.mark.slow)  # real data, and programs that start Java
+        for fixture in COSTLY.keys() & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.xdist_group(COSTLY[fixture]))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture
+def two_threads():
+    """Two threads for torch in this process, where one of several workers has one: what they can do to a number is seen."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def score_once():
+    """scores.score, which computes a system's scores only once for all tests of its group: a real one's take seconds."""
+    from metrics import nist, scores
+
+    known, compute = {}, scores.score
+
+    def score(references, systems, nist_definition=nist.MTEVAL, java=None):
+        keys = [(tuple(map(tuple, references)), tuple(outputs)) for outputs in systems]
+        new = [outputs for key, outputs in zip(keys, systems, strict=True) if key not in known]
+        if new:
+            new_keys = [key for key in keys if key not in known]
+            known.update(zip(new_keys, compute(references, new, nist_definition, java), strict=True))
+        return [replace(known[key], nist_definition=nist_definition) for key in keys]
+
+    return score
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,10 @@ from lora_nlg.config import BeamConfig, OptimConfig, TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE, VOCAB = ROOT / "pretrained_checkpoints" / "gpt2.mini", ROOT / "vocab"
-pytestmark = pytest.mark.skipif(
-    not (VOCAB / "encoder.json").is_file(), reason="no vocabulary: bash scripts/00_setup.sh"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (VOCAB / "encoder.json").is_file(), reason="no vocabulary: bash scripts/00_setup.sh"),
+]
 PAIRS = [(f"name : The {name} Jar | Type : pub", f"The {name} Jar is a pub .") for name in ("Tall", "Red")]
 RULES = BeamConfig(2, 12, length_penalty=0.8, eos_token_ids=(50256, 628))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load, save, save_file
+from safetensors.torch import load, save
 
 import download
 import format_converting_e2e
@@ -31,6 +31,8 @@ import toy
 from lora_nlg import errors as program_errors
 from lora_nlg.data import bpe
 from metrics import errors, meteor, ptb
+from runs import adapters as toy_adapters
+from runs import write_examples, write_model
 
 VOCAB = Path(__file__).resolve().parents[1] / "vocab"
 PROGRAMS = {
@@ -109,8 +111,7 @@ def changed(change):
 
 def adapters(lora) -> bytes:
     """Return the toy's adapters, saying `lora` of themselves."""
-    tensors = {name: tensor for name, tensor in toy.tensors(4).items() if ".lora_" in name}
-    return saved({"model_state_dict": tensors, "lora": lora})
+    return saved({"model_state_dict": toy_adapters(), "lora": lora})
 
 
 def less(content: bytes) -> bytes:
@@ -407,17 +408,15 @@ def good_folder(tmp_path_factory):
         "raw.txt": "name : A | food : Thai||A has Thai food .\nname : B||B is open .\n",
         "formatted.jsonl": FORMATTED,
         "samples.jsonl": SAMPLES,
-        "encoded.jsonl": "".join(json.dumps(vars(example)) + "\n" for example in EXAMPLES),
-        "config.json": json.dumps(vars(toy.CONFIG)),
         "refs.txt": "A has Thai food .\nThai food is at A .\n\nB is open .\n\n",
         "sys.txt": TWO,
         **java(),
         **dict.fromkeys(("out/formatted.jsonl", "out/encoded.jsonl", "out/refs", "out/pred", "out/x"), "before"),
     }.items():
         put(folder / name, content)
-    save_file(toy.tensors(0), folder / "base.safetensors")
-    adapters = {f"module.transformer.{name}": tensor for name, tensor in toy.tensors(4).items() if ".lora_" in name}
-    put(folder / "adapters.pt", saved({"model_state_dict": adapters}))
+    write_model(folder)
+    write_examples(folder / "encoded.jsonl", EXAMPLES)
+    put(folder / "adapters.pt", saved({"model_state_dict": toy_adapters(prefix="module.transformer.")}))
     return folder
 
 
@@ -582,6 +581,7 @@ def test_what_the_recipe_takes_is_taken_and_counted(command, files, words, folde
     assert words in stderr and stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_scores_of_a_part_say_so(folder, run):
     """From predictions of one of two inputs to the table and the JSON. Fails if any step takes the part for the whole."""
     put(folder / "java/bin/java", ANSWERING)

@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 import gpt2_beam
 import toy
@@ -26,6 +25,7 @@ from lora_nlg.decoding.beam import (
     penalise_repetition,
     start_beams,
 )
+from runs import adapters, write_decoding
 
 GOLDEN = {case["name"]: case for case in toy.golden("beam.json")}
 END = 5  # the end token of the 6-token vocabulary
@@ -188,6 +188,7 @@ def test_a_beam_wide_enough_for_everything_finds_the_best_of_all(seed, length_pe
 
 
 @pytest.mark.parametrize("length_penalty", [0.0, 0.8, 2.0, -1.0])
+@pytest.mark.slow
 def test_dropping_beams_that_cannot_win_changes_nothing(length_penalty):
     """In a narrow beam what a dropped beam made room for must not win. Fails if the bound is that of the current length."""
     saved = 0
@@ -202,6 +203,7 @@ def test_dropping_beams_that_cannot_win_changes_nothing(length_penalty):
     assert saved > 0
 
 
+@pytest.mark.usefixtures("two_threads")
 @toy.on_every_device
 @pytest.mark.parametrize("batch_size", [1, 3, 8, 64])
 @pytest.mark.parametrize("name", GOLDEN)
@@ -256,22 +258,17 @@ def test_static_shapes_change_nothing(name, static_steps, device, monkeypatch):
 
 @pytest.fixture
 def files(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps(vars(toy.CONFIG)))
-    save_file(toy.tensors(0), tmp_path / "base.safetensors")
-    adapters = {f"module.transformer.{name}": t for name, t in toy.tensors(4).items() if "lora_" in name}
-    torch.save({"model_state_dict": adapters}, tmp_path / "recipe.pt")
-    lines = toy.examples(24) + toy.examples(24)[5:8]  # three inputs come twice
-    (tmp_path / "data.jsonl").write_text("".join(json.dumps(vars(line)) + "\n" for line in lines))
-    flags = f"--data {tmp_path}/data.jsonl --model_card {tmp_path}/config.json --init_checkpoint {tmp_path}/base.safetensors "
-    return tmp_path, f"{flags} --work_dir {tmp_path}/work --device cpu --precision fp64 --seq_len 64".split()
+    torch.save({"model_state_dict": adapters(prefix="module.transformer.")}, tmp_path / "recipe.pt")
+    flags = write_decoding(tmp_path, toy.examples(24) + toy.examples(24)[5:8])  # three inputs come twice
+    return tmp_path, f"{flags} --device cpu --precision fp64 --seq_len 64".split()
 
 
 def test_golden_ids_through_the_command_line(files, capsys):
     """Fails when a flag of the search does not reach it, --eos_token_id replaces 50256's list, or adapters are not loaded."""
     folder, flags = files
-    adapters = ["--lora_checkpoint", str(folder / "recipe.pt"), "--lora_dim", "4", "--lora_alpha", "32"]
+    lora = ["--lora_checkpoint", str(folder / "recipe.pt"), "--lora_dim", "4", "--lora_alpha", "32"]
     search = "--beam 10 --length_penalty 0.8 --eval_len 20 --eos_token_id 162 --eos_token_id 46 --batch_size 5".split()
-    assert gpt2_beam.main([*flags, *adapters, *search]) == 0
+    assert gpt2_beam.main([*flags, *lora, *search]) == 0
     predictions = [json.loads(line) for line in (folder / "work/beam_prediction.jsonl").read_text().splitlines()]
     golden = GOLDEN["recipe"]["predict"]
     assert predictions == [{"id": i, "predict": ids} for i, ids in enumerate(golden + golden[5:8])]

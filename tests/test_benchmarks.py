@@ -48,6 +48,7 @@ def test_help_comes_without_torch(script):
     assert "usage:" in run(sys.executable, "-c", code, PYTHONPATH=str(BENCHMARKS)).stdout
 
 
+@pytest.mark.slow
 def test_train_step_runs():
     pytest.importorskip("peft")
     result = smoke("train_step.py")
@@ -57,12 +58,14 @@ def test_train_step_runs():
     assert "NOT E2E" in result["data"]
 
 
+@pytest.mark.slow
 def test_first_call_runs():
     """That no process differs after the calls is shown by the full run; here that both are counted."""
     result = json.loads(run(sys.executable, BENCHMARKS / "first_call.py", "--smoke").stdout.splitlines()[-1])
     assert result["processes"] == 16 and result["differ_after_calls"] == 0
 
 
+@pytest.mark.slow
 def test_beam_runs():
     pytest.importorskip("transformers")
     result = smoke("beam.py")
@@ -72,6 +75,7 @@ def test_beam_runs():
     assert set(result["seconds"]) == systems
 
 
+@pytest.mark.slow
 def test_beam_compares_merged_adapters_with_the_base():
     result = smoke("beam.py", "--merged")
     assert 0 < result["logits_apart"] < 1e-3
@@ -81,6 +85,7 @@ def test_beam_compares_merged_adapters_with_the_base():
     }
 
 
+@pytest.mark.slow
 def test_whole_set_estimates_the_recipe():
     result = smoke("whole_set.py")
     assert (result["lines"], result["distinct"]) == (288, 72)
@@ -103,18 +108,21 @@ def test_an_enlarged_model_computes_the_same(monkeypatch):
         assert torch.allclose(large.logits(large(ids)), small.logits(small(ids)), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_score_runs():
     result = smoke("score.py")
     assert 0 < result["scores"]["BLEU"] < 1
     assert result["encoding"]["lines"] == 2271
 
 
+@pytest.mark.slow
 def test_scaling_runs_on_two_ranks():
     rows = smoke("scaling.py")["rows"]
     assert [row["ranks"] for row in rows] == [1, 2]
     assert all(row["tokens_a_second"] > 0 and row["peak_mib"] > 0 for row in rows)
 
 
+@pytest.mark.slow
 def test_gpu_runs_without_one(tmp_path):
     """The stages and their table; on the CPU, which the table says."""
     done = run("bash", BENCHMARKS / "gpu.sh", tmp_path, GPU="0", PYTHON=sys.executable)
@@ -144,6 +152,7 @@ def test_nothing_is_timed_unless_outputs_agree():
         load("harness").require(False, "1 is not 2")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the peak of a process is asked of Linux here")
 def test_memory_is_of_the_process_alone():
     """Fails with getrusage, whose peak a process takes over from its parent."""

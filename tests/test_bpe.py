@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lora_nlg.data import bpe
@@ -44,7 +44,7 @@ def test_corner_cases_come_back(encoding, text):
     assert encoding.decode(encoding.encode_ordinary(text)) == text
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text())
 def test_every_text_comes_back(encoding, text):
     assert encoding.decode(encoding.encode_ordinary(text)) == text

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 import gpt2_beam
+import runs
 import toy
 from lora_nlg import errors
 from lora_nlg.decoding import predictions
@@ -26,13 +26,8 @@ SRC = Path(__file__).resolve().parents[1] / "src"
 @pytest.fixture
 def flags(tmp_path):
     """Flags that decode 30 toy inputs, two of them on two lines, into tmp_path/work."""
-    (tmp_path / "config.json").write_text(json.dumps(vars(toy.CONFIG)))
-    save_file(toy.tensors(0), tmp_path / "base.safetensors")
-    lines = toy.examples(30) + toy.examples(30)[3:5]
-    (tmp_path / "data.jsonl").write_text("".join(json.dumps(vars(line)) + "\n" for line in lines))
-    paths = f"--data {tmp_path}/data.jsonl --model_card {tmp_path}/config.json --init_checkpoint {tmp_path}/base.safetensors"
     search = "--precision fp64 --device cpu --seq_len 64 --eval_len 20 --beam 3 --eos_token_id 162 --batch_size 4"
-    return f"{paths} --work_dir {tmp_path}/work {search}".split()
+    return f"{runs.write_decoding(tmp_path, toy.examples(30) + toy.examples(30)[3:5])} {search}".split()
 
 
 @pytest.fixture
@@ -144,13 +139,14 @@ def n_decoded(work: Path) -> int:
     return max(0, partial(work).read_bytes().count(b"\n") - 1) if partial(work).exists() else 0
 
 
+@pytest.mark.slow
 def test_killed_ten_times_it_writes_the_same_file(flags, tmp_path, capsys):
     """SIGKILL after a batch or more, at random moments within one."""
-    (tmp_path / "data.jsonl").write_text("".join(json.dumps(vars(line)) + "\n" for line in toy.examples(400)))
+    runs.write_examples(tmp_path / "data.jsonl", 100)
     work, moments, reached = tmp_path / "work", random.Random(7), 0
     one_by_one = [*flags, "--batch_size", "1"]
     for _ in range(10):
-        process = start(one_by_one)
+        process = runs.Forked("gpt2_beam", [*one_by_one, "--resume"], tmp_path / "said")
         end = time.monotonic() + 120
         while n_decoded(work) <= reached:
             if time.monotonic() > end or process.poll() is not None:
@@ -160,18 +156,19 @@ def test_killed_ten_times_it_writes_the_same_file(flags, tmp_path, capsys):
         time.sleep(moments.random() * 0.02)
         process.kill()
         process.communicate()
+        assert process.poll() == -signal.SIGKILL
         reached = n_decoded(work)
-    assert reached < 400
+    assert reached < 100
     assert gpt2_beam.main([*one_by_one, "--resume"]) == 0
     gpt2_beam.main([*one_by_one, "--work_dir", str(tmp_path / "whole")])
     outputs = [(folder / "beam_prediction.jsonl").read_bytes() for folder in (work, tmp_path / "whole")]
     assert outputs[0] == outputs[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_says_how_to_go_on(number, code, flags, tmp_path):
-    lines = [json.dumps(vars(line)) + "\n" for line in toy.examples(200)]
-    (tmp_path / "data.jsonl").write_text("".join(lines))
+    runs.write_examples(tmp_path / "data.jsonl", 200)
     process = start([*flags, "--batch_size", "1"])
     while n_decoded(tmp_path / "work") == 0:
         assert process.poll() is None
@@ -209,6 +206,7 @@ def alone(flags, tmp_path, name: str) -> bytes:
     return (tmp_path / name / "beam_prediction.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 def test_several_adapters_decode_as_each_does_alone(several, flags, whole, tmp_path, capsys):
     """Fails when the second is put on top of the first."""
     assert gpt2_beam.main(several) == 0
@@ -225,6 +223,7 @@ def test_several_adapters_decode_as_each_does_alone(several, flags, whole, tmp_p
     assert [record["settings"]["lora"]["targets"] for record in records] == [["q", "v"], ["o", "wte"]]
 
 
+@pytest.mark.slow
 def test_the_second_adapters_are_merged_into_a_base_that_was_not_rounded_for_the_first(
     several, flags, tmp_path, monkeypatch, capsys
 ):
@@ -242,6 +241,7 @@ def test_the_second_adapters_are_merged_into_a_base_that_was_not_rounded_for_the
     assert all(torch.equal(second[name], tensor) for name, tensor in by_itself.items())
 
 
+@pytest.mark.slow
 def test_each_of_several_goes_on_by_itself(several, flags, tmp_path, monkeypatch, capsys):
     """Cut in the second: the first is not decoded again, the second goes on. Fails when one takes the other's predictions."""
     named = [*several, "--output_file", "a.jsonl", "--output_file", "b.jsonl"]
@@ -261,7 +261,7 @@ def test_each_of_several_goes_on_by_itself(several, flags, tmp_path, monkeypatch
 
 def test_other_adapters_are_other_settings(several, flags, tmp_path, capsys):
     """Also those that say the same of themselves."""
-    halved = {name: t / 2 for name, t in toy.tensors(4).items() if "lora_" in name}
+    halved = {name: t / 2 for name, t in runs.adapters().items()}
     checkpoints.save_adapters(halved, tmp_path / "second.safetensors", LoraConfig(4, 32))
     one = [*flags, "--lora_checkpoint", str(tmp_path / "first.safetensors"), "--output_file", "one.jsonl"]
     gpt2_beam.main(one)
@@ -272,7 +272,7 @@ def test_other_adapters_are_other_settings(several, flags, tmp_path, capsys):
 
 
 def test_a_wrong_second_adapter_is_found_out_before_the_first_decodes(several, tmp_path):
-    tensors = {name: t for name, t in toy.tensors(4).items() if "lora_" in name and "h.0" in name}
+    tensors = {name: t for name, t in runs.adapters().items() if "h.0" in name}
     checkpoints.save_adapters(tensors, tmp_path / "second.safetensors", LoraConfig(4, 32))
     with pytest.raises(errors.UserError, match=r"second\.safetensors does not fit the model .*h\.1.* is missing"):
         gpt2_beam.main(several)

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 import toy
 from lora_nlg import dist
@@ -23,6 +22,7 @@ from lora_nlg.data import batches
 from lora_nlg.errors import UserError
 from lora_nlg.training import optim, train
 from lora_nlg.training.losses import masked_loss
+from runs import differences, results, write_adapters, write_examples, write_training
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 LAUNCHERS = {
@@ -34,13 +34,9 @@ LAUNCHERS = {
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps(vars(toy.CONFIG)))
-    save_file(toy.tensors(0), tmp_path / "base.safetensors")
-    save_file({k: t for k, t in toy.tensors(4, True).items() if "lora_" in k}, tmp_path / "start.safetensors")
-    save_file({k: t for k, t in toy.tensors(4).items() if "lora_" in k}, tmp_path / "adapters.safetensors")
-    for name, n in (("train", 24), ("valid", 12)):
-        lines = [json.dumps(vars(example)) for example in toy.examples(n)]
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    write_training(tmp_path, n_train=24)
+    write_adapters(tmp_path / "start.safetensors", b_is_zero=True)
+    write_adapters(tmp_path / "adapters.safetensors")
     return tmp_path
 
 
@@ -78,6 +74,7 @@ def train_flags(folder: Path, work: str) -> str:
     )
 
 
+@pytest.mark.slow
 def test_more_ranks_than_batches_is_an_error_not_an_endless_search(folder):
     flags = train_flags(folder, "few").replace("--train_batch_size 4", "--train_batch_size 24")
     done = run("gpt2_ft.py", folder, flags + " --max_step 3", LAUNCHERS["torchrun"])
@@ -85,6 +82,7 @@ def test_more_ranks_than_batches_is_an_error_not_an_endless_search(folder):
     assert "makes 1 batches of 24, too few for 2 processes" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("launcher", "world_size", "batch_size"), [("torchrun", 2, 4), ("launch", 2, 4), ("four", 4, 2)]
 )
@@ -124,6 +122,7 @@ def test_ranks_train_as_one_that_accumulates(folder, launcher, world_size, batch
     assert losses[0] != pytest.approx(logged, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_two_ranks_resume_bit_for_bit(folder):
     """Each rank has its own random state, dropout's. Fails when both ranks go on with the first one's."""
     flags = train_flags(folder, "whole") + " --lora_dropout 0.3 --grad_acc 2 --max_step 9 --save_interval 3"
@@ -133,11 +132,7 @@ def test_two_ranks_resume_bit_for_bit(folder):
     (folder / "again/saves.json").write_text(json.dumps(saves | {"saves": saves["saves"][:1], "final": None}))
     done = run("gpt2_ft.py", folder, flags.replace("/whole", "/again") + " --resume", LAUNCHERS["torchrun"])
     assert "going on from step 3" in done.stdout
-    whole, again = (
-        torch.load(folder / name / "model.final.pt", weights_only=True)["model_state_dict"]
-        for name in ("whole", "again")
-    )
-    assert all(torch.equal(tensor, again[name]) for name, tensor in whole.items())
+    assert differences(results(folder / "again"), results(folder / "whole")) == []
     one = run("gpt2_ft.py", folder, flags.replace("/whole", "/again") + " --resume", [])
     assert one.returncode == 2 and "world_size 2, now 1" in one.stderr
 
@@ -171,6 +166,7 @@ def workers(launcher: subprocess.Popen) -> list[int]:
     return [int(pid) for pid in children]
 
 
+@pytest.mark.slow
 def test_a_rank_that_dies_ends_the_job(folder):
     """Within a minute, with an error, and without leaving the other rank behind."""
     process = long_run(folder)
@@ -182,6 +178,7 @@ def test_a_rank_that_dies_ends_the_job(folder):
     assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
 
 
+@pytest.mark.slow
 def test_torchrun_restarts_and_goes_on_by_itself(folder):
     """The second attempt starts from the last save, not from the beginning."""
     process = long_run(folder, "--max_restarts=1")
@@ -190,19 +187,20 @@ def test_torchrun_restarts_and_goes_on_by_itself(folder):
     os.kill(workers(process)[1], signal.SIGKILL)
     wait_for_step(folder, process, at + 100)
     process.terminate()
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=120)
     resumed = [
         int(line.split()[-1].replace(",", "")) for line in said.splitlines() if line.startswith("going on from step")
     ]
     assert resumed and resumed[0] >= at
 
 
+@pytest.mark.slow
 def test_a_signal_to_the_launcher_saves_on_one_agreed_step(folder):
     """Fails when each rank stops by itself: one would wait for the other's gradients."""
     process = long_run(folder)
     wait_for_step(folder, process, 20)
     process.terminate()
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=120)
     assert f"stopped and saved at step {saved_step(folder)};" in said
     assert said.count("stopped and saved") == 1
 
@@ -236,6 +234,7 @@ def two_networks() -> Iterator[list[str]]:
     holder.communicate()
 
 
+@pytest.mark.slow
 def test_two_nodes(folder):
     """Two launchers that meet at one address, as on two machines; the first one's rank 0 writes. Each has a network of its own
     where the machine allows that, else they share the loopback interface. Seen to fail with the second node's cable unplugged.
@@ -261,17 +260,15 @@ def test_two_nodes(folder):
     assert "saved" in said[0][0] and "saved" not in said[1][0]
     alone = run("gpt2_ft.py", folder, train_flags(folder, "one") + " --max_step 3", LAUNCHERS["torchrun"])
     assert alone.returncode == 0
-    first, second = (
-        torch.load(folder / name / "model.final.pt", weights_only=True)["model_state_dict"] for name in ("nodes", "one")
-    )
-    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+    assert differences(results(folder / "nodes"), results(folder / "one")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["torchrun", "four"])
 def test_ranks_decode_the_golden_ids_each_input_once(launcher, folder):
     """23 distinct inputs over 2 or 4 ranks, three of them on two lines. Fails when another rank's share is lost."""
     lines = toy.examples(23) + toy.examples(23)[5:8]
-    (folder / "test.jsonl").write_text("".join(json.dumps(vars(line)) + "\n" for line in lines))
+    write_examples(folder / "test.jsonl", lines)
     flags = f"--data {folder}/test.jsonl --lora_checkpoint {folder}/adapters.safetensors --lora_alpha 32 --seq_len 64 "
     flags += "--eval_len 20 --beam 10 --length_penalty 0.8 --eos_token_id 162 --eos_token_id 46 --batch_size 4 "
     done = run("gpt2_beam.py", folder, flags + f"--work_dir {folder}/work", LAUNCHERS[launcher])
@@ -297,6 +294,7 @@ print([name for name in left if "gloo" in name or "tcpstore" in name])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_no_thread_of_the_group_is_left_behind(tmp_path):
     """Fails without the early import: a thread that is left may abort the process at its end, and torchrun calls that a failure."""

@@ -67,6 +67,7 @@ def test_a_search_calls_no_other():
     assert {"exp", "log"} <= called <= set(first_calls.FUNCTIONS)  # of logsumexp
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module", ["model.gpt2", "training.train", "decoding.beam", "bundled.pretrain", "storage.checkpoints"]
 )

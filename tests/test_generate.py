@@ -14,6 +14,7 @@ import gpt2_beam
 import gpt2_decode
 import gpt2_encode
 import gpt2_generate
+import runs
 import toy
 from lora_nlg import errors
 from lora_nlg.config import CARDS, BeamConfig
@@ -261,7 +262,7 @@ def test_wrong_flags_get_one_sentence(ask, flags, words):
 
 
 def test_a_model_without_gpt2s_vocabulary_is_refused(ask, tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps(vars(toy.CONFIG)))
+    runs.write_card(tmp_path)
     code, _, err = ask(MR, "--model_card", str(tmp_path / "config.json"))
     assert code == 2
     assert "take a model with GPT-2's vocabulary" in err

@@ -6,11 +6,11 @@ What a CPU can do as well runs there too, so that it is seen to work.
 import json
 
 import pytest
-from safetensors.torch import save_file
 
 import gpt2_beam
 import gpt2_ft
 import toy
+from runs import write_examples, write_model
 
 GOLDEN_RTOL = 1e-9  # the golden numbers' own promise for float64
 SAME_PROGRAM = 1e-3  # float32 losses of a compiled step, which adds up in another order, against plain ones
@@ -19,12 +19,8 @@ SAME_PROGRAM = 1e-3  # float32 losses of a compiled step, which adds up in anoth
 @pytest.fixture
 def files(tmp_path):
     """Toy files, and the flags that train on them and decode with what was trained."""
-    (tmp_path / "config.json").write_text(json.dumps(vars(toy.CONFIG)))
-    save_file(toy.tensors(0), tmp_path / "base.safetensors")
-    (tmp_path / "data.jsonl").write_text("".join(json.dumps(vars(line)) + "\n" for line in toy.examples(24)))
-    model = (
-        f"--model_card {tmp_path}/config.json --init_checkpoint {tmp_path}/base.safetensors --work_dir {tmp_path}/work"
-    )
+    model = f"{write_model(tmp_path)} --work_dir {tmp_path}/work"
+    write_examples(tmp_path / "data.jsonl", 24)
     training = (
         f"{model} --train_data {tmp_path}/data.jsonl --valid_data {tmp_path}/data.jsonl --train_batch_size 4 --seq_len 64 "
         "--lora_dim 4 --lora_alpha 32 --lr 0.002 --correct_bias --max_step 14 --log_interval 1 --resume never"

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 import gpt2_beam
 import gpt2_ft
+import runs
 import toy
 from lora_nlg import methods
 from lora_nlg.model.gpt2 import Conv1D
@@ -64,8 +65,8 @@ ROW = methods.Row(
 
 def test_it_trains_saves_merges_and_decodes_by_its_row_alone(tmp_path, monkeypatch):
     monkeypatch.setitem(methods.METHODS, "ia3", ROW)
-    files, work, ids = toy.write_run(tmp_path), tmp_path / "work", torch.tensor([[1, 2, 3]])
-    training = f"--ia3 --lr 0.05 --correct_bias --max_step 8 --train_batch_size 4 --work_dir {work}"
+    files, work, ids = runs.write_training(tmp_path).split(), tmp_path / "work", torch.tensor([[1, 2, 3]])
+    training = "--ia3 --lr 0.05 --correct_bias --max_step 8 --train_batch_size 4 --precision fp64 --device cpu"
     assert gpt2_ft.main([*files, *training.split()]) == 0
     saved, model = checkpoints.read(work / "adapter.safetensors"), toy.model(0)
     assert set(saved.tensors) == {f"h.{i}.{name}.ia3" for i in range(2) for name in ("attn.c_attn", "mlp.c_proj")}
@@ -75,5 +76,5 @@ def test_it_trains_saves_merges_and_decodes_by_its_row_alone(tmp_path, monkeypat
     apart = model(ids)
     methods.merge_adapters(model)
     assert torch.allclose(model(ids), apart, atol=1e-10) and not torch.allclose(apart, base, atol=1e-3)
-    decoding = f"--data {tmp_path}/valid.jsonl --lora_checkpoint {work}/model.final.pt --seq_len 64 --eval_len 6 --work_dir {work}"
+    decoding = f"--data {tmp_path}/valid.jsonl --lora_checkpoint {work}/model.final.pt --seq_len 64 --eval_len 6"
     assert gpt2_beam.main([*decoding.split(), *files[4:]]) == 0

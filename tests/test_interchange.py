@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 import gpt2_beam
 import gpt2_export
+import runs
 import toy
 from lora_nlg import errors
 from lora_nlg.methods import adapter_tensors, add_adapters
@@ -27,8 +28,7 @@ GENERATOR = torch.Generator()
 @pytest.fixture
 def files(tmp_path):
     """The toy's base and its adapters in this project's form and in the recipe's."""
-    (tmp_path / "config.json").write_text(json.dumps(vars(toy.CONFIG)))
-    save_file(toy.tensors(0), tmp_path / "base.safetensors")
+    runs.write_model(tmp_path)
     model = toy.model(4)
     base = checkpoints.Base("gpt2.toy", models.fingerprint(model))
     adapters = {name: t for name, t in toy.tensors(4).items() if "lora_" in name}
@@ -148,9 +148,8 @@ def test_an_adapter_of_peft_decodes_as_transformers_does(files, capsys):
     """One beam without bans is greedy decoding. Seen to fail with PEFT's alpha halved."""
     export(files, "peft", "peft")
     lines = toy.examples(5)
-    (files / "data.jsonl").write_text("".join(json.dumps(vars(line)) + "\n" for line in lines))
-    flags = f"--data {files}/data.jsonl --model_card {files}/config.json --init_checkpoint {files}/base.safetensors"
-    flags += f" --lora_checkpoint {files}/peft --work_dir {files}/work --precision fp64 --device cpu --eval_len 12"
+    flags = runs.write_decoding(files, lines)
+    flags += f" --lora_checkpoint {files}/peft --precision fp64 --device cpu --eval_len 12"
     assert gpt2_beam.main([*flags.split(), "--no_repeat_ngram_size", "0"]) == 0
     ours = [json.loads(line)["predict"] for line in (files / "work/beam_prediction.jsonl").read_text().splitlines()]
     export(files, "hf", "merged")
@@ -166,7 +165,7 @@ def test_exports_of_adapters_hold_the_same_tensors(files, capsys):
     export(files, "loralib", "out.pt")
     export(files, "safetensors", "out.safetensors", "--lora_checkpoint", str(files / "recipe.pt"))
     theirs = torch.load(files / "out.pt", weights_only=True)["model_state_dict"]
-    expected = {name: t for name, t in toy.tensors(4).items() if "lora_" in name}
+    expected = runs.adapters()
     assert set(theirs) == {f"module.transformer.{name}" for name in expected}
     assert all(torch.equal(theirs[f"module.transformer.{name}"], t) for name, t in expected.items())
     assert all(torch.equal(t, expected[name]) for name, t in load_file(files / "out.safetensors").items())

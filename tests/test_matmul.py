@@ -70,6 +70,7 @@ def test_which_kernel_computes(given, monkeypatch):
     assert len(calls) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux" or not matmul.HAS_ONEDNN, reason="reads /proc, and is about oneDNN")
 def test_memory_does_not_grow_with_the_number_of_shapes():
     """Without the limits on the kernels kept it grows by 280 MiB; fails when either of the two is taken away."""

@@ -70,6 +70,7 @@ def test_without_a_fitting_index_meteor_reads_its_own_table(small, tmp_path, mon
     assert paraphrases.possible_in(["pub"], str(tmp_path), index) is None  # an index of another table than METEOR's
 
 
+@pytest.mark.slow
 def test_meteor_counts_the_same_as_with_its_whole_table(tmp_path):
     """On texts with contractions, numbers, prices and hyphens; set-up has made the index."""
     assert paraphrases.INDEX.is_file(), "run bash scripts/00_setup.sh"

@@ -7,10 +7,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
 
 import gpt2_export
 import gpt2_ft
+import runs
 import toy
 from lora_nlg.config import CARDS
 from lora_nlg.errors import UserError
@@ -27,7 +27,10 @@ MODULES = {
     "attn.c_attn": "qkv", "attn.c_proj": ("o",), "mlp.c_fc": ("fc",), "mlp.c_proj": ("proj",), "wte": ("wte",),
 }  # fmt: skip
 SOME = settings(
-    derandomize=True, max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    derandomize=True,
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 
@@ -187,11 +190,11 @@ def test_saved_and_loaded_they_are_the_same(lora, tmp_path):
 
 @SOME
 @given(lora=loras())
+@pytest.mark.slow
 def test_exported_they_are_the_same_function(lora, tmp_path, capsys):
     """Every form of gpt2_export.py, read back by the programs' readers; PEFT's cannot express the embedding's."""
     model = adapted(lora)
-    (tmp_path / "config.json").write_text(json.dumps(vars(toy.CONFIG)))
-    save_file(toy.tensors(0), tmp_path / "base.safetensors")
+    runs.write_model(tmp_path)
     checkpoints.save_adapters(adapter_tensors(model), tmp_path / "adapter.safetensors", lora)
     given = f"--model_card {tmp_path}/config.json --lora_checkpoint {tmp_path}/adapter.safetensors".split()
     base = f"--init_checkpoint {tmp_path}/base.safetensors --precision fp64".split()
@@ -302,12 +305,8 @@ def test_the_paper_at_one_budget():
 
 def test_what_training_says_before_it_starts_and_keeps_in_its_record(tmp_path, capsys):
     """The rank comes from the budget; what is printed and recorded is what is on the disk in the end."""
-    (tmp_path / "config.json").write_text(json.dumps(vars(toy.CONFIG)))
-    save_file(toy.tensors(0), tmp_path / "base.safetensors")
-    (tmp_path / "data.jsonl").write_text("".join(json.dumps(vars(e)) + "\n" for e in toy.examples(8)))
-    given = (
-        f"--model_card {tmp_path}/config.json --init_checkpoint {tmp_path}/base.safetensors --work_dir {tmp_path}/work "
-    )
+    given = f"{runs.write_model(tmp_path)} --work_dir {tmp_path}/work "
+    runs.write_examples(tmp_path / "data.jsonl", 8)
     given += f"--train_data {tmp_path}/data.jsonl --valid_data {tmp_path}/data.jsonl --device cpu --max_step 2"
     gpt2_ft.main([*given.split(), *"--lora_budget 4k --lora_targets q,k,v,o --lora_layers 1".split()])
     said = capsys.readouterr().out

@@ -1,16 +1,15 @@
 """What is checked before hours of training, and that one failure does not hide the next."""
 
 import collections
-import json
 
 import pytest
-from safetensors.torch import save_file
 
 import preflight
 import toy
 from lora_nlg import errors
 from lora_nlg.errors import UserError
 from lora_nlg.training import needs
+from runs import write_training
 
 Usage = collections.namedtuple("Usage", "total used free")
 
@@ -20,14 +19,7 @@ def flags(tmp_path, monkeypatch):
     """Flags of a run that could start, with a Java and a vocabulary that pass."""
     monkeypatch.setattr(preflight, "java", lambda: "Java 17 runs")
     monkeypatch.setattr(preflight, "vocabulary", lambda: "GPT-2's")
-    (tmp_path / "config.json").write_text(json.dumps(vars(toy.CONFIG)))
-    save_file(toy.tensors(0), tmp_path / "base.safetensors")
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps(vars(e)) + "\n" for e in toy.examples(22)))
-    paths = (
-        f"--train_data {tmp_path}/train.jsonl --valid_data {tmp_path}/train.jsonl --model_card {tmp_path}/config.json"
-    )
-    paths += f" --init_checkpoint {tmp_path}/base.safetensors --work_dir {tmp_path}/work --device cpu"
-    return f"{paths} --lora_dim 4 --max_step 5".split()
+    return f"{write_training(tmp_path, n_valid=22)} --device cpu --lora_dim 4 --max_step 5".split()
 
 
 def run(flags, monkeypatch, capsys) -> tuple[int, dict[str, str], str]:

@@ -45,6 +45,7 @@ def test_the_short_softmax_is_the_full_one_with_tied_rows():
     assert torch.allclose(tied_loss(small, window), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_learns_and_is_the_same_again(capsys):
     ids = torch.tensor([3, 9, 27, END_OF_TEXT_ID] * 50)
     used = ids.unique()

@@ -10,6 +10,7 @@ import torch
 
 import gpt2_beam
 import gpt2_ft
+import runs
 import toy
 from lora_nlg import dist
 from lora_nlg.decoding import beam
@@ -17,14 +18,17 @@ from lora_nlg.errors import UserError
 from lora_nlg.training import log, train
 from lora_nlg.training.saves import fault_in
 
-TRAINING = "--lora_dim 4 --lora_alpha 32 --lr 0.01 --train_batch_size 4 --max_step 4 --save_interval 2 --log_interval 3".split()
-DECODING = "--batch_size 4 --beam 2 --eval_len 6 --seq_len 64".split()
+TRAINING = (
+    "--precision fp64 --device cpu --lora_dim 4 --lora_alpha 32 --lr 0.01 --train_batch_size 4 --max_step 4 --save_interval 2 "
+    "--log_interval 3"
+).split()
+DECODING = "--precision fp64 --device cpu --batch_size 4 --beam 2 --eval_len 6 --seq_len 64".split()
 
 
 @pytest.fixture
 def flags(tmp_path):
     """Flags of a toy training in tmp_path/work."""
-    return [*toy.write_run(tmp_path), *TRAINING, "--work_dir", str(tmp_path / "work")]
+    return [*runs.write_training(tmp_path).split(), *TRAINING]
 
 
 @pytest.fixture
@@ -104,14 +108,7 @@ DAMAGES = [
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_partial_prediction_is_decoded_again(tmp_path, damage, capsys, monkeypatch):
     """Fails when a prediction of a wrong type, or ids beyond the vocabulary, reach the output."""
-    flags = [
-        *toy.write_run(tmp_path)[4:],
-        "--data",
-        str(tmp_path / "train.jsonl"),
-        *DECODING,
-        "--work_dir",
-        str(tmp_path / "work"),
-    ]
+    flags = [*runs.write_decoding(tmp_path, 22).split(), *DECODING]
     whole = tmp_path / "work/beam_prediction.jsonl"
     gpt2_beam.main(flags)
     expected = whole.read_bytes()
@@ -145,14 +142,7 @@ def test_logits_that_are_no_numbers_are_an_error_that_names_the_input(tmp_path, 
     with pytest.raises(beam.NotANumber) as error:
         beam.beam_search(model, [[1], [2, 3], [4]], toy.BeamConfig(2, 4))
     assert error.value.prompt == 1
-    flags = [
-        *toy.write_run(tmp_path)[4:],
-        "--data",
-        str(tmp_path / "train.jsonl"),
-        *DECODING,
-        "--work_dir",
-        str(tmp_path / "work"),
-    ]
+    flags = [*runs.write_decoding(tmp_path, 22).split(), *DECODING]
     with pytest.raises(UserError, match=r"the logits for input \d+ of the data \(counted from 1\) are no numbers"):
         gpt2_beam.main(flags)
 

@@ -231,6 +231,7 @@ def test_every_table_and_figure_says_what_it_is(run):
 
 
 @pytest.mark.parametrize(("name", "script"), MADE_BY.items())
+@pytest.mark.slow
 def test_what_is_not_there_is_named_with_its_step(run, name, script):
     before = Elements(render(run))
     (run / name).unlink()
@@ -312,6 +313,7 @@ def curves(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_published_curve_stands_behind_its_own_recipe_only(run, curves):
     assert "this run has LoRA rank 2 instead of 4." in render(run)
     settings = json.loads((run / "run.json").read_text())["settings"]
@@ -398,6 +400,7 @@ def report(*arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(list(map(str, command)), capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_the_program_writes_the_page_or_nothing(run):
     done = report(run, "--data", run / "test.jsonl")
     assert done.returncode == 0, done.stderr

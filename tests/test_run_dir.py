@@ -272,6 +272,7 @@ def test_outputs_of_an_odd_name(run, name):
 @pytest.mark.parametrize(
     "file", ["scores.json", "run.json", "beam_prediction.run.json", "comparison.json", "slots.json"]
 )
+@pytest.mark.slow
 def test_whatever_stands_anywhere_there_is_no_traceback(run, file, capsys):
     """Every value of the file in turn is another one, or gone: each program works or says one sentence."""
     record = json.loads((run / file).read_text())

@@ -1,6 +1,7 @@
 """A sweep: its table beside the paper's, what may not be mixed in it, and the script that trains, decodes and goes on."""
 
 import copy
+import fcntl
 import json
 import os
 import shutil
@@ -338,13 +339,9 @@ def test_other_nodes_train_and_do_no_more(checkout):
 def test_two_sweeps_do_not_share_a_folder(checkout):
     folder = checkout.folder / "trained_models/mini"
     folder.mkdir(parents=True)
-    with subprocess.Popen(["flock", str(folder / ".sweep0.lock"), "sleep", "60"]) as holder:
-        while not (folder / ".sweep0.lock").exists():
-            pass
-        try:
-            done = checkout.run()
-        finally:
-            holder.terminate()
+    with open(folder / ".sweep0.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = checkout.run()
     assert done.returncode == 2
     assert "another sweep, or a step that one has left, is at work in trained_models/mini" in done.stderr
     assert checkout.calls == []

@@ -57,6 +57,7 @@ def raw(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not (VOCAB / "encoder.json").is_file(), reason="no vocabulary: bash scripts/00_setup.sh")
+@pytest.mark.slow
 def test_from_raw_lines_to_texts(raw, tmp_path):
     """Fails when a program on the way knows E2E by name."""
     formatted, encoded, work = (str(tmp_path / name) for name in ("formatted.jsonl", "encoded.jsonl", "work"))

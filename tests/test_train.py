@@ -7,7 +7,6 @@ import sys
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 import gpt2_ft
 import toy
@@ -18,6 +17,7 @@ from lora_nlg.dist import Ranks
 from lora_nlg.training import train
 from lora_nlg.training.log import Log
 from lora_nlg.training.saves import Saves
+from runs import write_adapters, write_training
 
 GOLDEN_RTOL = 1e-9  # the golden numbers' own promise for float64
 ONE_CPU = Ranks(0, 1, torch.device("cpu"))
@@ -33,6 +33,7 @@ def read_log(work_dir) -> tuple[list[dict], list[dict]]:
     return [line for line in lines if "loss" in line], [line["eval"] for line in lines if "eval" in line]
 
 
+@pytest.mark.usefixtures("two_threads")
 @toy.on_every_device
 @pytest.mark.parametrize("name", RUNS)
 def test_golden_run(name, device, tmp_path, capsys):
@@ -69,18 +70,8 @@ def test_golden_item_order():
 @pytest.fixture
 def files(tmp_path):
     """A toy base, adapters and data on disk, and the flags that train on them."""
-    (tmp_path / "config.json").write_text(json.dumps(vars(toy.CONFIG)))
-    save_file(toy.tensors(0), tmp_path / "base.safetensors")
-    start = {name: t for name, t in toy.tensors(4, b_is_zero=True).items() if "lora_" in name}
-    save_file(start, tmp_path / "start.safetensors")
-    for name, n in (("train", 22), ("valid", 12)):
-        lines = [json.dumps(vars(example)) for example in toy.examples(n)]
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
-    flags = (
-        f"--train_data {tmp_path}/train.jsonl --valid_data {tmp_path}/valid.jsonl --model_card {tmp_path}/config.json "
-    )
-    flags += f"--init_checkpoint {tmp_path}/base.safetensors --work_dir {tmp_path}/work --device cpu"
-    return tmp_path, flags.split()
+    write_adapters(tmp_path / "start.safetensors", b_is_zero=True)
+    return tmp_path, [*write_training(tmp_path).split(), "--device", "cpu"]
 
 
 RECIPE = (
@@ -98,13 +89,13 @@ def command_line(flags: dict) -> list[str]:
     return " ".join(words + ["--correct_bias"] * flags["correct_bias"]).split()
 
 
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("name", RUNS)
 def test_golden_run_through_the_command_line(name, files, capsys):
     """Fails when a flag does not reach its setting, or what is saved is not what was trained."""
     folder, flags = files
     golden, lora_dim = RUNS[name], RUNS[name]["flags"]["lora_dim"]
-    start = {n: t for n, t in toy.tensors(lora_dim, golden["flags"]["lora_B_starts_at_zero"]).items() if "lora_" in n}
-    save_file(start, folder / "start.safetensors")
+    write_adapters(folder / "start.safetensors", lora_dim, golden["flags"]["lora_B_starts_at_zero"])
     given = [*flags, *command_line(golden["flags"]), *"--precision fp64 --log_interval 1 --save_interval 5".split()]
     if lora_dim:
         given += ["--lora_checkpoint", str(folder / "start.safetensors")]
@@ -299,6 +290,7 @@ def test_tensorboard_that_is_not_installed_is_one_sentence(files, monkeypatch, c
         gpt2_ft.main([*flags, *RECIPE, "--tensorboard"])
 
 
+@pytest.mark.slow
 def test_a_compiled_step_has_the_same_losses(files, capsys, monkeypatch):
     """One graph without a break for each shape: torch's tracing is real, its code generator, which takes minutes, is not."""
     folder, flags = files

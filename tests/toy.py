@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from golden import formula
 from lora_nlg.config import BeamConfig, ModelConfig, OptimConfig, TrainConfig
@@ -49,19 +48,6 @@ def model(rank: int = 0, b_is_zero: bool = False, alpha: float = 32) -> GPT2:
 def examples(n: int) -> list[Example]:
     """Return the first `n` examples of the formula."""
     return [Example(**example) for example in formula.examples(n)]
-
-
-def write_run(folder: Path, n_train: int = 22, n_valid: int = 12) -> list[str]:
-    """Write the data and the base of a toy run into `folder`, and return gpt2_ft.py's flags: first of the data, then of the model."""
-    (folder / "config.json").write_text(json.dumps(vars(CONFIG)))
-    save_file(tensors(0), folder / "base.safetensors")
-    for name, n in (("train", n_train), ("valid", n_valid)):
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(vars(e)) + "\n" for e in examples(n)))
-    data = f"--train_data {folder}/train.jsonl --valid_data {folder}/valid.jsonl"
-    model = (
-        f"--model_card {folder}/config.json --init_checkpoint {folder}/base.safetensors --precision fp64 --device cpu"
-    )
-    return [*data.split(), *model.split()]
 
 
 def training_config(flags: dict) -> tuple[TrainConfig, OptimConfig]:
