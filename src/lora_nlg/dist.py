@@ -3,14 +3,14 @@
 import importlib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, distributed
 
-from lora_nlg.errors import UserError
+from lora_nlg.errors import EXIT_USER_ERROR, UserError
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -138,6 +138,22 @@ def from_main(value, ranks: Ranks):
     values = [value]
     distributed.broadcast_object_list(values, src=0)
     return values[0]
+
+
+def on_main(work: Callable, ranks: Ranks):
+    """Return what `work()` returns on the main rank on every rank. A UserError there ends all of them, with one sentence in all."""
+    result, error = None, None
+    if ranks.is_main:
+        try:
+            result = work()
+        except UserError as raised:
+            error = raised
+    result, failed = from_main((result, error is not None), ranks)
+    if error is not None:
+        raise error
+    if failed:
+        raise SystemExit(EXIT_USER_ERROR)
+    return result
 
 
 def restarted() -> bool:
