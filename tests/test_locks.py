@@ -59,7 +59,9 @@ def test_who_is_kept_out_is_told_by_whom(theirs, ours, tmp_path, monkeypatch):
     with holder(kind, *map(Path, names)) as process:
         before = contents(tmp_path)
         for attempt in (lambda: locks.check(ours), lambda: contextlib.ExitStack().enter_context(locks.held(ours))):
-            with pytest.raises(UserError, match=rf"in use by -c, process {process.pid} on {os.uname().nodename} since 20"):
+            with pytest.raises(
+                UserError, match=rf"in use by -c, process {process.pid} on {os.uname().nodename} since 20"
+            ):
                 attempt()
         after = contents(tmp_path)
         assert {name: after[name] for name in before} == before
@@ -98,7 +100,7 @@ def test_a_place_that_is_free_is_not_touched_by_a_look_and_as_before_after_use(t
         pass
     before = contents(tmp_path / "new")
     with locks.held(wanted):
-        assert f"process {os.getpid()} on".encode() in contents(tmp_path / "new")[".lock"][0]
+        assert f"process {os.getpid()} on".encode() in contents(tmp_path / "new")["run.lock"][0]
     assert contents(tmp_path / "new") == before
 
 
@@ -117,14 +119,14 @@ def test_a_file_system_without_locks_is_said_once(code, tmp_path, monkeypatch, c
 
 
 def test_a_lock_that_cannot_be_written_is_named(tmp_path):
-    (tmp_path / ".lock").mkdir()
-    with pytest.raises(UserError, match=r"cannot write .*\.lock: "), locks.held(locks.of_folder(tmp_path)):
+    (tmp_path / "run.lock").mkdir()
+    with pytest.raises(UserError, match=r"cannot write .*run\.lock: "), locks.held(locks.of_folder(tmp_path)):
         pass
 
 
 def test_who_only_looks_at_a_lock_keeps_nobody_out(tmp_path, monkeypatch):
     """A look takes a shared lock for a moment. Fails without a second attempt."""
-    shared = locks.Lock(tmp_path / ".lock", alone=False)
+    shared = locks.Lock(tmp_path / "run.lock", alone=False)
     with open(shared.path, "w") as file:
         assert shared.take(file.fileno())
         monkeypatch.setattr(locks.time, "sleep", lambda seconds: file.close())

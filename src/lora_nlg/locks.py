@@ -34,14 +34,14 @@ class Lock:
 
 def of_folder(folder: Path) -> list[Lock]:
     """Return what a training needs: the folder alone, as it moves, cuts and deletes files there, those of decodings as well."""
-    return [Lock(folder / ".lock", alone=True)]
+    return [Lock(folder / "run.lock", alone=True)]
 
 
 def of_outputs(paths: Iterable[Path]) -> list[Lock]:
     """Return what a decoding needs: its outputs alone, and no training in their folders."""
     paths = list(paths)
-    folders = {Lock(path.parent / ".lock", alone=False): None for path in paths}
-    return [*folders, *(Lock(path.with_name(f".{path.stem}.lock"), alone=True) for path in paths)]
+    folders = {Lock(path.parent / "run.lock", alone=False): None for path in paths}
+    return [*folders, *(Lock(path.with_name(f"{path.stem}.lock"), alone=True) for path in paths)]
 
 
 def check(locks: Iterable[Lock]) -> None:
@@ -101,7 +101,7 @@ def _refuse(lock: Lock, descriptor: int) -> None:
     """Raise UserError that says who has the lock, unless it is free after all: others look at it, too, and then let go."""
     for _ in range(LOOKS):
         # The shared lock of a folder is nobody's: there may be several, and the locks of their outputs name them.
-        of_others = (path for path in sorted(lock.path.parent.glob(".*.lock")) if path != lock.path)
+        of_others = (path for path in sorted(lock.path.parent.glob("*.lock")) if path != lock.path)
         if holder := next(filter(None, map(_holder, (lock.path, *of_others))), None):
             break
         if lock.take(descriptor):
