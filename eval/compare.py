@@ -3,15 +3,18 @@
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import published
 import recipe
 import run_dir
-from run_dir import METRICS, Run, errors, files
+import task
+from run_dir import Run, errors, files
 
 INPUTS = 630  # of the E2E test set
 REFERENCES = "cda3fdb4ce7f50ed7926e9e5c98e311b83b221f5b6cdb93ef97cc3c664334cc4"  # sha256 of its reference file, as step 5 writes it
+E2E = task.Task()
 MODELS = {(768, 12): "GPT-2 S", (1024, 24): "GPT-2 M", (1280, 36): "GPT-2 L"}  # by width and layers
 SEEDS_SPREAD = 0.003  # BLEU; the largest standard deviation over LoRA's seeds that published.tsv has
 NOTE = (
@@ -34,15 +37,16 @@ def main(argv: list[str] | None = None) -> int:
     """Compare as the flags say."""
     args = parser().parse_args(argv)
     inputs = len(run_dir.distinct_inputs(args.data)) if args.data else None
-    shown = FORMATS[args.format](compare(run_dir.read_run(args.work_dir), inputs))
+    of = task.read(args.data) if args.data else task.Task()
+    shown = FORMATS[args.format](compare(run_dir.read_run(args.work_dir, of.scores), inputs, of))
     files.write_or_print(args.output, shown)
     return 0
 
 
-def compare(run: Run, inputs: int | None = None) -> dict:
-    """Return the comparison: what comparison.json holds. `inputs` is how many the whole test set has."""
-    scores, bounds = run.system["scores"], run.system.get("intervals")
-    reason = why_not(run, inputs)
+def compare(run: Run, inputs: int | None = None, of: task.Task = E2E) -> dict:
+    """Return the comparison: what comparison.json holds. `inputs` is how many the whole test set has, `of` its task."""
+    scores, bounds = {metric: run.system["scores"][metric] for metric in of.scores}, run.system.get("intervals")
+    reason = why_not(run, inputs) if published.is_for(of) else f"nothing is published for the task {of.name}"
     rank = run.setting("lora", "rank") or 0
     rows = [] if reason else published.beside(model(run), rank)
     public = [row.scores["BLEU"] for row in rows if row.kind == "public"]
@@ -59,9 +63,11 @@ def compare(run: Run, inputs: int | None = None) -> dict:
                 "system": row.system,
                 "kind": row.kind,
                 "source": row.source,
-                **{metric: row.scores.get(metric) for metric in METRICS},
+                **{metric: row.scores.get(metric) for metric in of.scores},
                 "deviations": row.deviations,
-                "difference": {metric: scores[metric] - value for metric, value in row.scores.items()},
+                "difference": {
+                    metric: scores[metric] - row.scores[metric] for metric in scores if metric in row.scores
+                },
             }
             for row in rows
         ],
@@ -141,7 +147,7 @@ def apart(value: float, other: float, name: str) -> str:
 
 
 def table(comparison: dict) -> list[tuple[str, dict[str, float], str, str]]:
-    """Return the lines of the table for people: a name, values by METRICS (some may lack), how to print them, and a source."""
+    """Return the lines of the table for people: a name, values by score (some may lack), how to print them, and a source."""
     lines = [("this run", comparison["run"], ".4f", "")]
     if comparison["intervals"]:
         for i, end in enumerate(("from", "to")):
@@ -155,21 +161,20 @@ def table(comparison: dict) -> list[tuple[str, dict[str, float], str, str]]:
     return lines
 
 
-def cells(values: dict[str, float], form: str) -> list[str]:
+def cells(values: dict[str, float], form: str, metrics: Sequence[str] = E2E.scores) -> list[str]:
     """Return a value for each metric, or a dash."""
-    rounded = {
-        metric: round(value, 4) + 0.0 for metric, value in values.items() if metric in METRICS and value is not None
-    }
-    return [format(rounded[metric], form) if metric in rounded else "-" for metric in METRICS]  # + 0.0: no -0.0000
+    known = [values.get(metric) for metric in metrics]
+    return ["-" if value is None else format(round(value, 4) + 0.0, form) for value in known]  # + 0.0: no -0.0000
 
 
 def as_text(comparison: dict) -> str:
     """Return the comparison for a terminal."""
-    lines = table(comparison)
+    lines, metrics = table(comparison), list(comparison["run"])
     width = max(len(name) for name, *_ in lines)
-    shown = [" ".join([" " * width, *(f"{metric:>8}" for metric in METRICS)])]
+    shown = [" ".join([" " * width, *(f"{metric:>8}" for metric in metrics)])]
     shown += [
-        " ".join([f"{name:<{width}}", *(f"{c:>8}" for c in cells(values, form))]) for name, values, form, _ in lines
+        " ".join([f"{name:<{width}}", *(f"{cell:>8}" for cell in cells(values, form, metrics))])
+        for name, values, form, _ in lines
     ]
     notes = [comparison["verdict"], *notes_on(comparison)]
     return "\n".join([*shown, "", *notes, ""])
@@ -177,16 +182,20 @@ def as_text(comparison: dict) -> str:
 
 def as_markdown(comparison: dict) -> str:
     """Return the comparison as a table for a page, with the sources."""
-    shown = [f"| | {' | '.join(METRICS)} | source |", f"|---|{'---:|' * len(METRICS)}---|"]
+    metrics = list(comparison["run"])
+    shown = [f"| | {' | '.join(metrics)} | source |", f"|---|{'---:|' * len(metrics)}---|"]
     for name, values, form, source in table(comparison):
-        shown.append(f"| {' | '.join([name, *cells(values, form), source])} |")
+        shown.append(f"| {' | '.join([name, *cells(values, form, metrics), source])} |")
     return "\n".join([*shown, "", comparison["verdict"], *notes_on(comparison), ""])
 
 
 def as_tsv(comparison: dict) -> str:
     """Return the table alone, with tabs."""
-    shown = ["\t".join(("system", *METRICS, "source"))]
-    shown += ["\t".join((name, *cells(values, form), source)) for name, values, form, source in table(comparison)]
+    metrics = list(comparison["run"])
+    shown = ["\t".join(("system", *metrics, "source"))]
+    shown += [
+        "\t".join((name, *cells(values, form, metrics), source)) for name, values, form, source in table(comparison)
+    ]
     return "\n".join([*shown, ""])
 
 

@@ -102,7 +102,8 @@ def cells_of(runs: list[run_dir.Run], paper: list[Published]) -> dict[Cell, Grou
 
     Raises UserError for a cell without runs, for one with two length penalties, and for runs that sweep.py does not mix.
     """
-    wanted, groups = {line.cell for line in paper}, {}
+    wanted = {line.cell for line in paper}
+    groups: dict[Cell, Group] = {}
     for group in sweep.grouped(runs):
         cell = (group.rank, group.targets)
         if cell in groups:
@@ -111,7 +112,13 @@ def cells_of(runs: list[run_dir.Run], paper: list[Published]) -> dict[Cell, Grou
         groups[cell] = group
     for rank, targets in sorted(wanted - groups.keys()):
         raise errors.UserError(f"there is no run with rank {rank} on {targets}; bash scripts/placement.sh makes it")
-    return {cell: group for cell, group in groups.items() if cell in wanted}
+    found = {cell: group for cell, group in groups.items() if cell in wanted}
+    for run in (run for group in found.values() for run in group.runs.values()):
+        if "trained_parameters" not in run.training or run.setting("lora", "alpha") is None:
+            raise errors.UserError(
+                f"{run.work_dir}/run.json lacks alpha or the number of trained parameters; run step 03 again"
+            )
+    return found
 
 
 def made_of(groups: dict[Cell, Group]) -> str:
@@ -187,7 +194,7 @@ def carries_over(groups: dict[Cell, Group]) -> str:
     """Return one sentence: which of the paper's findings these runs have as well, and what that is worth."""
     if min(len(group.runs) for group in groups.values()) < 2:
         return "With one seed nothing can be said about what carries over from GPT-3.\n"
-    found = {True: [], False: []}
+    found: dict[bool, list[str]] = {True: [], False: []}
     for finding in FINDINGS:
         found[holds_here(finding, groups)].append(f"that {finding.text}")
     says = {True: "it carries over ", False: "it does not carry over "}

@@ -4,9 +4,11 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from run_dir import METRICS
+from run_dir import METRICS, errors
+from task import Task
 
 TABLE = Path(__file__).with_name("published.tsv")
+TABLES = {"e2e": TABLE}  # by the name that a task has for what is published of it
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,17 @@ def read() -> list[Row]:
         return [_row(cells) for cells in csv.DictReader(file, delimiter="\t")]
 
 
-def beside(model: str, rank: int) -> list[Row]:
+def is_for(task: Task) -> bool:
+    """Return whether anything is published for a task. Raises UserError if it names scores that are not here."""
+    if task.published is not None and task.published not in TABLES:
+        raise errors.UserError(
+            f"the task {task.name} is to be held against the published scores {task.published!r}, but there are none but "
+            f"{', '.join(TABLES)}; run step 02 again"
+        )
+    return task.published is not None
+
+
+def beside(model: str | None, rank: int) -> list[Row]:
     """Return the rows to hold a run against: of its model, its method (rank 0: fine-tuning) and, except for Table 3's, its rank."""
     method = "LoRA" if rank else "fine-tuning"
     rows = [row for row in read() if (row.model, row.method) == (model, method)]
@@ -39,12 +51,18 @@ def beside(model: str, rank: int) -> list[Row]:
 
 
 def _row(cells: dict[str, str]) -> Row:
-    numbers = [{metric: float(cells[metric + end]) for metric in METRICS if cells[metric + end]} for end in ("", "_sd")]
+    scores, deviations = (
+        {metric: float(cells[metric + end]) for metric in METRICS if cells[metric + end]} for end in ("", "_sd")
+    )
     return Row(
-        *(cells[name] for name in ("model", "method", "kind", "system")),
-        int(cells["rank"]) if cells["rank"] else None,
-        cells["trained"],
-        *numbers,
-        float(cells["valid_loss"]) if cells["valid_loss"] else None,
-        cells["source"],
+        model=cells["model"],
+        method=cells["method"],
+        kind=cells["kind"],
+        system=cells["system"],
+        rank=int(cells["rank"]) if cells["rank"] else None,
+        trained=cells["trained"],
+        scores=scores,
+        deviations=deviations,
+        valid_loss=float(cells["valid_loss"]) if cells["valid_loss"] else None,
+        source=cells["source"],
     )

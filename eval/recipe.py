@@ -1,16 +1,15 @@
 """What a run did otherwise than the public recipe, by its own records."""
 
-import csv
 from pathlib import Path
 
+import curve
 from run_dir import Run
 
 CURVE = Path(__file__).resolve().parents[1] / "data" / "curves" / "gpt2_md_seed110.tsv"
 CURVE_SEED, CURVE_INTERVAL = 110, 100  # micro-batches
-CURVE_TOLERANCE = 0.05  # nats; two public runs of the seed agree within 0.01 everywhere
 
 # The public recipe of GPT-2 on E2E, each setting with the values that are as good. The preset e2e_gpt2_md says the same to training.
-RECIPE = {
+RECIPE: dict[str, dict[str, tuple]] = {
     "lora": {
         "rank": (4,),
         "alpha": (32,),
@@ -63,11 +62,11 @@ def departures(run: Run) -> list[str]:
 
 def _amount(run: Run) -> list[str]:
     """Return what is unlike the recipe in how much was trained on, in all and for an update."""
-    settings = run.training.get("settings", {})
-    if not {"train", "optim", "world_size"} <= settings.keys():
+    processes, batch = run.training.get("settings", {}).get("world_size"), run.setting("train", "train_batch_size")
+    grad_acc, steps = run.setting("optim", "grad_acc"), run.setting("optim", "max_step")
+    if None in (processes, batch, grad_acc, steps):
         return []
-    together = settings["train"]["train_batch_size"] * settings["world_size"]
-    an_update, seen = together * settings["optim"]["grad_acc"], together * settings["optim"]["max_step"]
+    an_update, seen = processes * batch * grad_acc, processes * batch * steps
     found = []
     if an_update != EXAMPLES_AN_UPDATE:
         found.append(f"{an_update} examples an update instead of {EXAMPLES_AN_UPDATE}")
@@ -83,20 +82,10 @@ def off_curve(run: Run) -> str | None:
 
     The curve is of one process with the recipe's settings and one seed: other seeds see other examples at a step.
     """
-    settings = run.training.get("settings", {})
-    train = settings.get("train", {})
-    alike = (
-        train.get("random_seed"),
-        train.get("log_interval"),
-        train.get("train_batch_size"),
-        settings.get("world_size"),
-    )
-    if alike != (CURVE_SEED, CURVE_INTERVAL, EXAMPLES_AN_UPDATE, 1) or not CURVE.is_file():
-        return None
-    with open(CURVE, encoding="utf-8", newline="") as file:
-        published = {int(row["step"]): float(row["avg_loss_a"]) for row in csv.DictReader(file, delimiter="\t")}
-    for line in run.log:
-        known = published.get(line.get("step"))
-        if known is not None and not abs(line["avg_loss"] - known) <= CURVE_TOLERANCE:  # not …: NaN is off as well
-            return f"average loss {line['avg_loss']:.2f} at step {line['step']:,}, where public runs have {known:.2f}"
+    alike = [run.setting("train", name) for name in ("random_seed", "log_interval", "train_batch_size")]
+    alike.append(run.training.get("settings", {}).get("world_size"))
+    published = curve.read(CURVE) if alike == [CURVE_SEED, CURVE_INTERVAL, EXAMPLES_AN_UPDATE, 1] else None
+    for step, loss, known in curve.compared(run.log, published) if published else ():
+        if not curve.is_on(loss, known):
+            return f"average loss {loss:.2f} at step {step:,}, where public runs have {known:.2f}"
     return None

@@ -1,12 +1,82 @@
-"""A run's folder, as the programs of eval/ read it: scores, records and log."""
+"""A run's folder, as all programs of eval/ read it: records, log, scores, texts and the formatted data they are of.
+
+Each file is what its name promises, or a UserError names it, its line, what is wrong with it and the step that makes it again.
+"""
 
 import json
+import math
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from metrics import errors, files, scores
+from shape import Loss, fault
 
 METRICS = scores.METRICS
+SYSTEM = "prediction.txt"  # the run's own outputs; base.txt stands beside it in the scores
+
+# What the programs use of each file; all else in it is free. Sections of settings are null where there is nothing to set.
+SIGNATURE = {
+    "segments?": int,
+    "references?": int,
+    "references_sha256?": (str, None),
+    "nist_reference_length?": str,
+    "sha256?": {str: str},
+}
+TIMES = {"argv?": [str], "seconds?": float, "peak_memory?": {str: float, "host_mib": float}}
+TRAINING = {
+    **TIMES,
+    "settings?": {
+        "model?": ({"n_embd": int, "n_layer": int}, None),
+        "lora?": ({"rank?": (int, {str: int}, None), "alpha?": float, "targets?": ([str], None)}, None),
+        "optim?": ({"max_step?": (int, None), "grad_acc?": int}, None),
+        "train?": ({"train_batch_size?": int, "random_seed?": int, "log_interval?": int}, None),
+        "base?": ({"sha256?": (str, None)}, None),
+        "train_data?": (str, None),
+        "world_size?": int,
+        "device?": str,
+    },
+    "versions?": dict,
+    "commit?": (str, None),
+    "trained_parameters?": int,
+    "valid_loss?": Loss,
+}
+DECODING = {
+    **TIMES,
+    "settings?": {
+        "search?": ({"beam?": int, "length_penalty?": float}, None),
+        "weights?": (str, None),
+        "data?": (str, None),
+    },
+    "input_seconds?": [float],
+}
+LOG_LINE = {
+    "step?": int,
+    "ms_per_batch?": float,
+    "eval?": {"step": int, "valid_loss": Loss, "seconds?": float},
+}
+INTERVAL = {"step": int, "lr": float, "avg_loss": Loss, "ms_per_batch": float, "tokens_per_s": float}
+COMPARISON_ROW = {"system": str, "kind": str, "source": str, "deviations?": {str: float}}
+COMPARISON = {
+    "comparable": bool,
+    "why_not": (str, None),
+    "verdict": str,
+    "band": ([float, float], None),
+    "run": {str: float},
+}
+SLOTS = {
+    **dict.fromkeys(("inputs", "slots", "missing", "wrong", "invented"), int),
+    "slot_error_rate": float,
+    "outputs": [
+        {
+            "missing": [str],
+            "wrong": [{"slot": str, "expected": str, "found": str}],
+            "invented": [{"slot": str, "found": str}],
+        }
+    ],
+}
 
 
 @dataclass(frozen=True)
@@ -19,61 +89,192 @@ class Run:
     training: dict  # run.json
     decoding: dict  # beam_prediction.run.json
     log: list[dict]  # log.jsonl
+    systems: Sequence[dict] = ()  # all entries of scores.json
 
-    def setting(self, section: str, name: str):
+    def setting(self, section: str, name: str) -> Any:
         """Return one setting of the training or, of the section "search", of the decoding; None if it is not recorded."""
         record = self.decoding if section == "search" else self.training
-        return record.get("settings", {}).get(section, {}).get(name)
+        return (record.get("settings", {}).get(section) or {}).get(name)
 
 
-def read_run(work_dir: Path) -> Run:
-    """Read what is in `work_dir`. Raises UserError if there are no scores, or a file is not what it should be."""
-    scores_file = work_dir / "scores.json"
-    if not scores_file.is_file():
-        raise errors.UserError(
-            f"{scores_file} does not exist; run bash scripts/06_evaluate.sh --work_dir {work_dir} first"
-        )
-    scored = _record(scores_file)
-    systems = [system for system in scored.get("systems", []) if Path(system["file"]).name == "prediction.txt"]
-    if len(systems) != 1:
-        raise errors.UserError(f"{scores_file} has no scores of one prediction.txt; run step 06 again")
+@dataclass(frozen=True)
+class Segment:
+    """One line of segments.tsv."""
+
+    output: str
+    scores: dict[str, float]  # by its columns
+
+
+def read_run(work_dir: Path, metrics: Sequence[str] = METRICS) -> Run:
+    """Read what is in `work_dir`, with `metrics` for its scores. Raises UserError if there are none, or a file is damaged."""
+    path = work_dir / "scores.json"
+    if not os.path.isfile(path):
+        raise errors.UserError(f"{path} does not exist; run bash scripts/06_evaluate.sh --work_dir {work_dir} first")
+    entry = {
+        "file": str,
+        "empty_outputs?": int,
+        "scores": dict.fromkeys(metrics, float),
+        "intervals?": {metric: [float, float] for metric in metrics},
+    }
+    scored = _record(path, {"systems": [entry], "signature?": SIGNATURE}, "06")
+    own = [system for system in scored["systems"] if output_file(system) == SYSTEM]
+    if len(own) != 1:
+        raise errors.UserError(f"{path} has no scores of one {SYSTEM}; run step 06 again")
     return Run(
         work_dir,
-        systems[0],
+        own[0],
         scored.get("signature", {}),
-        _record(work_dir / "run.json"),
-        _record(work_dir / "beam_prediction.run.json"),
-        _json_lines(work_dir / "log.jsonl"),
+        _record(work_dir / "run.json", TRAINING, "03"),
+        _record(work_dir / "beam_prediction.run.json", DECODING, "04"),
+        _log(work_dir / "log.jsonl"),
+        scored["systems"],
     )
+
+
+def output_file(system: dict) -> str:
+    """Return the name, in the work dir, of the outputs that an entry of scores.json is of: the folder may have been copied."""
+    return Path(system["file"]).name
+
+
+def check_trained(run: Run) -> None:
+    """Raise UserError if a run has no record of its training, or no log."""
+    for name, known in (("run.json", run.training), ("log.jsonl", run.log)):
+        if not known:
+            raise errors.UserError(
+                f"{run.work_dir / name} does not exist or is empty; run step 03, the training, first"
+            )
+
+
+def read_comparison(work_dir: Path, metrics: Sequence[str] = METRICS) -> dict | None:
+    """Return comparison.json, None if it is not there."""
+    row = COMPARISON_ROW | {f"{metric}?": (float, None) for metric in metrics}
+    return _record(work_dir / "comparison.json", COMPARISON | {"rows": [row]}, "07") or None
+
+
+def read_slots(work_dir: Path) -> dict | None:
+    """Return slots.json, None if it is not there."""
+    return _record(work_dir / "slots.json", SLOTS, "07") or None
+
+
+def read_segments(work_dir: Path, metrics: Sequence[str] = METRICS) -> list[Segment] | None:
+    """Return the lines of segments.tsv, which has at least the columns of `metrics`, None if it is not there."""
+    path = work_dir / "segments.tsv"
+    if not os.path.isfile(path):
+        return None
+    text = _text(path, "06")
+    if not text.endswith("\n"):
+        raise damaged(f"{path}: its last line is cut off", "06")
+    header, *rows = (line.split("\t") for line in text.removesuffix("\n").split("\n"))
+    segments = []
+    for number, cells in enumerate(rows, 2):
+        if len(cells) != len(header):
+            raise damaged(f"{path}:{number}: expected {len(header)} cells, found {len(cells)}", "06")
+        values = {name: _number(cell) for name, cell in zip(header[2:], cells[2:], strict=True)}
+        if bad := next((name for name, value in values.items() if value is None), None):
+            raise damaged(f"{path}:{number}: expected a number under {bad}", "06")
+        segments.append(Segment(cells[1], {name: value for name, value in values.items() if value is not None}))
+    if header[:2] != ["src", "sys_out"] or not {*metrics} <= {*header[2:]} or len({*header}) < len(header):
+        raise damaged(f"{path}:1: expected the columns src, sys_out and {', '.join(metrics)}, each once", "06")
+    return segments
+
+
+def read_outputs(work_dir: Path, name: str = SYSTEM) -> list[str] | None:
+    """Return the texts of prediction.txt, or of another file of the work dir, one a line; None if it is not there."""
+    path = work_dir / name
+    return read_texts(path, "05") if os.path.exists(path) else None
+
+
+def read_texts(path: Path, step: str | None = None) -> list[str]:
+    """Return the texts of a file with one a line, which `step` makes, if it is of a work dir."""
+    text = files.read(path) if step is None else _text(path, step)
+    return text.removesuffix("\n").split("\n")
 
 
 def distinct_inputs(formatted: Path) -> list[str]:
     """Return the meaning representations of a formatted file once each, in the order of prediction.txt."""
-    try:
-        return list(dict.fromkeys(line["context"] for line in _json_lines(formatted, required=True)))
-    except (KeyError, TypeError):
-        raise errors.UserError(f'{formatted} is not a formatted data set: not every line has a "context"') from None
+    inputs = {}
+    for number, line in _json_lines(formatted, "02"):
+        if fault(line, {"context": str}):
+            where = f"line {number} for one"
+            raise damaged(
+                f'{formatted} is not a formatted data set: not every line has a "context", {where}', "02"
+            ) from None
+        inputs[line["context"]] = True
+    return list(inputs)
 
 
-def _record(path: Path) -> dict:
-    if not path.is_file():
-        return {}
-    try:
-        record = json.loads(files.read(path))
-    except json.JSONDecodeError as error:
-        raise errors.UserError(f"{path}, line {error.lineno}: not JSON: {error.msg}; run its step again") from error
-    if not isinstance(record, dict):
-        raise errors.UserError(f"{path} is not a JSON object; run its step again")
-    return record
+def references_by_input(formatted: Path) -> dict[str, list[str]]:
+    """Return the references of each meaning representation of a formatted file, in the order of prediction.txt."""
+    references: dict[str, list[str]] = {}
+    for number, line in _json_lines(formatted, "02"):
+        if fault(line, {"context": str, "completion": str}):
+            raise errors.UserError(
+                f"{formatted}:{number}: expected a context and a completion; give the formatted test file"
+            )
+        references.setdefault(line["context"], []).append(line["completion"])
+    return references
 
 
-def _json_lines(path: Path, required: bool = False) -> list[dict]:
-    if not required and not path.is_file():
-        return []
+def read_object(path: Path, shape: dict, step: str) -> dict:
+    """Return the JSON object in a file that `step` makes. Raises UserError if it is none of that shape."""
+    value = _parsed(_text(path, step), str(path), step)
+    if not isinstance(value, dict):
+        raise errors.UserError(f"{path} is not a JSON object; run step {step} again")
+    if wrong := fault(value, shape):
+        raise damaged(f"{path}: {wrong}", step)
+    return value
+
+
+def _record(path: Path, shape: dict, step: str) -> dict:
+    return read_object(path, shape, step) if os.path.isfile(path) else {}
+
+
+def _log(path: Path) -> list[dict]:
     lines = []
-    for number, line in enumerate(files.read(path).removesuffix("\n").split("\n"), 1):
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise errors.UserError(f"{path}, line {number}: not JSON: {error.msg}") from error
+    for number, line in _json_lines(path, "03") if os.path.isfile(path) else ():
+        if not isinstance(line, dict):
+            raise damaged(f"{path}, line {number} is not a JSON object", "03")
+        if wrong := fault(line, LOG_LINE) or ("avg_loss" in line and fault(line, INTERVAL)):
+            raise damaged(f"{path}, line {number}: {wrong}", "03")
+        lines.append(line)
     return lines
+
+
+def _json_lines(path: Path, step: str) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(_text(path, step).removesuffix("\n").split("\n"), 1):
+        yield number, _parsed(line, f"{path}, line {number}", step)
+
+
+def _text(path: Path, step: str) -> str:
+    try:
+        return files.read(path)
+    except errors.UserError as error:
+        raise errors.UserError(f"{error}; step {step} makes it") from error
+
+
+def _parsed(text: str, where: str, step: str) -> Any:
+    try:
+        value = json.loads(text)
+        if "\\ud" in text.lower():
+            json.dumps(value, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        where = where if ", line " in where else f"{where}, line {error.lineno}"
+        raise damaged(f"{where}: not JSON: {error.msg}", step) from error
+    except UnicodeEncodeError as error:
+        raise damaged(f"{where}: half of a character, such as \\ud800, is no text", step) from error
+    except (ValueError, RecursionError) as error:
+        raise damaged(f"{where}: a number or a list in it is too long or too deep to read", step) from error
+    return value
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def damaged(what: str, step: str) -> errors.UserError:
+    """Return the error that says what is wrong with a file, and that `step` makes it again."""
+    return errors.UserError(f"{what}; run step {step} again")

@@ -2,11 +2,13 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import slot_words
 
+TASK = "E2E"
+SLOTS = slot_words.SLOTS
 DIGITS = {"one": "1", "two": "2", "three": "3", "four": "4", "five": "5"}
 
 
@@ -76,7 +78,7 @@ def differences(mr: dict[str, str], text: str, words: Vocabulary) -> dict[str, l
     asked for. Each slot is in one list at most.
     """
     found = mentions(text, mr, words)
-    result = {"missing": [], "wrong": [], "invented": []}
+    result: dict[str, list] = {"missing": [], "wrong": [], "invented": []}
     for slot in slot_words.SLOTS:
         asked = normalise(mr.get(slot, ""))
         told = [m for m in found if m.slot == slot and (asked in m.values or not slot_words.VAGUE.fullmatch(m.words))]
@@ -137,9 +139,10 @@ def unknown_names(text: str, cues: Iterable[re.Pattern], names: Iterable[str], c
     ]
 
 
-def longest(slot: str, candidates: list[tuple[re.Match, Iterable[str]]]) -> list[Mention]:
+def longest(slot: str, candidates: Sequence[tuple[re.Match, Iterable[str]]]) -> list[Mention]:
     """Return the mentions of candidates (match, values), in the text's order; of overlapping ones only the longest."""
-    found, taken = [], set()
+    found: list[tuple[int, Mention]] = []
+    taken: set[int] = set()
     for match, values in sorted(candidates, key=lambda candidate: candidate[0].start() - candidate[0].end()):
         if taken.isdisjoint(range(*match.span())):
             taken.update(range(*match.span()))

@@ -11,11 +11,14 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 
+import run_dir
 import slot_rules
+import task
 from run_dir import distinct_inputs, errors, files
-from slot_words import SLOTS
 
+RULES = {"e2e": slot_rules}  # by the name that a task has for the rules of its slots
 KINDS = ("missing", "wrong", "invented")
 EXAMPLES = 3
 
@@ -26,51 +29,71 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("outputs", type=Path, metavar="WORK_DIR", help="a run's folder, with prediction.txt, or such a file")
     p.add_argument("--data", type=Path, required=True, help="the formatted test file, for the inputs")
     p.add_argument("--json", type=Path, metavar="FILE", help="default: slots.json in the run's folder; none for a file")
+    p.add_argument(
+        "--if_any", action="store_true", help="say so and end well where the data's task has no slots to count"
+    )
     return p
 
 
 def main(argv: list[str] | None = None) -> int:
     """Print the summary and write the JSON file."""
     args = parser().parse_args(argv)
+    of = task.read(args.data)
+    if of.slots is None:
+        without = f"{args.data} is of the task {of.name}, which has no slots to count"
+        if not args.if_any:
+            raise errors.UserError(without)
+        print(without)
+        return 0
+    rules = rules_of(of)
     is_run = args.outputs.is_dir()
-    path = args.outputs / "prediction.txt" if is_run else args.outputs
-    mrs = read_mrs(args.data)
-    texts = files.read(path).removesuffix("\n").split("\n")
+    path = args.outputs / run_dir.SYSTEM if is_run else args.outputs
+    mrs = read_mrs(args.data, rules)
+    texts = run_dir.read_texts(path, "05" if is_run else None)
     if len(texts) != len(mrs):
         raise errors.UserError(
             f"{path} has {len(texts)} lines, but {args.data} has {len(mrs)} distinct inputs; decode all of them"
         )
-    counted = count(list(mrs.values()), texts)
+    counted = count(list(mrs.values()), texts, rules)
     if target := args.json or (args.outputs / "slots.json" if is_run else None):
         with files.atomic_writer(target) as file:
             json.dump(counted, file, indent=1, ensure_ascii=False)
             file.write("\n")
-    print(summary(mrs, texts, counted), end="")
+    print(summary(mrs, texts, counted, rules), end="")
     return 0
 
 
-def read_mrs(formatted: Path) -> dict[str, dict[str, str]]:
+def rules_of(of: task.Task) -> ModuleType:
+    """Return the rules for a task's slots. Raises UserError if it names some that are not here."""
+    if of.slots not in RULES:
+        raise errors.UserError(
+            f"the task {of.name} has the slot rules {of.slots!r}, but there are none but {', '.join(RULES)}; run step 02 again"
+        )
+    return RULES[of.slots]
+
+
+def read_mrs(formatted: Path, rules: ModuleType = slot_rules) -> dict[str, dict[str, str]]:
     """Return {MR: {slot: value}} of a formatted file's inputs, once each, in first-seen order."""
     mrs = {}
     for number, mr in enumerate(distinct_inputs(formatted), 1):
         try:
-            mrs[mr] = slot_rules.parse_mr(mr)
+            mrs[mr] = rules.parse_mr(mr)
         except ValueError as error:
-            raise errors.UserError(f"{formatted}: input {number} is no input of E2E: {error}") from error
+            raise errors.UserError(f"{formatted}: input {number} is no input of {rules.TASK}: {error}") from error
     return mrs
 
 
-def count(mrs: list[dict[str, str]], texts: list[str]) -> dict:
+def count(mrs: list[dict[str, str]], texts: list[str], rules: ModuleType = slot_rules) -> dict:
     """Return what slots.json holds: totals, the slot error rate, and the slots at fault of every output."""
-    vocabulary = slot_rules.vocabulary(mrs)
-    outputs = [slot_rules.differences(mr, text, vocabulary) for mr, text in zip(mrs, texts, strict=True)]
+    vocabulary = rules.vocabulary(mrs)
+    outputs = [rules.differences(mr, text, vocabulary) for mr, text in zip(mrs, texts, strict=True)]
     totals = {kind: sum(len(output[kind]) for output in outputs) for kind in KINDS}
     asked = sum(map(len, mrs))
     rate = sum(totals.values()) / asked
     return {"inputs": len(mrs), "slots": asked, **totals, "slot_error_rate": rate, "outputs": outputs}
 
 
-def summary(mrs: dict[str, dict[str, str]], texts: list[str], counted: dict) -> str:
+def summary(mrs: dict[str, dict[str, str]], texts: list[str], counted: dict, rules: ModuleType = slot_rules) -> str:
     """Return the totals, the table by slot and kind, and the worst outputs, for people."""
     outputs = counted["outputs"]
     faults = [sum(len(output[kind]) for kind in KINDS) for output in outputs]
@@ -82,7 +105,7 @@ def summary(mrs: dict[str, dict[str, str]], texts: list[str], counted: dict) -> 
         "",
         "".join(f"{name:>16}" for name in ("", "asked", *KINDS)),
     ]
-    for slot in SLOTS:
+    for slot in rules.SLOTS:
         asked = sum(slot in mr for mr in mrs.values())
         found = [sum(slot_of(fault) == slot for output in outputs for fault in output[kind]) for kind in KINDS]
         lines.append(f"{slot:>16}" + "".join(f"{number:16,}" for number in (asked, *found)))

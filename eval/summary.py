@@ -1,14 +1,17 @@
 """Print what a run came to: its scores, sample outputs, time, and where everything is."""
 
 import argparse
-import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from run_dir import METRICS, distinct_inputs, errors
+import run_dir
+import task
+from run_dir import errors
 
 SAMPLES = 3
-NAMES = {"base.txt": "this run, base alone", "prediction.txt": "this run"}
+NAMES = {"base.txt": "this run, base alone", run_dir.SYSTEM: "this run"}
+COPIED = {"name": "venue's name"}  # a slot that outputs should hold word for word, as people call it
 
 
 def parser() -> argparse.ArgumentParser:
@@ -22,57 +25,63 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Print the summary."""
     args = parser().parse_args(argv)
-    try:
-        systems = json.loads((args.work_dir / "scores.json").read_text(encoding="utf-8"))["systems"]
-        outputs = {Path(s["file"]).name: read_lines(Path(s["file"])) for s in systems}
-        inputs = distinct_inputs(args.data)
-        training = json.loads((args.work_dir / "run.json").read_text(encoding="utf-8"))
-        log = [json.loads(line) for line in read_lines(args.work_dir / "log.jsonl")]
-    except FileNotFoundError as error:
-        print(f"summary.py: error: {error.filename} does not exist; run the steps before this one", file=sys.stderr)
-        return 2
-
-    if "valid_loss" not in training:
-        print(f"summary.py: error: the training in {args.work_dir} did not finish; run it again", file=sys.stderr)
-        return 2
+    of = task.read(args.data)
+    run = run_dir.read_run(args.work_dir, of.scores)
+    run_dir.check_trained(run)
+    outputs = read_outputs(run)
+    inputs = run_dir.distinct_inputs(args.data)
+    if "valid_loss" not in run.training:
+        raise errors.UserError(f"the training in {args.work_dir} did not finish; run it again")
+    if missing := {"seconds", "trained_parameters", "peak_memory"} - run.training.keys():
+        raise errors.UserError(f'{args.work_dir / "run.json"} has no "{min(missing)}"; run step 03 again')
 
     print("\n== Summary\n")
-    print_scores(systems)
+    print_scores(run.systems, of.scores)
     print()
     if all(len(texts) == len(inputs) for texts in outputs.values()):
-        print_names_copied(inputs, outputs)
+        if of.copied:
+            print_copied(inputs, outputs, of.copied)
         print_samples(inputs, outputs)
     else:
         print(f"Scored on {min(map(len, outputs.values()))} of the {len(inputs)} inputs only.\n")
-    print_training(training, log)
+    print_training(run.training, run.log)
     print(f"everything is in {args.work_dir}/: scores.json, prediction.txt, log.jsonl, run.json, model.final.pt")
     return 0
 
 
-def read_lines(path: Path) -> list[str]:
-    """Return a text file's lines."""
-    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+def read_outputs(run: run_dir.Run) -> dict[str, list[str]]:
+    """Return the texts of every scored system of the work dir by the name of their file."""
+    outputs = {}
+    for name in map(run_dir.output_file, run.systems):
+        texts = run_dir.read_outputs(run.work_dir, name)
+        if texts is None:
+            raise errors.UserError(f"{run.work_dir / name} does not exist; run step 05 again")
+        outputs[name] = texts
+    return outputs
 
 
-def venue_name(mr: str) -> str:
-    """Return "Blue Spice" of "name : Blue Spice | Type : coffee shop"."""
-    return mr.split("|")[0].split(":", 1)[-1].strip()
+def slot_value(mr: str, slot: str) -> str:
+    """Return "Blue Spice" for the slot name of "name : Blue Spice | Type : coffee shop"; nothing where it has none."""
+    pairs = (pair.partition(":") for pair in mr.split("|"))
+    return next((value.strip() for name, _, value in pairs if name.strip() == slot), "")
 
 
-def print_scores(systems: list[dict]) -> None:
+def print_scores(systems: Sequence[dict], metrics: Sequence[str]) -> None:
     """Print the run's scores."""
-    named = [(NAMES.get(Path(s["file"]).name, s["file"]), s["scores"]) for s in systems]
+    named = [(NAMES.get(run_dir.output_file(s), s["file"]), s["scores"]) for s in systems]
     width = max(len(name) for name, _ in named)
-    print(" " * width, *(f"{metric:>8}" for metric in METRICS))
+    print(" " * width, *(f"{metric:>8}" for metric in metrics))
     for name, scores in named:
-        print(f"{name:<{width}}", *(f"{scores[metric]:8.4f}" for metric in METRICS))
+        print(f"{name:<{width}}", *(f"{scores[metric]:8.4f}" for metric in metrics))
 
 
-def print_names_copied(inputs: list[str], outputs: dict[str, list[str]]) -> None:
-    """Print how many outputs hold the name that their input asks for, which BLEU hardly shows."""
+def print_copied(inputs: list[str], outputs: dict[str, list[str]], slot: str) -> None:
+    """Print how many outputs hold the value of `slot` that their input asks for, which BLEU hardly shows of a name."""
+    values = [slot_value(mr, slot).lower() for mr in inputs]
     for name, texts in outputs.items():
-        copied = sum(venue_name(mr).lower() in text.lower() for mr, text in zip(inputs, texts, strict=True))
-        print(f"{NAMES.get(name, name)}: {copied} of {len(texts)} outputs hold their venue's name")
+        copied = sum(value in text.lower() for value, text in zip(values, texts, strict=True) if value)
+        asked = sum(map(bool, values))
+        print(f"{NAMES.get(name, name)}: {copied} of {asked} outputs hold their {COPIED.get(slot, slot)}")
     print()
 
 
@@ -87,13 +96,11 @@ def print_samples(inputs: list[str], outputs: dict[str, list[str]]) -> None:
 
 def print_training(training: dict, log: list[dict]) -> None:
     """Print how long training took and what it trained."""
-    steps = [line for line in log if "ms_per_batch" in line]
-    last = max(
-        (line.get("eval", line).get("step", 0) for line in log), default=0
-    )  # a finished training ends with a validation
+    times = sorted(line["ms_per_batch"] for line in log if "ms_per_batch" in line)
+    # A finished training ends with a validation.
+    last = max((line.get("eval", line).get("step", 0) for line in log), default=0)
     print(f"training: {last:,} steps, ", end="")
-    if steps:
-        times = sorted(line["ms_per_batch"] for line in steps)
+    if times:
         print(f"median {times[len(times) // 2]:.0f} ms each, ", end="")
     print(f"{training['seconds'] / 60:.1f} minutes, {training['trained_parameters']:,} parameters trained, ", end="")
     print(f"validation loss {training['valid_loss']:.3f}, peak memory {training['peak_memory']['host_mib']:,.0f} MiB")

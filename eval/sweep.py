@@ -90,6 +90,8 @@ def grouped(runs: list[Run]) -> list[Group]:
         key = (rank, targets, run.setting("search", "length_penalty"))
         group = groups.setdefault(key, Group(*key, {}))
         seed = run.setting("train", "random_seed")
+        if seed is None:
+            raise errors.UserError(f"{run.work_dir}/run.json does not say with which seed; run step 03 again")
         if seed in group.runs:
             raise errors.UserError(
                 f"{group.runs[seed].work_dir} and {run.work_dir} have the same seed {seed}; give each run once"
@@ -123,7 +125,11 @@ def difference(first: dict, second: dict) -> str | None:
 
 def table_18() -> dict[int, dict[str, float]]:
     """Return the paper's figures by rank, each by VALUES."""
-    return {row.rank: {"valid_loss": row.valid_loss, **row.scores} for row in published.read() if row.kind == "rank"}
+    return {
+        row.rank: {"valid_loss": row.valid_loss, **row.scores}
+        for row in published.read()
+        if row.kind == "rank" and row.rank is not None and row.valid_loss is not None  # which these rows all have
+    }
 
 
 def note(runs: list[Run]) -> str:

@@ -2,8 +2,8 @@
 # Usage: bash scripts/07_compare.sh [--preset NAME] [--work_dir DIR]
 #
 # Holds the scores of the work dir against the paper's and those of public runs, or says why they cannot be compared; counts the
-# slots that the outputs get wrong; and puts everything on one page. Leaves comparison.json, slots.json and report.html. Takes
-# seconds.
+# slots that the outputs get wrong, if the task has any; and puts everything on one page. Leaves comparison.json, slots.json and
+# report.html. Takes seconds.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
@@ -16,6 +16,6 @@ say "This run, the paper and public runs"
 "$python" eval/compare.py "$work_dir" "${test_data[@]}"
 "$python" eval/compare.py "$work_dir" "${test_data[@]}" --format json --output "$work_dir/comparison.json"
 say "Slots"
-"$python" eval/slots.py "$work_dir" "${test_data[@]}"
+"$python" eval/slots.py "$work_dir" "${test_data[@]}" --if_any
 say "Report"
 "$python" eval/report.py "$work_dir" "${test_data[@]}"

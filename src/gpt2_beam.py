@@ -140,7 +140,7 @@ def decode_to(
         decoded = predictions.decode(
             model, contexts, rules, args.batch_size, ranks, decisive["precision"], partial, args.compile
         )
-    if partial is not None:
+    if partial is not None and decoded is not None:  # on the main rank
         with files.atomic_writer(output) as file:
             for number, one in enumerate(decoded):
                 file.write(json.dumps({"id": number, "predict": one.predict}) + "\n")
@@ -172,7 +172,7 @@ def is_decoded(output: Path, run) -> bool:
         return earlier["settings"] == json.loads(json.dumps(run.fields["settings"])) and earlier[
             "sha256"
         ] == files.sha256(output)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, errors.UserError):
         return False
 
 

@@ -149,7 +149,7 @@ def write(groups: list, pred_file: str, ref_files: list[Path], one_file: bool) -
     from lora_nlg import files
 
     with contextlib.ExitStack() as stack:
-        pred, *refs = [stack.enter_context(files.atomic_writer(path)) for path in (pred_file, *ref_files)]
+        pred, *refs = [stack.enter_context(files.atomic_writer(path)) for path in (Path(pred_file), *ref_files)]
         for group in groups:
             pred.write(group.prediction + "\n")
             if one_file:

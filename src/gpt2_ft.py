@@ -214,7 +214,7 @@ def megabytes(n_bytes: int) -> str:
 
 
 def what_decides_the_result(settings: dict) -> dict:
-    """Return the settings that a run must share with the one it goes on with: all but its device and how often it saves."""
+    """Return the settings that a run must share with the one it resumes: all but its device and how often it saves."""
     settings = json.loads(json.dumps(settings))  # as they come back from a file
     del settings["device"]
     for name in ("log_interval", "eval_interval", "save_interval", "keep_last", "skip_nan", "compile"):
@@ -223,7 +223,7 @@ def what_decides_the_result(settings: dict) -> dict:
 
 
 def earlier_state(resume: str | None, saves) -> dict | None:
-    """Return the state to go on with, None to start anew, and {} where the run in the work dir is finished already."""
+    """Return the state to resume from, None to start anew, and {} where the run in the work dir is finished already."""
     if resume == "never" or not saves.read():
         if resume not in (None, "auto", "never"):
             raise errors.UserError(f"{saves.work_dir} holds no run to go on with; leave --resume out to start one")
@@ -276,7 +276,7 @@ def train_alone(argv: list[str] | None, locked: contextlib.ExitStack) -> int:
     examples = [read_examples(path, model_config.vocab_size) for path in (args.train_data, args.valid_data)]
 
     ranks = dist.start(args.device, args.rank, args.world_size, args.local_rank)
-    train_split, valid_split = make_splits(args, settings, *examples, ranks)
+    train_split, valid_split = make_splits(args, settings, examples[0], examples[1], ranks)
     optim = optim_config(args, train_split.order.n_batches, ranks.world_size)
     model, base = make_model(args, model_config, method_config, adapters, ranks)
     section = methods.METHODS[method_config.method].section

@@ -56,7 +56,7 @@ def _distinct_inputs(
     rng: Random, slot_sets: list[tuple[str, ...]], count: int, held_back: bool
 ) -> list[dict[str, str]]:
     """Return `count` different MRs that go through `slot_sets` in turn."""
-    inputs = []
+    inputs: list[dict[str, str]] = []
     while len(inputs) < count:
         mr = draw_mr(rng, slot_sets[len(inputs) % len(slot_sets)], held_back)
         if mr not in inputs:
@@ -66,7 +66,7 @@ def _distinct_inputs(
 
 def _distinct_references(mr: dict[str, str], rng: Random) -> list[str]:
     """Return TEST_REFERENCES different references, likely ones first; every MR has at least that many."""
-    references = {}
+    references: dict[str, None] = {}
     while len(references) < TEST_REFERENCES:
         references[describe(mr, rng)] = None
     return list(references)

@@ -5,6 +5,7 @@ import itertools
 import json
 import random
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from lora_nlg import errors, flags
@@ -58,6 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     output = Path(args.output_dir)
     files.check_outputs([output / "model.safetensors", output / "config.json"])  # now, not after an hour
     rng = random.Random(args.random_seed)
+    pairs: Iterator[tuple[dict[str, str], str]]
     if args.texts:
         lines = list(e2e.read_pairs(args.texts))
         pairs = (line for _ in itertools.count() for line in rng.sample(lines, len(lines)))

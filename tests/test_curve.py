@@ -1,6 +1,7 @@
 """The published learning curve: the file that is shipped, and what a run on it or off it says."""
 
 import json
+import math
 import shutil
 import subprocess
 from pathlib import Path
@@ -8,9 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
+import curve as evals
+import recipe
 from lora_nlg.errors import UserError
 from lora_nlg.training import curve
 from lora_nlg.training.log import Log
+from metrics import errors
+from test_compare import a_run
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "data/curves/gpt2_md_seed110.tsv"
@@ -97,3 +102,77 @@ def test_it_is_left_out_where_it_does_not_apply(tmp_path, flags, compares):
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "src/gpt2_ft.py" in shown
     assert ("--compare_curve data/curves/gpt2_md_seed110.tsv" in shown) == compares
+
+
+# The rule a second time, in eval, which tells at the end what the log told on the way
+
+TWO_RUNS = "step\tlr\tloss_a\tavg_loss_a\tloss_b\tavg_loss_b\n" + "".join(
+    f"{step}\t1e-4\t9\t{2 + step / 1e5:.3f}\t9\t{2.06 + step / 1e5:.3f}\n" for step in range(100, 3100, 100)
+)
+
+
+@pytest.fixture(params=["shipped", "two runs that differ"])
+def both(request, tmp_path):
+    """A file with a curve, as training and as eval read it."""
+    path = SHIPPED
+    if request.param != "shipped":
+        path = tmp_path / "curve.tsv"
+        path.write_text(TWO_RUNS)
+    return path, curve.read(path, log_interval=100), evals.read(path)
+
+
+def test_both_sides_read_the_same_curve(both):
+    """Fails when eval takes the first run alone, or other steps."""
+    _, trainings, ours = both
+    assert ours.losses == pytest.approx(trainings.losses, abs=1e-12)
+    for step in [*trainings.losses, 0, 50, 150, 999, 1001, 999_000, 1_000_000]:
+        assert (ours.published(step) is None) == (trainings.published(step) is None)
+    assert (evals.TOLERANCE, evals.EARLY_STEPS) == (curve.TOLERANCE, curve.EARLY_STEPS)
+
+
+@pytest.mark.parametrize("published", [0.0, 2.03, 2.67, math.nan])
+@pytest.mark.parametrize("off", [0.0, 0.0499, 0.05, 0.0501, -0.05, -0.0501, 1.0, math.nan, math.inf])
+def test_both_sides_have_one_tolerance(published, off):
+    assert evals.is_on(published + off, published) == curve.is_on(published + off, published)
+
+
+@pytest.mark.parametrize("off", [0.0, 0.025, 0.035, 0.049, 0.051, -0.049, -0.051, math.nan])
+@pytest.mark.parametrize("at", [100, 400, 500, 900, 1000, 2500, 3000])
+def test_the_log_and_step_7_never_contradict_each_other(both, tmp_path, monkeypatch, at, off):
+    """A run on the mean of the published ones but for one step. Fails when one side compares other steps, or the first run."""
+    path, trainings, _ = both
+    monkeypatch.setattr(recipe, "CURVE", path)
+    log = Log(tmp_path, max_step=3000, is_main=True, curve=trainings)
+    for step in range(100, 3100, 100):
+        log.add(torch.tensor(trainings.losses[step] + (off if step == at else 0), dtype=torch.float64), n_tokens=1)
+        log.interval(1, step, step, 0.1, 0.1)
+    log.close()
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    said = {line["curve"]["step"]: line["curve"]["on_curve"] for line in lines if "curve" in line}
+    left = recipe.off_curve(a_run(log=lines))
+    assert (left is None) == all(said.values())
+    assert left is None or f"at step {at:,}" in left
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\xff\xfe\x00", "is not UTF-8"),
+        (b"", "is empty"),
+        (b"step\tloss\n100\t1\n", "no columns step and avg_loss"),
+        (b"step\tavg_loss\n100\t1\n200\tx\n", "line 3: expected numbers under step and avg_loss"),
+        (b"step\tavg_loss\n100\n", "line 2: expected numbers"),
+        (b"step\tavg_loss\n100\t" + b"1" * 200_000, "expected numbers"),
+        (b"step\tavg_loss\n100\t1\n", "no columns step and lr"),
+    ],
+)
+def test_files_that_are_no_curve_for_eval(tmp_path, content, words):
+    (tmp_path / "curve.tsv").write_bytes(content)
+    with pytest.raises(errors.UserError, match=words):
+        evals.read(tmp_path / "curve.tsv")
+
+
+def test_validation_losses_are_the_mean_of_the_runs(tmp_path):
+    (tmp_path / "valid.tsv").write_text("step\tA_valid_loss\tB_valid_loss\n2000\t1.25\t1.75\n")
+    assert evals.read_validation(tmp_path / "valid.tsv") == {2000: 1.5}
+    assert evals.read_validation(tmp_path / "none.tsv") is None

@@ -4,9 +4,12 @@ import math
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 import toy
 from lora_nlg.config import CARDS, ModelConfig
+from lora_nlg.methods import add_adapters
+from lora_nlg.methods.placement import LoraConfig
 from lora_nlg.model.gpt2 import GPT2, INIT_STD, empty_model, init_weights, store_frozen_in
 
 
@@ -109,3 +112,18 @@ def test_matrices_stored_in_half_precision_are_what_autocast_makes_of_them():
         store_frozen_in(model, torch.bfloat16)
         assert model.h[0].mlp.c_fc.weight.dtype == torch.bfloat16
         assert torch.equal(model.logits(model(ids)), before)
+
+
+@pytest.mark.parametrize("lora", [None, LoraConfig(2, 4, targets=("q", "wte"))])
+def test_no_frozen_matrix_is_converted_at_every_step(lora):
+    """Under autocast, after `store_frozen_in`: neither a block's nor the head's. Fails without either, whose copies are as large."""
+    model = empty_model(toy.CONFIG)
+    init_weights(model, torch.Generator().manual_seed(0))
+    add_adapters(model, lora) if lora else model.requires_grad_(False)
+    store_frozen_in(model, torch.bfloat16)
+    smallest = toy.CONFIG.n_embd**2  # numbers of a frozen matrix
+    recording = profile(activities=[ProfilerActivity.CPU], record_shapes=True)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), recording as trace:
+        model.logits(model(torch.tensor([[1, 2]])))
+    copied = [math.prod(event.input_shapes[0]) for event in trace.events() if event.name == "aten::_to_copy"]
+    assert copied and max(copied) < smallest

@@ -65,6 +65,15 @@ def test_cycle_is_piecewise_linear():
     assert [learning_rate(config, step) for step in range(8)] == pytest.approx([0, 0.5, 1, 0.8, 0.6, 0.4, 0.2, 0.2])
 
 
+@pytest.mark.parametrize(
+    ("step", "rate"), [(0, 0), (1, 1 / 2.000001), (2, 1), (5, 1 - 0.8 * 3 / 4.000001), (6, 0.2), (7, 0.2)]
+)
+def test_cycle_has_the_recipes_slopes(step, rate):
+    """Between corners, whose distance the recipe lengthens by 1e-6, and exactly at them. Fails by 1e-7 without that."""
+    config = OptimConfig(1.0, 6, scheduler="cycle", i_steps=(0, 2, 6), i_lrs=(0.0, 1.0, 0.2))
+    assert learning_rate(config, step) == pytest.approx(rate, rel=1e-14)
+
+
 @pytest.mark.parametrize(("i_steps", "i_lrs"), [((0, 2), (1.0,)), ((1, 2), (1.0, 2.0)), ((0, 2, 2), (1.0, 2.0, 3.0))])
 def test_cycle_needs_rising_corners(i_steps, i_lrs):
     with pytest.raises(UserError, match="--i_"):

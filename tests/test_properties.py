@@ -125,12 +125,12 @@ def test_raw_and_formatted_lines_come_back(folder, pairs, end):
     pairs = [(mr.strip(), " ".join(reference.split("\n")).strip()) for mr, reference in pairs]
     pairs = [(" ".join(mr.split("\n")), reference) for mr, reference in pairs]
     assume(all(mr and reference and "\ufeff" not in mr for mr, reference in pairs))
-    raw, formatted = folder / "round.txt", folder / "round.jsonl"
+    raw, written = folder / "round.txt", folder / "round.jsonl"
     raw.write_bytes("".join(f"{mr}||{reference}{end}" for mr, reference in pairs).encode())
     assert list(e2e.read_raw(raw)) == pairs
     objects = [{"context": mr, "completion": reference} for mr, reference in pairs]
-    formatted.write_text("\n".join(map(json.dumps, objects)), encoding="utf-8")
-    assert list(formatted.read_formatted(formatted)) == objects
+    written.write_text("\n".join(map(json.dumps, objects)), encoding="utf-8")
+    assert list(formatted.read_formatted(written)) == objects
 
 
 # Scores, of the metrics that need no Java

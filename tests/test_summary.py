@@ -1,10 +1,12 @@
 """The table at the end of a run."""
 
 import json
+import shutil
 
 import pytest
 
 import summary
+from metrics.errors import UserError
 
 
 @pytest.fixture
@@ -37,8 +39,9 @@ def test_scores_samples_and_time(run, capsys):
 
 def test_a_missing_file_is_named(run, capsys):
     (run / "log.jsonl").unlink()
-    assert summary.main([str(run), "--data", str(run / "data.jsonl")]) == 2
-    assert "log.jsonl does not exist" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"log\.jsonl does not exist"):
+        summary.main([str(run), "--data", str(run / "data.jsonl")])
+    assert capsys.readouterr().out == ""
 
 
 def test_a_part_of_the_inputs_is_said_to_be_one(run, capsys):
@@ -49,5 +52,18 @@ def test_a_part_of_the_inputs_is_said_to_be_one(run, capsys):
 
 def test_a_training_that_did_not_finish_has_no_summary(run, capsys):
     (run / "run.json").write_text(json.dumps({"seconds": 3}))
-    assert summary.main([str(run), "--data", str(run / "data.jsonl")]) == 2
-    assert "did not finish" in capsys.readouterr().err
+    with pytest.raises(UserError, match="did not finish"):
+        summary.main([str(run), "--data", str(run / "data.jsonl")])
+
+
+def test_a_copied_work_dir_shows_its_own_texts(run, tmp_path, capsys):
+    """scores.json names the files where they were scored: another run may be there by now."""
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("copy"))
+    (run / "prediction.txt").write_text("Another run's .\nAnother run's .\n")
+    assert summary.main([str(copy), "--data", str(run / "data.jsonl")]) == 0
+    out = capsys.readouterr().out
+    assert "prediction The Fox is a pub ." in out and "Another run" not in out
+    (copy / "prediction.txt").unlink()
+    with pytest.raises(UserError, match=r"copy/prediction\.txt does not exist; run step 05 again"):
+        summary.main([str(copy), "--data", str(run / "data.jsonl")])

@@ -40,7 +40,7 @@ def write_run(
     if valid_loss is None:
         del training["valid_loss"]
     scores = dict(zip(METRICS, (bleu, 10 * bleu, bleu / 2, bleu, 3 * bleu), strict=True))
-    systems = [{"file": "base.txt", "scores": {}}, {"file": "prediction.txt", "scores": scores}]
+    systems = [{"file": "base.txt", "scores": scores}, {"file": "prediction.txt", "scores": scores}]
     signature = {"segments": 630, "references_sha256": REFERENCES, **signature}
     (folder / "scores.json").write_text(json.dumps({"systems": systems, "signature": signature}))
     (folder / "run.json").write_text(json.dumps(training))

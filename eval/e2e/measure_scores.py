@@ -101,7 +101,8 @@ def show(
             shown = results.for_people(one, bounds)
             print(shown if name == args.systems[0] and len(names) == 1 else f"{name}\n{shown}")
     if differences:
-        print(results.paired_for_people(*names, *scored, differences))
+        (first_name, second_name), (first, second) = names, scored
+        print(results.paired_for_people(first_name, second_name, first, second, differences))
 
 
 def main(argv: list[str] | None = None) -> int:

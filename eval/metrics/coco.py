@@ -5,8 +5,9 @@ ROUGE-L is pycocoevalcap's. CIDEr is computed here, equal to pycocoevalcap's, wh
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -25,13 +26,20 @@ def rouge_l(outputs: Iterable[str], references: Iterable[list[str]]) -> np.ndarr
     return np.array([rouge.calc_score([output], group) for output, group in zip(outputs, references, strict=True)])
 
 
+class Groups(Protocol):
+    """The references of each segment, which can be gone through and counted."""
+
+    def __iter__(self) -> Iterator[list[str]]: ...
+    def __len__(self) -> int: ...
+
+
 class Rarity:
     """How rare each n-gram is: log of the number of segments for each one whose references have it.
 
     Its memory grows with the distinct n-grams of the references, not with their number.
     """
 
-    def __init__(self, references: Collection[list[str]]):
+    def __init__(self, references: Groups):
         self._segments: Counter[ngrams.Ngram] = Counter()
         for group in references:
             self._segments.update({ngram for text in group for ngram in ngrams.count(text.split(), ORDER)})

@@ -62,7 +62,8 @@ def write(path: str | os.PathLike, text: str) -> None:
 def atomic_writer(path: str | os.PathLike) -> Iterator[TextIO]:
     """Open a temporary file and rename it to `path` when the block ends well; on any error `path` is as before.
 
-    Text is UTF-8 with "\\n" line ends. Raises UserError, naming the file, when it cannot be written.
+    Text is UTF-8 with "\\n" line ends. Raises UserError, naming the file, when it cannot be written (no folder rights, full disk).
+    The training's twin is lora_nlg.files: the scorer runs without torch, and neither side imports the other. A test holds them equal.
     """
     path = Path(path)
     temporary = None
@@ -74,15 +75,26 @@ def atomic_writer(path: str | os.PathLike) -> Iterator[TextIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes private files; a result may be read by others
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes private files; a result is as readable as any other
         os.replace(temporary, path)
         temporary = None
+        _sync_folder(path.parent)
     except OSError as error:
         raise _cannot_write(path, error) from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last through a power cut; Windows cannot, and network file systems may refuse."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -124,10 +136,19 @@ def _cannot_write(path: Path, error: OSError) -> UserError:
     return UserError(f"cannot write {path}: {reason}; check the path, its folder's rights and free space")
 
 
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def sha256(path: str | os.PathLike) -> str:
-    """Return the file's sha256 as 64 hexadecimal digits."""
+    """Return the file's sha256 as 64 hexadecimal digits. Raises UserError when it cannot be read."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
+    try:
+        with open(path, "rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}; check its rights") from error
     return digest.hexdigest()

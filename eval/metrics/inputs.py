@@ -56,10 +56,10 @@ def read_references(path: str) -> References:
     for row in rows:
         if not row.text:
             raise UserError(f"{path}, line {row.line}: the reference is empty; fill it in or drop the row")
-    if rows[0].source is None:
-        return References([[row.text] for row in rows], None)
     groups: dict[str, list[str]] = {}
     for row in rows:
+        if row.source is None:  # no row has one
+            return References([[row.text] for row in rows], None)
         groups.setdefault(row.source, []).append(row.text)
     return References(list(groups.values()), list(groups))
 
@@ -70,9 +70,10 @@ def read_outputs(path: str, references: References) -> Outputs:
         outputs = Outputs(_lines(path), None)
     else:
         rows = _table(path, {"output": OUTPUT}, {"source": SOURCE})
-        if rows[0].source is not None and references.sources is not None:
+        sources = [row.source for row in rows if row.source is not None]  # of all rows or of none
+        if sources and references.sources is not None:
             return Outputs(_in_order(path, rows, references.sources), references.sources)
-        outputs = Outputs([row.text for row in rows], None if rows[0].source is None else [row.source for row in rows])
+        outputs = Outputs([row.text for row in rows], sources or None)
     if len(outputs.texts) != len(references.groups):
         raise UserError(
             f"{path} has {len(outputs.texts)} outputs but the references are of {len(references.groups)} inputs;"
@@ -118,10 +119,8 @@ def _lines(path: str) -> list[str]:
 
 
 def _groups(path: str) -> list[list[str]]:
-    groups, surplus = (
-        [[]],
-        0,
-    )  # the number of the first blank line with no reference before it; at the end it does no harm
+    groups: list[list[str]] = [[]]
+    surplus = 0  # the number of the first blank line with no reference before it; at the end it does no harm
     for number, line in enumerate(files.lines(path), 1):
         if text := line.strip():
             if surplus:

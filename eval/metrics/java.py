@@ -111,7 +111,7 @@ def _version(path: str) -> str | None:
 def data_file(name: str) -> Path:
     """Return where a file of the package pycocoevalcap lies. Raises UserError when it is not installed."""
     package = importlib.util.find_spec("pycocoevalcap")
-    for folder in package.submodule_search_locations if package else ():
+    for folder in (package.submodule_search_locations or ()) if package else ():
         if (path := Path(folder) / name).is_file():
             return path
     raise UserError(

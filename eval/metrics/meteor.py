@@ -55,7 +55,10 @@ class Meteor:
         except OSError as error:
             self._stderr.close()
             raise UserError(f"cannot start METEOR with {self._java}: {error.strerror}") from error
-        self._questions, self._answers = queue.SimpleQueue(), queue.SimpleQueue()
+        assert self._process.stdin and self._process.stdout  # both are pipes
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        self._questions: queue.SimpleQueue[Iterable[tuple[str, list[str]]] | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._threads = [threading.Thread(target=job, daemon=True) for job in (self._write, self._read)]
         for thread in self._threads:
             thread.start()
@@ -67,7 +70,7 @@ class Meteor:
         self._process.wait()
         for thread in self._threads:
             thread.join()
-        for pipe in (self._process.stdin, self._process.stdout, self._stderr):
+        for pipe in (self._stdin, self._stdout, self._stderr):
             with contextlib.suppress(OSError):  # what was not sent yet has nobody to go to
                 pipe.close()
 
@@ -75,13 +78,13 @@ class Meteor:
         try:
             while (segments := self._questions.get()) is not None:
                 for output, group in segments:  # written as METEOR reads them, so that they need not all be in memory
-                    self._process.stdin.write(f"{SEPARATOR.join(('SCORE', *group, output))}\n".encode())
-                self._process.stdin.flush()
+                    self._stdin.write(f"{SEPARATOR.join(('SCORE', *group, output))}\n".encode())
+                self._stdin.flush()
         except OSError:
             pass  # METEOR died; the one who waits for an answer says so
 
     def _read(self) -> None:
-        for line in self._process.stdout:
+        for line in self._stdout:
             self._answers.put(line)
         self._answers.put(b"")  # the end, which is an error unless nobody waits any more
 

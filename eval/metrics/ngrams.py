@@ -33,7 +33,8 @@ class References:
     def of(cls, references: Iterable[list[str]]) -> "References":
         """Count tokenised references."""
         references = list(references)
-        largest, total = Counter(), Counter()
+        largest: Counter[Ngram] = Counter()
+        total: Counter[Ngram] = Counter()
         for counts in map(count, references):
             largest |= counts
             total.update(counts)

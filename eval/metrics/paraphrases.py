@@ -28,7 +28,7 @@ def make_index(source: Path, index: Path) -> int:
     from tqdm import tqdm
 
     size = source.stat().st_size
-    numbers = collections.defaultdict(itertools.count().__next__)  # of words
+    numbers: dict[bytes, int] = collections.defaultdict(itertools.count().__next__)  # of words
     probabilities, sizes, words = array("d"), array("B"), array("H")
     with (
         open(source, "rb") as packed,
@@ -53,7 +53,7 @@ def possible_in(texts: Iterable[str], folder: str, index: Path | None = None) ->
 
     Return the file, or None if METEOR shall read its own table: there are too many words, or no index of that table.
     """
-    words = set()
+    words: set[bytes] = set()
     for text in texts:
         # METEOR's -norm takes tokens apart around what is neither letter nor digit, but also makes us of u.s.
         words.update(PLAIN_WORD.findall(text.encode()), PLAIN_WORD.findall(text.replace(".", "").encode()))

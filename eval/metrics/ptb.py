@@ -57,8 +57,8 @@ def tokenise(java: java_runtime.Java, text_sets: Iterable[Iterable[str]], folder
     try:
         with open(questions, "rb") as stdin, open(answers, "wb") as stdout, open(messages, "wb") as stderr:
             command = java.command("-cp", jar, *flags)
-            files = dict(stdin=stdin, stdout=stdout, stderr=stderr)
-            done = subprocess.run(command, env=java_runtime.environment(), timeout=timeout, **files)
+            environment = java_runtime.environment()
+            done = subprocess.run(command, env=environment, timeout=timeout, stdin=stdin, stdout=stdout, stderr=stderr)
     except subprocess.TimeoutExpired:
         said = java_runtime.said(messages.read_bytes())
         raise UserError(

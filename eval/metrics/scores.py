@@ -16,6 +16,8 @@ from metrics.tokenise import tokenise
 from metrics.waiting import spin_until, start
 
 METRICS = ("BLEU", "NIST", "METEOR", "ROUGE_L", "CIDEr")
+_Counts = tuple[np.ndarray, np.ndarray, np.ndarray]  # for BLEU, NIST, and NIST of every segment by itself
+_Captions = tuple[np.ndarray, np.ndarray]  # ROUGE-L and CIDEr, (segments,) each
 SHORT = 5000  # segments: so many are aligned in 15 seconds
 SEGMENT_METRICS = ("BLEU", "sentBLEU", "NIST", "METEOR", "ROUGE_L", "CIDEr")
 
@@ -83,7 +85,7 @@ def score(
             aligned = aligner.receive(len(systems) * segments).reshape(len(systems), segments, meteor.COLUMNS)
         spin_until(lambda: counting.done() and captioning.done(), "BLEU, NIST, ROUGE-L, CIDEr")
     return [
-        _combine(*of_counts, *of_captions, of_meteor, nist_definition)
+        _combine(of_counts, of_captions, of_meteor, nist_definition)
         for of_counts, of_captions, of_meteor in zip(counting.result(), captioning.result(), aligned, strict=True)
     ]
 
@@ -99,7 +101,7 @@ def _check(references: Sequence[Sequence[str]], systems: Sequence[Sequence[str]]
             raise UserError(f"{len(outputs)} outputs cannot be scored against references of {len(references)} inputs")
 
 
-def _count(references, systems) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _count(references: Sequence[Sequence[str]], systems: Sequence[Sequence[str]]) -> list[_Counts]:
     """Return each system's statistics for BLEU, NIST, and NIST of every segment by itself, (segments, COLUMNS) each."""
     bits = nist.Information(map(_counted, references))
     of_bleu = np.empty((len(systems), len(references), bleu.COLUMNS), dtype=np.int64)
@@ -120,13 +122,15 @@ def _counted(references: Sequence[str]) -> References:
     return References.of(map(tokenise, references))
 
 
-def _caption_scores(systems, groups) -> list[tuple[np.ndarray, np.ndarray]]:
+def _caption_scores(systems: Sequence[ptb.Tokens], groups: ptb.Groups) -> list[_Captions]:
     """Return each system's ROUGE-L and CIDEr, (segments,) each, of PTB tokens."""
     rarity = coco.Rarity(groups)
     return [(coco.rouge_l(outputs, groups), coco.cider(outputs, groups, rarity)) for outputs in systems]
 
 
-def _combine(of_bleu, of_nist, of_own_nist, rouge_l, cider, of_meteor, nist_definition: str) -> Scores:
+def _combine(of_counts: _Counts, of_captions: _Captions, of_meteor: np.ndarray, nist_definition: str) -> Scores:
+    of_bleu, of_nist, of_own_nist = of_counts
+    rouge_l, cider = of_captions
     segments = {
         "BLEU": bleu.score(of_bleu),
         "sentBLEU": bleu.score(of_bleu, smoothing=1),

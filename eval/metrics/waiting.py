@@ -12,7 +12,7 @@ POLL_INTERVAL = 0.1  # seconds
 
 def start(function: Callable, *arguments) -> Future:
     """Call `function` in a thread that does not keep the program from ending, as those of an executor do: Ctrl-C works at once."""
-    future = Future()
+    future: Future = Future()
 
     def work() -> None:
         try:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -23,7 +24,7 @@ COLOURS = {
     for number, name in enumerate(("ink", "muted", "grid", "run", "valid", "paper", "public", "base"), 0xA0)
 }
 
-RC = {
+RC: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: selectable, and in the page's font
     "svg.hashsalt": "report",  # the same ids every time
     "text.parse_math": False,  # a dollar sign in a name is a dollar sign
@@ -76,7 +77,7 @@ def over_steps(name: str, description: str, lines: Sequence[Line], y_label: str,
         figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
         axes = figure.add_subplot()
         for line in lines:
-            look = {"color": COLOURS[line.colour], "label": line.name}
+            look: dict[str, Any] = {"color": COLOURS[line.colour], "label": line.name}
             if line.behind:
                 look |= {"linewidth": 5, "alpha": 0.4}
             elif len(line.xs) < 20:  # few points: show where they are
@@ -136,7 +137,7 @@ def _inline(figure: Figure, name: str, description: str) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     svg = re.sub(r"(?s)^.*?(?=<svg)|<metadata>.*?</metadata>|<style.*?</style>", "", buffer.getvalue())
-    box = re.search(r'viewBox="([^"]*)"', svg)[1]
+    box = re.findall(r'viewBox="([^"]*)"', svg)[0]
     svg = re.sub(r"<svg[^>]*>", f'<svg viewBox="{box}" role="img" aria-label="{escape(description)}">', svg, count=1)
     svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     svg = re.sub(r'font: ([\d.]+px)[^;"]*', r"font: \1 var(--font)", svg)

@@ -9,13 +9,14 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+import curve
+import run_dir
 from report_page import charts
 from report_page.contents import SYSTEM, Contents, Row
 from report_page.figures import deviation, duration, interval, number, signed, whole
-from run_dir import METRICS
 
 HERE = Path(__file__).parent
-SEGMENT_METRICS = ("sentBLEU", "NIST", "METEOR", "ROUGE_L", "CIDEr")  # BLEU without smoothing is 0 for most sentences
+SENTENCE_BLEU = "sentBLEU"  # stands for BLEU, which without smoothing is 0 for most sentences
 NAMES = {"sentBLEU": "BLEU", "ROUGE_L": "ROUGE-L", "base.txt": "this run, base alone", SYSTEM: "this run"}
 NAMES |= {"bleu": "BLEU", "nist": "NIST", "meteor": "METEOR", "rouge_l": "ROUGE-L", "cider": "CIDEr", "gpu": "GPU"}
 NAMES |= {"nist_reference_length": "NIST's reference length"}
@@ -36,8 +37,8 @@ def render(run: Contents) -> str:
     script = (HERE / "table.js").read_text(encoding="utf-8")
     return environment.get_template("page.html.jinja").render(
         run=run,
-        metrics=METRICS,
-        segment_metrics=SEGMENT_METRICS,
+        metrics=run.task.scores,
+        segment_metrics=_segment_metrics(run),
         systems=_systems(run),
         published=_published(run),
         facts=_facts(run),
@@ -45,6 +46,7 @@ def render(run: Contents) -> str:
         learning_charts=_learning_charts(run),
         learning_table=_learning_table(run),
         off_curve=_off_curve(run),
+        compared_early=curve.EARLY_STEPS,
         time_chart=_time_chart(run),
         costs=_costs(run),
         slot_counts=_slot_counts(run),
@@ -62,11 +64,10 @@ def render(run: Contents) -> str:
 def _systems(run: Contents) -> list[dict]:
     """Return the scored systems, this run first."""
     rows = [
-        {"name": NAMES.get(Path(one["file"]).name, one["file"]), "kind": "run", "intervals": {}, **one}
-        for one in run.systems
+        {"name": NAMES.get(run_dir.output_file(one), one["file"]), "intervals": {}, **one} for one in run.record.systems
     ]
     for row in rows:
-        row["kind"] = "run" if Path(row["file"]).name == SYSTEM else "base"
+        row["kind"] = "run" if run_dir.output_file(row) == SYSTEM else "base"
     return sorted(rows, key=lambda row: row["kind"] != "run")
 
 
@@ -83,17 +84,19 @@ def _facts(run: Contents) -> list[tuple[str, str]]:
     if model:
         facts.append(("Model", f"GPT-2 of {model['n_layer']} layers × {model['n_embd']}"))
     if lora.get("rank"):
-        facts.append(("Adapters", f"LoRA, r = {lora['rank']}, α = {lora['alpha']:g}"))
+        alpha = f", α = {lora['alpha']:g}" if "alpha" in lora else ""
+        facts.append(("Adapters", f"LoRA, r = {lora['rank']}{alpha}"))
     else:
         facts.append(("Adapters", "none: every parameter is trained"))
     if "trained_parameters" in run.record.training:
         facts.append(("Trained", f"{whole(run.record.training['trained_parameters'])} parameters"))
-    if run.last_step and train:
+    if run.last_step and "train_batch_size" in train:
         processes = settings.get("world_size", 1)
         batch = f"{train['train_batch_size']}{f' × {processes}' if processes > 1 else ''}"
         facts.append(("Training", f"{whole(run.last_step)} steps of {batch}"))
     segments, references = run.record.signature.get("segments"), run.record.signature.get("references")
-    facts.append(("Scored on", f"{whole(segments)} inputs, {whole(references)} references"))
+    if segments is not None and references is not None:
+        facts.append(("Scored on", f"{whole(segments)} inputs, {whole(references)} references"))
     gpu = run.record.training.get("versions", {}).get("gpu", "none")
     facts.append(("Machine", settings.get("device", "unknown") if gpu == "none" else gpu))
     return facts
@@ -103,7 +106,7 @@ def _score_charts(run: Contents) -> list[str]:
     """Return a chart for each metric: the run, then what is published, or the base alone if nothing may stand beside it."""
     published = [row for row in _published(run) if row["kind"] in CHARTED]
     shown = []
-    for metric in METRICS:
+    for metric in run.task.scores:
         marks = [
             charts.Mark(row["name"], row["scores"][metric], row["intervals"].get(metric), row["kind"])
             for row in _systems(run)
@@ -114,7 +117,7 @@ def _score_charts(run: Contents) -> list[str]:
             for row in published
             if row.get(metric) is not None
         ]
-        band = run.comparison["band"] if metric == "BLEU" and published else None
+        band = run.comparison["band"] if run.comparison and metric == "BLEU" and published else None
         # Published scores lie close together: from zero, their differences could not be seen.
         label = NAMES.get(metric, metric)
         description = f"{label} of {len(marks)} systems; the figures are in the table of scores"
@@ -136,14 +139,14 @@ def _learning_charts(run: Contents) -> list[str]:
         losses.append(charts.Line("training", steps, [line["avg_loss"] for line in run.intervals], "run"))
         rates.append(charts.Line("this run", steps, [line["lr"] for line in run.intervals], "run"))
     if run.validations:
-        valid = [(line["step"], line["valid_loss"]) for line in run.validations]
-        losses.append(charts.Line("validation", *zip(*valid, strict=True), "valid"))
-    if curve := run.published_curve:
+        valid_steps, valid_losses = ([line[key] for line in run.validations] for key in ("step", "valid_loss"))
+        losses.append(charts.Line("validation", valid_steps, valid_losses, "valid"))
+    if published := run.published_curve:
         losses[:0] = [
-            charts.Line("published, training", curve.steps, curve.losses, "public", behind=True),
-            charts.Line("published, validation", curve.valid_steps, curve.valid_losses, "public", ":", behind=True),
+            _published_line("published, training", published.curve.losses),
+            _published_line("published, validation", published.valid_losses, ":"),
         ]
-        rates.insert(0, charts.Line("published", curve.steps, curve.rates, "public", behind=True))
+        rates.insert(0, _published_line("published", published.curve.rates))
     described = "over the training steps; the figures are in the table below"
     shown = [charts.over_steps("loss", f"Loss {described}", losses, "loss (nats a token)")]
     if run.intervals:
@@ -151,11 +154,14 @@ def _learning_charts(run: Contents) -> list[str]:
     return [Markup(svg) for svg in shown]
 
 
+def _published_line(name: str, values: dict[int, float], style: str = "-") -> charts.Line:
+    return charts.Line(name, list(values), list(values.values()), "public", style, behind=True)
+
+
 def _learning_table(run: Contents) -> list[dict]:
     """Return a row for each step that has a loss: of training, of validation, or of both, beside the published ones."""
-    curve = run.published_curve
-    published = dict(zip(curve.steps, curve.losses, strict=True)) if curve else {}
-    published_valid = dict(zip(curve.valid_steps, curve.valid_losses, strict=True)) if curve else {}
+    published = run.published_curve.curve.losses if run.published_curve else {}
+    published_valid = run.published_curve.valid_losses if run.published_curve else {}
     training = {line["step"]: line for line in run.intervals}
     valid = {line["step"]: line["valid_loss"] for line in run.validations}
     return [
@@ -172,9 +178,11 @@ def _learning_table(run: Contents) -> list[dict]:
 
 
 def _off_curve(run: Contents) -> tuple[float, int] | None:
-    """Return the largest distance of the training losses from the published ones, and its step."""
-    rows = [row for row in _learning_table(run) if row["loss"] is not None and row["published"] is not None]
-    return max(((abs(row["loss"] - row["published"]), row["step"]) for row in rows), default=None)
+    """Return the largest distance of the training losses from the published ones where the two are compared, and its step."""
+    if run.published_curve is None:
+        return None
+    compared = curve.compared(run.record.log, run.published_curve.curve)
+    return max(((abs(loss - known), step) for step, loss, known in compared), default=None)
 
 
 def _time_chart(run: Contents) -> str | None:
@@ -199,7 +207,7 @@ def _costs(run: Contents) -> list[tuple[str, str]]:
             ("Tokens a second, median", whole(rates[len(rates) // 2])),
         ]
     if run.validations:
-        costs.append(("Validation, all passes", duration(sum(line["seconds"] for line in run.validations))))
+        costs.append(("Validation, all passes", duration(sum(line.get("seconds", 0) for line in run.validations))))
     for name, record in (("Training", run.record.training), ("Decoding", run.record.decoding)):
         if "seconds" in record:
             costs.append((f"{name}, from start to end", duration(record["seconds"])))
@@ -209,26 +217,32 @@ def _costs(run: Contents) -> list[tuple[str, str]]:
     return costs
 
 
-def _slot_counts(run: Contents) -> list[tuple[str, dict[str, int]]]:
+def _segment_metrics(run: Contents) -> list[str]:
+    """Return the scores of a sentence that are shown: those that segments.tsv has, with smoothed BLEU for BLEU."""
+    names = next((list(row.scores) for row in run.rows or [] if row.scores), [])
+    return [name for name in names if name != "BLEU" or SENTENCE_BLEU not in names]
+
+
+def _slot_counts(run: Contents) -> list[tuple[str, Counter]]:
     """Return (slot, {"missing", "wrong", "invented": outputs}), the slot with most errors first."""
     counts: dict[str, Counter] = {}
     for row in run.rows or []:
         for kind, marks in (row.slots or {}).items():
             for mark in marks:
                 counts.setdefault(mark if kind == "missing" else mark["slot"], Counter())[kind] += 1
-    return sorted(counts.items(), key=lambda item: (-item[1].total(), item[0]))
+    return sorted(counts.items(), key=lambda item: (-sum(item[1].values()), item[0]))
 
 
 def _worst(run: Contents) -> list[Row]:
-    """Return the rows of the lowest sentence BLEU, the lowest first."""
-    scored = [row for row in run.rows or [] if row.scores]
-    return sorted(scored, key=lambda row: row.scores["sentBLEU"])[:WORST]
+    """Return the rows of the lowest sentence BLEU, the lowest first; none where that was not scored."""
+    scored = [(row.scores[SENTENCE_BLEU], row) for row in run.rows or [] if row.scores and SENTENCE_BLEU in row.scores]
+    return [row for _, row in sorted(scored, key=lambda one: one[0])[:WORST]]
 
 
 def _slowest(run: Contents) -> list[Row]:
     """Return the rows that took longest to decode, the longest first; none where that was not recorded."""
-    timed = [row for row in run.rows or [] if row.seconds is not None]
-    return sorted(timed, key=lambda row: -row.seconds)[:WORST]
+    timed = [(row.seconds, row) for row in run.rows or [] if row.seconds is not None]
+    return [row for _, row in sorted(timed, key=lambda one: -one[0])[:WORST]]
 
 
 def _shown(row: Row) -> dict:
@@ -249,14 +263,14 @@ def _commands(run: Contents) -> list[tuple[str, list[str]]]:
     folder = run.record.work_dir
     commands = [("Training", _command("src/gpt2_ft.py", *run.record.training.get("argv", [])))]
     if run.record.decoding:
-        commands.append(("Beam search", _command("src/gpt2_beam.py", *run.record.decoding["argv"])))
+        commands.append(("Beam search", _command("src/gpt2_beam.py", *run.record.decoding.get("argv", []))))
     to_text = ["--sample_file", folder / "beam_prediction.jsonl", "--input_file", run.data]
     to_text += ["--output_pred_file", folder / SYSTEM, "--output_ref_file", folder / "reference.txt"]
     commands.append(("Ids to text", _command("src/gpt2_decode.py", *to_text)))
-    scoring = ["eval/e2e/measure_scores.py", folder / "reference.txt", folder / SYSTEM]
+    scoring: list[object] = [folder / "reference.txt", folder / SYSTEM]
     if "mean" in run.record.signature.get("nist_reference_length", ""):
         scoring.append("-p")
-    commands.append(("Scores", _command(*scoring)))
+    commands.append(("Scores", _command(run.task.scorer, *scoring)))
     return commands
 
 
@@ -264,7 +278,7 @@ def _hashes(run: Contents) -> dict[str, str]:
     """Return the sha256 of all that the scores came from, by what it is of: as recorded, as the files are now, the scorers'."""
     training, decoding = (record.get("settings", {}) for record in (run.record.training, run.record.decoding))
     recorded = {
-        "the base's weights, as trained on": training.get("base", {}).get("sha256"),
+        "the base's weights, as trained on": (training.get("base") or {}).get("sha256"),
         "the training data, as trained on": training.get("train_data"),
         "the weights decoded with": decoding.get("weights"),
         "the data decoded": decoding.get("data"),

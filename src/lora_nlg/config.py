@@ -139,7 +139,7 @@ class TrainConfig:
     label_smooth: float = 0.0
     random_seed: int = 10
     precision: str = "fp32"
-    max_epoch: int | None = None  # stop after so many, also when the schedule goes on
+    max_epoch: int | None = None  # stop after so many, also when the schedule is longer
     log_interval: int = 100  # micro-batches, as are the two below
     eval_interval: int = 2000
     save_interval: int = 500

@@ -108,14 +108,23 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter], world_size: int,
     for p in parameters:
         if p.grad is None:
             p.grad = torch.zeros_like(p)
-    flat = torch.cat(
-        [p.grad.reshape(-1) for p in parameters if p.grad is not None] + [parameters[0].new_tensor([float(flag)])]
-    )
+    grads = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([grad.reshape(-1) for grad in grads] + [parameters[0].new_tensor([float(flag)])])
     distributed.all_reduce(flat)
-    *means, flags = flat.split([p.numel() for p in parameters] + [1])
-    for p, mean in zip(parameters, means, strict=True):
-        torch.div(mean.view_as(p), world_size, out=p.grad)
+    *sums, flags = flat.split([grad.numel() for grad in grads] + [1])
+    # A kernel or two for all of them, not one a parameter.
+    torch._foreach_copy_(grads, [total.view_as(grad) for total, grad in zip(sums, grads, strict=True)])
+    torch._foreach_div_(grads, world_size)
     return flags
+
+
+def sum_over_ranks(value: int, ranks: Ranks) -> int:
+    """Return the sum of every rank's `value`."""
+    if ranks.world_size == 1:
+        return value
+    total = torch.tensor(value, device=ranks.device)
+    distributed.all_reduce(total)
+    return int(total.item())
 
 
 def mean_over_ranks(value: Tensor, world_size: int) -> Tensor:

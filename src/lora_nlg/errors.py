@@ -15,7 +15,7 @@ class UserError(Exception):
 
 
 class Stopped(Exception):
-    """The work was stopped by signal `number` and saved; the text, which may be empty, says how to go on."""
+    """The work was stopped by signal `number` and saved; the text, which may be empty, says how to resume."""
 
     def __init__(self, number: int, text: str):
         super().__init__(text)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy
 import torch
@@ -20,8 +21,8 @@ class Record:
     """Collects what a program did and writes it to WORK_DIR/NAME, at the start and, with times and results, at the end."""
 
     def __init__(self, path: Path, argv: list[str], **settings):
-        self.path, self.started = path, time.time()
-        self.fields = {
+        self.path, self.started = path, time.monotonic()
+        self.fields: dict[str, Any] = {
             "argv": argv,
             "settings": {name: _plain(value) for name, value in settings.items()},
             "versions": _versions(),
@@ -34,7 +35,7 @@ class Record:
         peak = {"host_mib": round(usage / (1024 if sys.platform != "darwin" else 1 << 20), 1)}
         if torch.cuda.is_available():
             peak["gpu_mib"] = round(torch.cuda.max_memory_allocated() / (1 << 20), 1)
-        done = {"seconds": round(time.time() - self.started, 3), "peak_memory": peak, **results}
+        done = {"seconds": round(time.monotonic() - self.started, 3), "peak_memory": peak, **results}
         with atomic_writer(self.path) as file:
             json.dump({**self.fields, **done}, file, indent=1, default=str)
             file.write("\n")

@@ -1,4 +1,4 @@
-"""SIGTERM, Ctrl-C and a lost terminal (SIGHUP): work ends where it can be gone on with."""
+"""SIGTERM, Ctrl-C and a lost terminal (SIGHUP): work ends where it can be resumed."""
 
 import contextlib
 import os
@@ -43,13 +43,13 @@ class Request:
 
 
 @contextlib.contextmanager
-def stopped_by_signals(how_to_go_on: str) -> Iterator[None]:
+def stopped_by_signals(how_to_resume: str) -> Iterator[None]:
     """Let the first signal raise Stopped within the block: for work that is kept as it comes."""
     request = Request()
 
     def stop(number: int, frame) -> None:
         if request.is_first(number):
-            raise Stopped(number, how_to_go_on)
+            raise Stopped(number, how_to_resume)
 
     with _handlers(stop):
         yield

@@ -7,6 +7,7 @@ Scores are natural-log probabilities in the model's dtype, float32 at least; "im
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -90,7 +91,7 @@ def best_candidates(logits: Tensor, rows: Tensor, scores: Tensor, k: int) -> tup
     B, K = scores.shape
     top, tokens = logits.topk(min(k, logits.shape[-1]), dim=-1)  # (N, min(k, V))
     own = scores.flatten()[rows].unsqueeze(-1) + (top - logits.logsumexp(-1, keepdim=True))
-    own = own.nan_to_num(nan=IMPOSSIBLE, neginf=IMPOSSIBLE)  # a row without any possible token has -inf - -inf
+    own = own.masked_fill(top == IMPOSSIBLE, IMPOSSIBLE)  # a row without any possible token has -inf - -inf
     totals = own.new_full((B * K, k), IMPOSSIBLE)  # a tiny vocabulary fills only some of the k
     totals[rows, : own.shape[-1]] = own
     of_beams = tokens.new_zeros(B * K, k)
@@ -166,6 +167,13 @@ class Endings:
         self.tokens[sentences] = tokens.gather(1, order.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
 
 
+class NotANumber(Exception):
+    """The logits for a prompt are no numbers; `prompt` is its index."""
+
+    def __init__(self, prompt: int):
+        self.prompt = prompt
+
+
 @torch.inference_mode()
 def beam_search(
     model: GPT2,
@@ -177,32 +185,23 @@ def beam_search(
     """Return for each prompt the ids of its best hypothesis, padded with 0 to eval_len.
 
     A prompt is one or more ids, and len(prompt) + eval_len may not exceed the model's positions. The result does not depend
-    on which prompts share the batch, up to the rounding of the matrix products. With `endings` the search goes on until those
+    on which prompts share the batch, up to the rounding of the matrix products. With `endings` the search ends when those
     are decided as well, and the result is the same. So it is with `compiled`, where COMPILED_STEPS steps in a row have the same
-    shapes: beams that cannot win are searched on with the others, and a GPU records these steps.
+    shapes: beams that cannot win are searched on with the others, and a GPU records these steps. Raises NotANumber.
     """
-    device = model.wte.weight.device
-    lengths = torch.tensor([len(p) for p in prompts], device=device)
-    ids = torch.zeros(len(prompts), int(lengths.max()), dtype=torch.int64)
-    for row, prompt in enumerate(prompts):
-        ids[row, : len(prompt)] = torch.tensor(prompt)
-    cache = Cache(model, lengths, config)
-
-    def logits_of(tokens: Tensor, positions: Tensor) -> Tensor:
-        """Return (N, V) after the newest tokens (N,) of the cache's rows."""
-        return at_least_float32(model.logits(model(tokens, positions, attend=cache.extend)))
-
-    last = torch.arange(len(prompts), device=device) * ids.shape[1] + lengths - 1  # (B,), counted through all rows
-    hidden = model(ids.to(device), attend=cache.prefill, keep=last)  # (B, C)
-    logits = at_least_float32(model.logits(hidden))  # (B, V)
-    beams = start_beams(len(prompts), config, like=logits)
+    cache, logits = prefill(model, prompts, config)
+    device, B = logits.device, len(prompts)
+    beams = start_beams(B, config, like=logits)
     if endings is not None:
         endings.start(beams)
-    results = torch.zeros(len(prompts), config.eval_len, dtype=torch.int64, device=device)
-    searching = torch.arange(len(prompts), device=device)  # which prompt each sentence of the batch is
-    step_logits: Callable[..., Tensor] = logits_of
+    results = torch.zeros(B, config.eval_len, dtype=torch.int64, device=device)
+    searching = torch.arange(B, device=device)  # which prompt each sentence of the batch is
+    logits_of: Callable[..., Tensor] = partial(next_token_logits, model, cache)
     for step in range(config.eval_len):
         beams, parents = advance(logits, cache.rows, beams, config)
+        broken = beams.scores.isnan().any(dim=1).nonzero().squeeze(-1)
+        if len(broken):
+            raise NotANumber(int(searching[broken[0]]))
         results[searching] = beams.best_tokens
         if endings is not None:
             endings.add(beams, searching)
@@ -214,9 +213,8 @@ def beam_search(
             break
         shrinks = len(undecided) <= SHRINK_AT * len(searching)
         if shrinks:
-            searching, beams, parents, alive = (
-                searching[undecided], beams.select(undecided), parents[undecided], alive[undecided]
-            )  # fmt: skip
+            searching, beams = searching[undecided], beams.select(undecided)
+            parents, alive = parents[undecided], alive[undecided]
             cache.select(undecided)
         cache.reorder(parents)
         shapes_change = cache.make_room(step, COMPILED_STEPS if compiled else 1) or shrinks
@@ -225,6 +223,24 @@ def beam_search(
         tokens = beams.tokens[..., -1].flatten()[cache.rows]  # (N,)
         positions = (cache.lengths + step)[cache.rows // config.beam]  # (N,)
         if compiled and shapes_change and device.type == "cuda":
-            step_logits = CompiledStep(logits_of, tokens, positions)
-        logits = step_logits(tokens, positions)
+            logits_of = CompiledStep(partial(next_token_logits, model, cache), tokens, positions)
+        logits = logits_of(tokens, positions)
     return results.tolist()
+
+
+def prefill(model: GPT2, prompts: Sequence[Sequence[int]], config: BeamConfig) -> tuple[Cache, Tensor]:
+    """Return a cache that holds the prompts, and the logits (B, V) after each."""
+    device = model.wte.weight.device
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+    ids = torch.zeros(len(prompts), int(lengths.max()), dtype=torch.int64)
+    for row, prompt in enumerate(prompts):
+        ids[row, : len(prompt)] = torch.tensor(prompt)
+    cache = Cache(model, lengths, config)
+    last = torch.arange(len(prompts), device=device) * ids.shape[1] + lengths - 1  # (B,), counted through all rows
+    hidden = model(ids.to(device), attend=cache.prefill, keep=last)  # (B, C)
+    return cache, at_least_float32(model.logits(hidden))
+
+
+def next_token_logits(model: GPT2, cache: Cache, tokens: Tensor, positions: Tensor) -> Tensor:
+    """Return the logits (N, V) after the newest tokens (N,), at `positions` (N,), of the cache's rows."""
+    return at_least_float32(model.logits(model(tokens, positions, attend=cache.extend)))

@@ -8,7 +8,7 @@ import torch
 
 from lora_nlg import dist
 from lora_nlg.config import END_OF_TEXT_ID, BeamConfig
-from lora_nlg.decoding.beam import IMPOSSIBLE, Endings, beam_search
+from lora_nlg.decoding.beam import IMPOSSIBLE, Endings, NotANumber, beam_search
 from lora_nlg.errors import UserError
 from lora_nlg.model.gpt2 import GPT2
 from lora_nlg.tasks import TASKS, formatted
@@ -45,8 +45,13 @@ class Generator:
         if len(prompt) > longest:
             raise UserError(f"{where}: {len(prompt)} tokens are too many, the model takes {longest}; shorten the input")
         endings = Endings(n)
-        with dist.autocast(self.device, self.precision):
-            beam_search(self.model, [prompt], self.rules, endings)
+        try:
+            with dist.autocast(self.device, self.precision):
+                beam_search(self.model, [prompt], self.rules, endings)
+        except NotANumber as error:
+            raise UserError(
+                f"{where}: the logits are no numbers, so nothing can be chosen; check the weights, or use --precision fp32"
+            ) from error
         found: dict[str, float] = {}
         for ids, score in zip(endings.tokens[0].tolist(), endings.scores[0].tolist(), strict=True):
             if score > IMPOSSIBLE:

@@ -1,6 +1,7 @@
 """Decode a file's contexts: distinct ones once, sorted by length, batched, shared among the ranks, kept as they come."""
 
 import json
+import math
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -11,7 +12,7 @@ from tqdm import tqdm
 
 from lora_nlg import dist
 from lora_nlg.config import BeamConfig
-from lora_nlg.decoding.beam import beam_search
+from lora_nlg.decoding.beam import NotANumber, beam_search
 from lora_nlg.errors import UserError
 from lora_nlg.model.gpt2 import GPT2
 
@@ -30,12 +31,13 @@ class Decoded:
 class Partial:
     """What is decoded so far, a line each in a file beside the output, so that a killed process loses one batch at most.
 
-    The first line is `settings`, all that decides a prediction: a file with others is not gone on with. Raises UserError
+    The first line is `settings`, all that decides a prediction: a file with others is not resumed. Raises UserError
     when the file cannot be written.
     """
 
     def __init__(self, path: Path, settings: dict, resume: bool):
         self.path, self.settings = path, json.dumps(settings)
+        self.vocab_size, self.eval_len = settings["model"]["vocab_size"], settings["search"]["eval_len"]
         self.decoded: dict[Context, Decoded] = {}
         whole = self._read() if resume and path.is_file() else 0
         if whole:
@@ -49,15 +51,29 @@ class Partial:
         for line in self.path.read_bytes().splitlines(keepends=True):
             if whole == 0 and line.decode("utf-8", "replace") != self.settings + "\n":
                 return 0
-            try:
-                if whole:
-                    fields = json.loads(line)
-                    one = Decoded(tuple(fields["context"]), fields["predict"], fields["seconds"])
-                    self.decoded[one.context] = one
-            except (ValueError, TypeError, KeyError):
-                break
+            if whole:
+                one = self._decoded(line)
+                if one is None:
+                    break  # what is after it is decoded again
+                self.decoded[one.context] = one
             whole += len(line)
         return whole
+
+    def _decoded(self, line: bytes) -> Decoded | None:
+        """Return the prediction that a line holds, None if it is not what `add` writes: cut off, or damaged."""
+        try:
+            fields = json.loads(line)
+            context, predict, seconds = fields["context"], fields["predict"], fields["seconds"]
+            right = (
+                type(seconds) is float
+                and 0 <= seconds < math.inf
+                and len(predict) == self.eval_len
+                and len(context) > 0
+            )
+            right &= all(type(i) is int and 0 <= i < self.vocab_size for ids in (context, predict) for i in ids)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return None
+        return Decoded(tuple(context), predict, seconds) if right and line.endswith(b"\n") else None
 
     def add(self, several: Iterable[Decoded]) -> None:
         """Keep predictions, and write them down."""
@@ -107,8 +123,15 @@ def decode(
         for first in range(0, -(-len(missing) // ranks.world_size), batch_size):  # as many batches on every rank
             batch = mine[first : first + batch_size]  # none are left on the last ranks at the end
             started = time.perf_counter()
-            with dist.autocast(ranks.device, precision):
-                found = beam_search(model, batch, config, compiled=compiled) if batch else []
+            try:
+                with dist.autocast(ranks.device, precision):
+                    found = beam_search(model, batch, config, compiled=compiled) if batch else []
+            except NotANumber as error:
+                line = contexts.index(list(batch[error.prompt])) + 1
+                raise UserError(
+                    f"the logits for input {line} of the data (counted from 1) are no numbers, so nothing can be chosen; "
+                    "check the weights, or decode with --precision fp32"
+                ) from error
             seconds = (time.perf_counter() - started) / max(1, len(batch))
             decoded = [Decoded(context, ids, seconds) for context, ids in zip(batch, found, strict=True)]
             parts = dist.gather_to_main(decoded, ranks)

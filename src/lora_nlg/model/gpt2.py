@@ -42,6 +42,10 @@ class Embedding(nn.Module):
     def __init__(self, vocab_size: int, width: int):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(vocab_size, width))
+        self.of_head: Tensor | None
+        self.register_buffer(
+            "of_head", None, persistent=False
+        )  # the same numbers in half precision, see `store_frozen_in`
 
     def forward(self, ids: Tensor) -> Tensor:
         """Map ids (...) to (..., C)."""
@@ -49,7 +53,7 @@ class Embedding(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Map hidden states (..., C) to (..., V)."""
-        return linear(hidden, self.weight.T)
+        return linear(hidden, (self.weight if self.of_head is None else self.of_head).T)
 
 
 class Attention(nn.Module):
@@ -132,9 +136,12 @@ class GPT2(nn.Module):
 def store_frozen_in(model: GPT2, dtype: torch.dtype) -> None:
     """Convert the frozen matrices to `dtype`, to which autocast would convert them anew in every step: the same numbers.
 
-    Embeddings and layer norms stay, since what they give is added up in the model's own dtype.
+    Embeddings and layer norms stay, since what they give is added up in the model's own dtype; the head, which is the token
+    embedding, gets a copy in `dtype` beside it.
     """
     for module in model.modules():
+        if isinstance(module, Embedding) and not module.weight.requires_grad:
+            module.of_head = module.weight.detach().to(dtype)
         if isinstance(module, Conv1D):
             for parameter in (module.weight, module.bias):
                 if not parameter.requires_grad:

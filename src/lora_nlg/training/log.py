@@ -1,12 +1,14 @@
 """What a training run says: a line each log interval on stdout, the same in full precision in log.jsonl, a bar on a terminal."""
 
 import contextlib
+import errno
 import json
 import math
 import os
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -35,8 +37,18 @@ def tensorboard_writer(folder: Path, step: int):
     return SummaryWriter(folder, purge_step=step + 1)
 
 
+@dataclass(frozen=True)
+class Skipped:
+    """A micro-batch that was left out."""
+
+    step: int
+    items: list[int]  # counted from 0
+    reason: str
+    rank: int
+
+
 class Log:
-    """The log of one run. `state` is that of the run it goes on with, whose later lines are cut off."""
+    """The log of one run. `state` is that of the run it resumes, whose later lines are cut off."""
 
     def __init__(
         self,
@@ -53,8 +65,10 @@ class Log:
         path = Path(work_dir) / FILE
         if is_main and state is not None and path.is_file() and path.stat().st_size > state["bytes"]:
             os.truncate(path, state["bytes"])
-        # Stays open for the whole run, so that each line is there to follow as soon as it is written.
-        self.file = open(path, "w" if state is None else "a", encoding="utf-8") if is_main else None  # noqa: SIM115
+        # Stays open for the whole run, so that each line is there to follow as soon as it is written; unbuffered, so that a line
+        # that does not fit on the disk is known at once.
+        self.file = open(path, "wb" if state is None else "ab", buffering=0) if is_main else None  # noqa: SIM115
+        self.lines_lost = 0
         self.board = tensorboard_writer(Path(work_dir) / "tensorboard", step) if is_main and tensorboard else None
         self._start_interval()
         if state is not None:
@@ -68,10 +82,14 @@ class Log:
         return time.perf_counter() - self.started - self.pauses
 
     def state(self) -> dict:
-        """Return what it takes to go on with this log: the unfinished interval, and where its file ends."""
-        losses = torch.stack(self.losses).cpu() if self.losses else torch.zeros(0)
-        n_bytes = self.file.tell() if self.file else 0
+        """Return what it takes to resume this log: the unfinished interval, and where its file ends."""
+        losses = self._stacked().cpu() if self.losses else torch.zeros(0)
+        n_bytes = self.file.seek(0, os.SEEK_END) if self.file else 0
         return dict(losses=losses, n_tokens=self.n_tokens, seconds=self._seconds(), bytes=n_bytes)
+
+    def _stacked(self) -> Tensor:
+        """Return the losses of the interval, (micro-batches,), on the newest one's device: a save's are on the CPU."""
+        return torch.stack([loss.to(self.losses[-1].device) for loss in self.losses])
 
     def add(self, loss: Tensor, n_tokens: int) -> None:
         """Count one micro-batch. `loss` stays on its device: fetching it would make every step wait for the GPU."""
@@ -90,7 +108,7 @@ class Log:
         """Report the micro-batches since the last call; avg_loss is over these alone."""
         if not self.losses:  # every one of them was left out
             return
-        losses = torch.stack(self.losses).double()
+        losses = self._stacked().double()
         loss, avg_loss = losses[-1].item(), losses.mean().item()
         ppl = perplexity(avg_loss)
         seconds = self._seconds()
@@ -127,11 +145,13 @@ class Log:
         self._write(line, {"eval": dict(step=step, valid_loss=loss, valid_ppl=ppl, seconds=seconds)})
         self._plot(step, {"loss/validation": loss})
 
-    def skipped(self, step: int, items: list[int], reason: str) -> None:
+    def skipped(self, skipped: Skipped) -> None:
         """Report a micro-batch that was left out."""
-        line = f"skipped | step {step:7d} | {reason} | items {', '.join(map(str, items))}"
-        self._write(line, {"skipped": dict(step=step, items=items, reason=reason)})
-        self.bar.update()
+        where = f"rank {skipped.rank} | " if skipped.rank else ""
+        items = ", ".join(map(str, skipped.items))
+        self._write(
+            f"skipped | step {skipped.step:7d} | {where}{skipped.reason} | items {items}", {"skipped": vars(skipped)}
+        )
 
     def _plot(self, step: int, values: dict[str, float]) -> None:
         if self.board:
@@ -140,13 +160,32 @@ class Log:
 
     def _write(self, line: str, fields: dict) -> None:
         if self.file is not None:  # on the main rank
-            self.file.write(json.dumps(fields) + "\n")  # not a number and infinity as NaN and Infinity
-            self.file.flush()
+            self._append(json.dumps(fields) + "\n")  # not a number and infinity as NaN and Infinity
             tqdm.write(line, file=sys.stdout)
             sys.stdout.flush()
 
+    def _append(self, line: str) -> None:
+        """Write a line to log.jsonl, whole or not at all. Without room for it the run is worth more than the line: warn, and go on."""
+        assert self.file is not None
+        content, end = line.encode(), self.file.seek(0, os.SEEK_END)
+        try:
+            if self.file.write(content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            self.file.truncate(end)
+            if not self.lines_lost:
+                print(
+                    f"warning: {self.file.name} cannot be written ({error.strerror}), so lines will be missing there; the training "
+                    "goes on, free some space before its next save",
+                    file=sys.stderr,
+                )
+            self.lines_lost += 1
+
     def close(self) -> None:
         """End the bar and the file."""
+        if self.lines_lost:
+            print(f"warning: {self.lines_lost:,} lines of log.jsonl could not be written", file=sys.stderr)
+            self.lines_lost = 0
         self.bar.close()
         if self.file:
             self.file.close()

@@ -12,8 +12,13 @@ from lora_nlg.model import attention
 from lora_nlg.model.gpt2 import GPT2, at_least_float32
 
 MASK_SUM_EPS = 1e-4  # Kept for parity: the recipe divides by M + 1e-4, not by M
-ROWS_AT_ONCE = 32  # of (M, V) numbers: what is written stays in the processor's cache until it is read
+ROWS_AT_ONCE = 32  # of (M, V) numbers on a CPU: what is written stays in the processor's cache until it is read
 SMALLEST_SMOOTHING = 1e-4  # Kept for parity: the recipe takes this much, or less, for none
+
+
+def rows_at_once(logits: Tensor) -> int:
+    """Return how many rows are worked on together: all of them on a GPU, where a launch costs more than its cache gives."""
+    return ROWS_AT_ONCE if logits.device.type == "cpu" else max(1, len(logits))
 
 
 class SummedCrossEntropy(torch.autograd.Function):
@@ -25,7 +30,7 @@ class SummedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-        for rows in logits.split(ROWS_AT_ONCE):
+        for rows in logits.split(rows_at_once(logits)):
             rows.copy_(rows.log_softmax(-1))
         counted = targets != IGNORED
         targets = targets.where(counted, 0).unsqueeze(-1)  # (M, 1)
@@ -38,8 +43,8 @@ class SummedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
         of_logits, ctx.log_p = ctx.log_p, None
-        each = (grad * ctx.counted).unsqueeze(-1)  # (M, 1)
-        for rows, of_row in zip(of_logits.split(ROWS_AT_ONCE), each.split(ROWS_AT_ONCE), strict=True):
+        each, at_once = (grad * ctx.counted).unsqueeze(-1), rows_at_once(of_logits)  # (M, 1)
+        for rows, of_row in zip(of_logits.split(at_once), each.split(at_once), strict=True):
             rows.exp_().mul_(of_row)
             if ctx.smoothing:
                 rows.sub_(of_row * (ctx.smoothing / of_logits.shape[-1]))

@@ -9,6 +9,8 @@ from torch import nn
 
 from lora_nlg.config import OptimConfig
 
+CYCLE_EPS = 1e-6  # Kept for parity: the recipe's slopes are those of corners so many steps further apart
+
 
 class AdamW(torch.optim.Optimizer):
     """Adam with decoupled weight decay, in the recipe's order of operations.
@@ -82,6 +84,7 @@ def learning_rate(config: OptimConfig, step: int) -> float:
 def _piecewise_linear(config: OptimConfig, step: int) -> float:
     corners = list(zip(config.i_steps, config.i_lrs, strict=True))
     for (left, left_lr), (right, right_lr) in itertools.pairwise(corners):
-        if step <= right:
-            return left_lr + (right_lr - left_lr) * (step - left) / (right - left)
+        if step < right:
+            share = (step - left) / (right - left + CYCLE_EPS)
+            return share * right_lr + (1 - share) * left_lr
     return corners[-1][1]

@@ -1,11 +1,13 @@
 """A run's checkpoints in its work dir: written whole or not at all, verified, listed in saves.json, the oldest deleted last.
 
-Files: model.STEP.pt (weights, in the recipe's form) and state.STEP.pt (what else it takes to go on) for the newest steps,
+Files: model.STEP.pt (weights, in the recipe's form) and state.STEP.pt (what else it takes to resume) for the newest steps,
 model.best.pt (lowest validation loss), model.final.pt and adapter.safetensors (the end). A file counts only once saves.json
 names it with its sha256, so whatever a killed process leaves behind is never picked up.
 """
 
 import json
+import math
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -24,7 +26,7 @@ RESULTS = ("model.final.pt", "model.best.pt", "adapter.safetensors", "log.jsonl"
 
 
 class Saves:
-    """The checkpoints of one run. `settings` (JSON) is what a run must share with the one it goes on with."""
+    """The checkpoints of one run. `settings` (JSON) is what a run must share with the one it resumes."""
 
     def __init__(
         self, work_dir: Path, settings: dict | None = None, keep_last: int = 3, base: checkpoints.Base | None = None
@@ -39,9 +41,9 @@ class Saves:
             return False
         try:
             listed = json.loads(path.read_text(encoding="utf-8"))
-            if set(listed) != set(self.listed):
-                raise ValueError("it has other fields")
-        except ValueError as error:
+            if fault := fault_in(listed):
+                raise ValueError(fault)
+        except (ValueError, RecursionError, OSError) as error:
             raise UserError(
                 f"{path} is damaged ({error}); pass --resume never to start anew, or another --work_dir"
             ) from error
@@ -156,7 +158,7 @@ class Saves:
     def add_best(self, model: GPT2, step: int, valid_loss: float) -> None:
         """Write model.best.pt if `valid_loss` is the lowest so far."""
         best = self.listed["best"]
-        if best is None or valid_loss < best["valid_loss"]:
+        if best is None or valid_loss < best["valid_loss"] or math.isnan(best["valid_loss"]):
             digest = self._write("model.best.pt", self._weights(model, step))
             self.listed["best"] = {"step": step, "valid_loss": valid_loss, "files": {"model.best.pt": digest}}
             self._write_manifest()
@@ -194,6 +196,49 @@ class Saves:
         with atomic_writer(self.work_dir / MANIFEST) as file:
             json.dump(self.listed, file, indent=1)
             file.write("\n")
+
+
+def fault_in(listed: object) -> str | None:
+    """Return what is wrong with the content of saves.json, in words; None if it is such as `Saves` writes."""
+    if not isinstance(listed, dict) or set(listed) != {"settings", "saves", "best", "final"}:
+        return "it has other fields"
+    if not isinstance(listed["settings"], dict):
+        return "its settings are no object"
+    saves = listed["saves"]
+    if not isinstance(saves, list):
+        return "its saves are no list"
+    named: list[tuple[str, Any, tuple[str, ...]]] = [
+        (f"save {n}", save, ("model.{}.pt", "state.{}.pt")) for n, save in enumerate(saves, 1)
+    ]
+    named += [("best", listed["best"], ("model.best.pt",))] if listed["best"] is not None else []
+    named += [("final", listed["final"], ("model.final.pt",))] if listed["final"] is not None else []
+    for where, save, files in named:
+        if fault := _fault_in_save(save, files):
+            return f"its {where} {fault}"
+    steps = [save["step"] for save in saves]
+    if steps != sorted(set(steps)):
+        return "its saves are not in the order of their steps"
+    best = listed["best"]
+    if best is not None and not isinstance(best.get("valid_loss"), float):
+        return "its best has no valid_loss"
+    return None
+
+
+def _fault_in_save(save: object, names: tuple[str, ...]) -> str | None:
+    """Return what is wrong with an entry of saves.json that must list the files `names`; None if nothing is."""
+    if not isinstance(save, dict):
+        return "is no object"
+    step, files = save.get("step"), save.get("files")
+    if type(step) is not int or step < 1:
+        return f"has the step {step!r}"
+    if not isinstance(files, dict) or not {name.format(step) for name in names} <= set(files):
+        return f"does not list {' and '.join(name.format(step) for name in names)}"
+    strange = next((name for name in files if not re.fullmatch(r"[\w.]+", name)), None)
+    if strange is not None:
+        return f"lists {strange!r}, which is no name of a file of a run"
+    if not all(isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) for digest in files.values()):
+        return "has a sha256 that is none"
+    return None
 
 
 def _flat(settings: dict, prefix: str = "") -> dict[str, object]:

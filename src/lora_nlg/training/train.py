@@ -16,7 +16,7 @@ from lora_nlg.errors import Stopped, UserError
 from lora_nlg.model.gpt2 import GPT2
 from lora_nlg.signals import Request, requests
 from lora_nlg.training.curve import Curve
-from lora_nlg.training.log import Log
+from lora_nlg.training.log import Log, Skipped
 from lora_nlg.training.losses import masked_loss
 from lora_nlg.training.optim import build_optimizer, learning_rate
 from lora_nlg.training.saves import Saves
@@ -61,6 +61,7 @@ def train(
 
             if step % config.log_interval == 0:
                 run.look_at_losses()
+                run.report_skipped()
                 log.interval(epoch, step, in_epoch, lr, learning_rate(optim, step))
             if step % config.eval_interval == 0:
                 run.validate()
@@ -97,8 +98,15 @@ class Run:
         self.valid_loss = math.nan
         self.stops_asked: Tensor | None = None  # on how many ranks, as of the last update
         self.not_looked_at: list[tuple[int, list[int]]] = []  # step and items of the newest losses
+        self.n_counted = 0  # micro-batches since the last update that were not left out
+        self.skipped: list[Skipped] = []  # by this rank, and not reported yet
         if state is not None:
             self._resume(state)
+        if self.config.compile:
+            # CUDA graphs give gradients in memory of their own, which is gone at the next step (pytorch issues 169545, 96693):
+            # into these they are added up.
+            for parameter in self.trained:
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
     def _resume(self, state: dict) -> None:
         """Undo a save: weights, optimiser, scaler, and this rank's share."""
@@ -114,19 +122,38 @@ class Run:
         torch.set_rng_state(own["cpu_rng"])
         if own["gpu_rng"] is not None and self.ranks.device.type == "cuda":
             torch.cuda.set_rng_state(own["gpu_rng"], self.ranks.device)
+        self.n_counted = own.get("n_counted", sum(grad is not None for grad in own["grads"]))  # not in earlier saves
         for parameter, grad in zip(self.trained, own["grads"], strict=True):
             parameter.grad = None if grad is None else grad.to(parameter.device)
 
     def counts(self, loss: Tensor, items: list[int], n_tokens: int) -> bool:
         """Log the loss of a micro-batch; return False if `skip_nan` leaves it out, which is logged in its place."""
         if self.config.skip_nan and not torch.isfinite(loss):
-            self.log.skipped(self.step, items, f"the loss is {loss.item()}")
+            self.skip(items, f"the loss is {loss.item()}")
+            self.log.bar.update()
             return False
+        self.n_counted += 1
         self.log.add(loss.detach().clone(), n_tokens)  # a CUDA graph's own result is gone at its next step
         self.not_looked_at.append((self.step, items))
         if self.is_cpu:
             self.look_at_losses()
         return True
+
+    def skip(self, items: list[int], reason: str) -> None:
+        """Log that the micro-batch `items` is left out: the main rank's at once, another's when the ranks next meet to report."""
+        skipped = Skipped(self.step, items, reason, self.ranks.rank)
+        if self.ranks.is_main:
+            self.log.skipped(skipped)
+        else:
+            self.skipped.append(skipped)
+
+    def report_skipped(self) -> None:
+        """Log what other ranks have left out; called on every rank."""
+        if self.config.skip_nan and self.ranks.world_size > 1:
+            for of_rank in dist.gather_to_main(self.skipped, self.ranks) or []:
+                for skipped in of_rank:
+                    self.log.skipped(skipped)
+            self.skipped = []
 
     def look_at_losses(self) -> None:
         """Raise UserError if a loss is no number. A GPU would have to be waited for, so there it is done now and then."""
@@ -153,6 +180,9 @@ class Run:
 
     def update(self, lr: float, items: list[int]) -> None:
         """Take one step of the optimiser, with the gradients' mean over the ranks."""
+        counted, self.n_counted = self.n_counted, 0
+        if self.config.skip_nan and dist.sum_over_ranks(counted, self.ranks) == 0:
+            return  # every rank has left out all of it: there is nothing to learn from
         self.stops_asked = dist.average_gradients(self.trained, self.ranks.world_size, self.request.number is not None)
         self.scaler.unscale_(self.optimizer)
         if self.optim.clip > 0:
@@ -160,11 +190,11 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         if self.config.skip_nan and not self.scaler.is_enabled() and not are_finite(p.grad for p in self.trained):
-            self.log.skipped(self.step, items, "a gradient is no number")
+            self.skip(items, "a gradient is no number")
         else:
             self.scaler.step(self.optimizer)
             self.scaler.update()
-        self.optimizer.zero_grad()
+        self.optimizer.zero_grad(set_to_none=not self.config.compile)
 
     def validate(self) -> None:
         """Take the validation loss, and keep the weights if it is the lowest so far."""
@@ -199,16 +229,19 @@ class Run:
             "cpu_rng": torch.get_rng_state(),
             "gpu_rng": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
             "grads": [None if p.grad is None else p.grad.cpu() for p in self.trained],
+            "n_counted": self.n_counted,
         }
 
     def stop(self) -> None:
         """End with Stopped after a signal, once the step is saved."""
+        self.report_skipped()
         self.log.close()
         how = f"stopped and saved at step {self.step}; the same command with --resume goes on"
         raise Stopped(self.request.number or signal.SIGTERM, how if self.ranks.is_main else "")
 
     def finish(self) -> float:
         """Save and validate at the end, unless that was just done, and return the validation loss."""
+        self.report_skipped()
         if self.saved_step != self.step:
             self.save()
         if self.valid_step != self.step:

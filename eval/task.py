@@ -1,0 +1,49 @@
+"""Which task a data set is of, and what of eval/ applies to it: task.json beside the formatted data, which step 02 writes."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import run_dir
+
+FILE = "task.json"
+SHAPE = {
+    "task": str,
+    "scorer": str,
+    "scores": [str],
+    "slots": (str, None),
+    "published": (str, None),
+    "copied": (str, None),
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task. The defaults are E2E's, which data without a task.json is of."""
+
+    name: str = "e2e"
+    scorer: str = "eval/e2e/measure_scores.py"  # the program that scores it
+    scores: tuple[str, ...] = (
+        run_dir.METRICS
+    )  # what scores.json has of it, the first being the one that is talked about
+    slots: str | None = "e2e"  # the rules that find slots, see slots.RULES; None: it has no slots to count
+    published: str | None = "e2e"  # the scores to hold a run against, see published.TABLES; None: there are none
+    copied: str | None = "name"  # the slot whose value an output should hold word for word; None: there is none
+
+
+def read(formatted: Path) -> Task:
+    """Return the task of a formatted file. Raises UserError if the task.json beside it is damaged."""
+    path = formatted.parent / FILE
+    if not os.path.isfile(path):
+        return Task()
+    fields = run_dir.read_object(path, SHAPE, "02")
+    if not fields["scores"]:
+        raise run_dir.damaged(f"{path}: it names no scores", "02")
+    return Task(
+        name=fields["task"],
+        scorer=fields["scorer"],
+        scores=tuple(fields["scores"]),
+        slots=fields["slots"],
+        published=fields["published"],
+        copied=fields["copied"],
+    )

@@ -1,0 +1,37 @@
+"""Turn a task's raw lines into JSON lines: {"context": input, "completion": reference}."""
+
+import argparse
+import json
+import sys
+
+from lora_nlg import errors, flags
+from lora_nlg.tasks import TASKS
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the arguments."""
+    p = flags.Parser(description=__doc__, allow_abbrev=False)
+    p.add_argument("task", choices=TASKS, help="a row of the table of tasks")
+    p.add_argument("input", metavar="IN", help="raw file")
+    p.add_argument("output", metavar="OUT", help="formatted file (JSON lines)")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Format one file."""
+    args = parser().parse_args(argv)
+
+    from lora_nlg import files
+
+    files.check_outputs([args.output], inputs=[args.input])
+    lines = 0
+    with files.atomic_writer(args.output) as file:
+        for text, reference in TASKS[args.task].read_raw(args.input):
+            file.write(json.dumps({"context": text, "completion": reference}) + "\n")
+            lines += 1
+    print(f"formatted {lines:,} lines into {args.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(errors.run(main))

@@ -1,0 +1,235 @@
+"""What training and decoding read back of an earlier run is checked: damage is a sentence, or is made anew, and reaches no output."""
+
+import copy
+import errno
+import json
+import math
+
+import pytest
+import torch
+
+import gpt2_beam
+import gpt2_ft
+import toy
+from lora_nlg import dist
+from lora_nlg.decoding import beam
+from lora_nlg.errors import UserError
+from lora_nlg.training import log, train
+from lora_nlg.training.saves import fault_in
+
+TRAINING = "--lora_dim 4 --lora_alpha 32 --lr 0.01 --train_batch_size 4 --max_step 4 --save_interval 2 --log_interval 3".split()
+DECODING = "--batch_size 4 --beam 2 --eval_len 6 --seq_len 64".split()
+
+
+@pytest.fixture
+def flags(tmp_path):
+    """Flags of a toy training in tmp_path/work."""
+    return [*toy.write_run(tmp_path), *TRAINING, "--work_dir", str(tmp_path / "work")]
+
+
+@pytest.fixture
+def listed(flags, tmp_path, capsys):
+    """saves.json of a finished run, as its object."""
+    assert gpt2_ft.main(flags) == 0
+    return json.loads((tmp_path / "work/saves.json").read_text())
+
+
+def values(value, path=()):
+    """Yield the path of every value within a JSON value."""
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in items:
+        yield from values(part, (*path, key))
+
+
+def test_saves_json_as_it_is_written_has_no_fault(listed):
+    assert fault_in(listed) is None
+
+
+@pytest.mark.parametrize("damage", [None, 3, -1, "x", [], {}, True, "model.2.pt"])
+def test_no_damaged_value_of_saves_json_passes(listed, flags, tmp_path, damage, capsys):
+    """Every value but the settings' is replaced in turn. Fails when {} counts as a finished run, or a list as a name."""
+    for path in values(listed):
+        damaged = copy.deepcopy(listed)
+        if not path or path[0] == "settings":
+            continue
+        parent = damaged
+        for key in path[:-1]:
+            parent = parent[key]
+        if parent[path[-1]] == damage or (damage is None and len(path) == 1 and path[0] in ("best", "final")):
+            continue  # not damaged: a run that has no best yet, or no end
+        parent[path[-1]] = damage
+        if fault_in(damaged) is None:
+            assert path in (
+                [("saves",)] if damage == [] else [("best", "step"), ("final", "step")] if damage == 3 else []
+            ), path
+            continue
+        (tmp_path / "work/saves.json").write_text(json.dumps(damaged))
+        with pytest.raises(UserError, match=r"saves\.json is damaged .*pass --resume never to start anew"):
+            gpt2_ft.main([*flags, "--resume"])
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "3", "null", '{"saves": 3}', "[" * 100_000, '"\\ud800"', "{", '{"settings": {}, "saves": []}']
+)
+def test_no_damaged_saves_json_is_a_traceback(listed, flags, tmp_path, content, capsys):
+    (tmp_path / "work/saves.json").write_text(content)
+    with pytest.raises(UserError, match=r"saves\.json is damaged"):
+        gpt2_ft.main([*flags, "--resume", "auto"])
+
+
+@pytest.mark.parametrize("name", ["../model.2.pt", "/etc/passwd", "model\u001b[2J.pt"])
+def test_saves_json_lists_files_of_its_folder_only(listed, name):
+    listed["saves"][0]["files"][name] = "0" * 64
+    assert "no name of a file of a run" in fault_in(listed)
+
+
+DAMAGES = [
+    lambda d: d | {"predict": [[]] * len(d["predict"])},
+    lambda d: d | {"predict": [999] * len(d["predict"])},
+    lambda d: d | {"predict": [-1] * len(d["predict"])},
+    lambda d: d | {"predict": [True] * len(d["predict"])},
+    lambda d: d | {"predict": d["predict"][:-1]},
+    lambda d: d | {"predict": "abcdef"},
+    lambda d: d | {"predict": {}},
+    lambda d: d | {"context": [1.5]},
+    lambda d: d | {"context": []},
+    lambda d: d | {"seconds": "1"},
+    lambda d: d | {"seconds": math.nan},
+    lambda d: [],
+    lambda d: 7,
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_partial_prediction_is_decoded_again(tmp_path, damage, capsys, monkeypatch):
+    """Fails when a prediction of a wrong type, or ids beyond the vocabulary, reach the output."""
+    flags = [
+        *toy.write_run(tmp_path)[4:],
+        "--data",
+        str(tmp_path / "train.jsonl"),
+        *DECODING,
+        "--work_dir",
+        str(tmp_path / "work"),
+    ]
+    whole = tmp_path / "work/beam_prediction.jsonl"
+    gpt2_beam.main(flags)
+    expected = whole.read_bytes()
+    partial, count, real = tmp_path / "work/beam_prediction.partial.jsonl", iter(range(99)), beam.beam_search
+    with monkeypatch.context() as cut:
+        cut.setattr(
+            "lora_nlg.decoding.predictions.beam_search", lambda *a, **k: real(*a, **k) if next(count) < 3 else 1 / 0
+        )
+        with pytest.raises(ZeroDivisionError):
+            gpt2_beam.main(flags)
+    first, *lines = partial.read_text().splitlines(keepends=True)
+    lines[2] = json.dumps(damage(json.loads(lines[2]))) + "\n"
+    partial.write_text(first + "".join(lines))
+    capsys.readouterr()
+    assert gpt2_beam.main([*flags, "--resume"]) == 0
+    assert "going on after 2 inputs" in capsys.readouterr().out
+    assert whole.read_bytes() == expected
+
+
+# Numbers that are none
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_logits_that_are_no_numbers_are_an_error_that_names_the_input(tmp_path, monkeypatch, value):
+    """Fails when NaN counts as impossible: the predictions would be zeros, and the exit code 0."""
+    model = toy.model()
+    real = type(model).logits
+    monkeypatch.setattr(
+        type(model), "logits", lambda self, hidden: real(self, hidden).index_fill(0, torch.tensor([1]), value)
+    )
+    with pytest.raises(beam.NotANumber) as error:
+        beam.beam_search(model, [[1], [2, 3], [4]], toy.BeamConfig(2, 4))
+    assert error.value.prompt == 1
+    flags = [
+        *toy.write_run(tmp_path)[4:],
+        "--data",
+        str(tmp_path / "train.jsonl"),
+        *DECODING,
+        "--work_dir",
+        str(tmp_path / "work"),
+    ]
+    with pytest.raises(UserError, match=r"the logits for input \d+ of the data \(counted from 1\) are no numbers"):
+        gpt2_beam.main(flags)
+
+
+def test_skip_nan_in_fp16_leaves_the_batch_out(flags, tmp_path, monkeypatch, capsys):
+    """With one micro-batch an update, nothing is left of it. Fails when the scaler is asked to take a step without gradients."""
+    real, count = train.masked_loss, iter(range(1, 99))
+    monkeypatch.setattr(
+        train, "masked_loss", lambda m, b, *s: real(m, b, *s) * (math.nan if m.training and next(count) == 2 else 1)
+    )
+    assert gpt2_ft.main([*flags, "--precision", "fp16", "--skip_nan"]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "work/log.jsonl").read_text().splitlines()]
+    assert [line["skipped"]["step"] for line in lines if "skipped" in line] == [2]
+
+
+def test_what_another_rank_leaves_out_is_named(tmp_path, monkeypatch, capsys):
+    """Fails when only rank 0 reports: nobody would learn of rank 1's batch."""
+    ranks = dist.Ranks(1, 2, torch.device("cpu"))
+    run = train.Run.__new__(train.Run)
+    run.ranks, run.step, run.skipped, run.config = ranks, 7, [], toy.TrainConfig(skip_nan=True)
+    run.skip([3, 4], "the loss is nan")
+    sent = run.skipped
+    main = train.Run.__new__(train.Run)
+    main.ranks, main.skipped, main.config = dist.Ranks(0, 2, torch.device("cpu")), [], run.config
+    main.log = log.Log(tmp_path, 10, True)
+    monkeypatch.setattr(dist, "gather_to_main", lambda value, ranks: [value, sent])
+    main.report_skipped()
+    main.log.close()
+    assert json.loads((tmp_path / "log.jsonl").read_text())["skipped"] == {
+        "step": 7,
+        "items": [3, 4],
+        "reason": "the loss is nan",
+        "rank": 1,
+    }
+    assert "skipped | step       7 | rank 1 | the loss is nan | items 3, 4" in capsys.readouterr().out
+
+
+# The log
+
+
+def test_a_disk_full_at_a_log_line_is_a_warning(flags, tmp_path, monkeypatch, capsys):
+    """Half a line fits, later ones do again. Fails when the training ends, or half a line stays in the log."""
+    real, count = log.Log._append, iter(range(99))
+
+    class Full:
+        """A file on a disk that is full."""
+
+        def __init__(self, file):
+            self.file, self.name = file, file.name
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+        def write(self, content):
+            return self.file.write(content[:5])
+
+    def append(self, line):
+        full, file = next(count) == 1, self.file
+        self.file = Full(file) if full else file
+        real(self, line)
+        self.file = file
+
+    monkeypatch.setattr(log.Log, "_append", append)
+    assert gpt2_ft.main([*flags, "--log_interval", "1"]) == 0
+    said = capsys.readouterr().err
+    assert said.count("log.jsonl cannot be written (No space left on device)") == 1
+    assert "warning: 1 lines of log.jsonl could not be written" in said
+    lines = [json.loads(line) for line in (tmp_path / "work/log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "step" in line] == [1, 3, 4]
+    assert errno.ENOSPC
+
+
+@pytest.mark.parametrize("restored", [1, 3])
+def test_losses_of_a_save_and_of_a_gpu_are_one_interval(tmp_path, restored):
+    """The meta device stands for a GPU: tensors of two devices cannot be stacked. Fails when restored losses stay on the CPU."""
+    state = dict(losses=torch.zeros(restored), n_tokens=5, seconds=1.0, bytes=0)
+    resumed = log.Log(tmp_path, 10, True, state=state, step=restored)
+    resumed.add(torch.zeros((), device="meta"), 5)
+    assert resumed._stacked().shape == (restored + 1,) and resumed._stacked().device.type == "meta"
+    resumed.close()
