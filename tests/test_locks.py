@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+import gpt2_beam
+import gpt2_ft
+import runs
 from lora_nlg import locks
 from lora_nlg.errors import UserError
 
@@ -132,3 +135,21 @@ def test_who_only_looks_at_a_lock_keeps_nobody_out(tmp_path, monkeypatch):
         monkeypatch.setattr(locks.time, "sleep", lambda seconds: file.close())
         with locks.held(locks.of_folder(tmp_path)):
             pass
+
+
+def test_a_second_training_of_a_work_dir_is_refused_and_changes_nothing(tmp_path, capsys):
+    """Also one that would start anew there, or decode into it. Fails when a file is written or deleted before the lock is taken."""
+    files = runs.write_training(tmp_path)
+    training = f"{files} --lora_dim 4 --lora_alpha 32 --max_step 4 --train_batch_size 4 --precision fp64 --device cpu".split()
+    assert gpt2_ft.main(training) == 0
+    (tmp_path / "work/.model.4.pt.x1.tmp").write_text("what a save in progress has")
+    with holder("training", tmp_path / "work") as process:
+        before = {name: content for name, (content, _) in contents(tmp_path / "work").items()}
+        for flags in (training, [*training, "--resume"], [*training, "--resume", "never"]):
+            with pytest.raises(UserError, match=rf"work is in use by -c, process {process.pid} on"):
+                gpt2_ft.main(flags)
+        decoding = f"{runs.write_decoding(tmp_path, 3)} --lora_checkpoint {tmp_path}/work/model.final.pt --seq_len 64 --eval_len 4"
+        with pytest.raises(UserError, match="work is in use by"):
+            gpt2_beam.main([*decoding.split(), "--precision", "fp64", "--device", "cpu"])
+        assert {name: content for name, (content, _) in contents(tmp_path / "work").items()} == before
+    assert gpt2_ft.main([*training, "--resume", "never"]) == 0

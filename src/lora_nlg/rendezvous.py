@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
-from datetime import timedelta
 
 from torch import distributed
 from torch.distributed.constants import default_pg_timeout
