@@ -140,7 +140,9 @@ def test_who_only_looks_at_a_lock_keeps_nobody_out(tmp_path, monkeypatch):
 def test_a_second_training_of_a_work_dir_is_refused_and_changes_nothing(tmp_path, capsys):
     """Also one that would start anew there, or decode into it. Fails when a file is written or deleted before the lock is taken."""
     files = runs.write_training(tmp_path)
-    training = f"{files} --lora_dim 4 --lora_alpha 32 --max_step 4 --train_batch_size 4 --precision fp64 --device cpu".split()
+    training = (
+        f"{files} --lora_dim 4 --lora_alpha 32 --max_step 4 --train_batch_size 4 --precision fp64 --device cpu".split()
+    )
     assert gpt2_ft.main(training) == 0
     (tmp_path / "work/.model.4.pt.x1.tmp").write_text("what a save in progress has")
     with holder("training", tmp_path / "work") as process:

@@ -39,7 +39,7 @@ def place(rank: int, world_size: int, local_rank: int) -> Place:
     if len(given) == 1:
         raise UserError(
             f"{given[0]} is in the environment, but not {'WORLD_SIZE' if given == ['RANK'] else 'RANK'}; a launcher such as "
-            f"torchrun sets both, and {unset()}"
+            f"torchrun sets both; {unset()}"
         )
     if given:
         world_size = number("WORLD_SIZE", 1)
@@ -54,7 +54,6 @@ def place(rank: int, world_size: int, local_rank: int) -> Place:
     if world_size == 1:
         return Place(0, 1, 0, 1)
     on_this_node = number("LOCAL_WORLD_SIZE", 1) if "LOCAL_WORLD_SIZE" in os.environ else world_size
-    address()
     return Place(rank, world_size, local_rank, on_this_node)
 
 
@@ -68,8 +67,10 @@ def number(name: str, least: int, most: int | None = None) -> int:
 
 
 def unset() -> str:
-    """Return what to do if the variables are left over from another run."""
-    return f"if this run is to be alone: unset {' '.join(name for name in VARIABLES if name in os.environ)}"
+    """Return what to do if there are no others, and the variables are left over from another run."""
+    if "RANK" not in os.environ and "WORLD_SIZE" not in os.environ:
+        return "if this run is to be alone, leave out --world_size"
+    return f"if this run is to be alone, unset {' '.join(name for name in VARIABLES if name in os.environ)}"
 
 
 def address() -> tuple[str, int]:
@@ -77,8 +78,8 @@ def address() -> tuple[str, int]:
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         if not os.environ.get(name, "").strip():
             raise UserError(
-                f"{name} is not in the environment; several processes need MASTER_ADDR and MASTER_PORT, which torchrun sets, and "
-                + (unset() if "RANK" in os.environ else "one alone needs no --world_size")
+                f"{name} is not in the environment; several processes need MASTER_ADDR and MASTER_PORT, which torchrun sets; "
+                + unset()
             )
     return os.environ["MASTER_ADDR"].strip(), number("MASTER_PORT", 1, 65535)
 
@@ -106,17 +107,18 @@ class Meeting:
         """Meet the others and form the process group; `error` says why not."""
         try:
             is_host = self.place.rank == 0 and not self.by_torchrun
-            if not is_host:
-                self._find()
+            self._find(is_host)
             self._form_group(self._meet(is_host))
         except BaseException as error:
             self.error = error
 
-    def _find(self) -> None:
-        """Wait until somebody listens."""
+    def _find(self, is_host: bool) -> None:
+        """Wait until the host's name is known and, unless this process will, somebody listens there."""
         while True:
             try:
-                socket.create_connection((self.host, self.port), timeout=2).close()
+                socket.getaddrinfo(self.host, self.port)
+                if not is_host:
+                    socket.create_connection((self.host, self.port), timeout=2).close()
                 return
             except OSError as error:
                 self.unknown_host = isinstance(error, socket.gaierror)
@@ -125,9 +127,16 @@ class Meeting:
     def _meet(self, is_host: bool) -> distributed.Store:
         """Wait until all have come. Raises UserError if two of them have one GPU."""
         rank, size = self.place.rank, self.place.world_size
-        options = dict(wait_for_workers=False, multi_tenant=is_host, timeout=default_pg_timeout)
         try:
-            store = distributed.TCPStore(self.host, self.port, size, is_host, **options)
+            store = distributed.TCPStore(
+                self.host,
+                self.port,
+                size,
+                is_host,
+                default_pg_timeout,
+                wait_for_workers=False,
+                multi_tenant=is_host,
+            )
         except RuntimeError as error:
             why = "another program may have the port" if is_host else "whoever listens there is none of this run"
             reason = str(error).splitlines()[0]
@@ -148,14 +157,23 @@ class Meeting:
     def _form_group(self, store: distributed.Store) -> None:
         rank, size = self.place.rank, self.place.world_size
         group_store = distributed.PrefixStore("default_pg", store)  # as torch has it without a store of ours
-        distributed.init_process_group(self.backend, store=group_store, rank=rank, world_size=size)
+        try:
+            distributed.init_process_group(self.backend, store=group_store, rank=rank, world_size=size)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"{size} processes met at {self.host}:{self.port} but could not connect to one another ({reason}); see whether one "
+                "of them failed, and which network interface GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME should name"
+            ) from error
 
     def state(self) -> str:
         """Return who is waited for."""
         size, where = self.place.world_size, f"at {self.host}:{self.port}"
+        if self.arrived == size:
+            return f"connecting the {size} processes that have met {where}"
         if self.listening:
             return f"waiting for {size - self.arrived} of {size} processes {where}"
-        why = "whose name is unknown here" if self.unknown_host else "where nobody answers"
+        why = "whose name is unknown here" if self.unknown_host else "where none of this run answers"
         return f"waiting for the first of {size} processes {where}, {why}"
 
     def limit(self) -> float:
@@ -184,7 +202,7 @@ def join(place: Place, backend: str, gpu: str = "") -> None:
             known, since = meeting.arrived, now
         if now - since > meeting.limit() and meeting.arrived < place.world_size:
             raise UserError(
-                f"gave up {meeting.state()} after {meeting.limit():.0f} s; start them, or set {LIMIT_VARIABLE} to wait longer, or, "
+                f"gave up after {meeting.limit():.0f} s of {meeting.state()}; start them, set {LIMIT_VARIABLE} to wait longer, or, "
                 f"{unset()}"
             )
         if now - since > NOTICE and meeting.state() != said:

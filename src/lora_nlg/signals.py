@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator
 
 from lora_nlg.errors import Stopped, ending_signals
 
-ONE_PRESS = (
-    1.0  # seconds in which several Ctrl-C are one: the terminal sends it to all, and a launcher passes it on as well
-)
+# Seconds in which several Ctrl-C are one: the terminal sends it to all, and a launcher passes it on as well
+ONE_PRESS = 1.0
 READER_ENDS = 500  # milliseconds that a program that reads ours gets to end by the same lost terminal
 
 
