@@ -1,7 +1,12 @@
 # shellcheck shell=bash
 # Sourced by the numbered scripts: go to the repository's root, say things, have the environment ready.
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
+unset CDPATH # which sends cd elsewhere, and makes it print
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit
+# What a user has set for other Pythons would reach these: another standard library, modules of the same names, errors for warnings.
+unset PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONSTARTUP PYTHONOPTIMIZE PYTHONWARNINGS
+unset PIP_TARGET PIP_PREFIX PIP_ROOT
+export PIP_USER=0 # also against a pip.conf: .venv is where things go
 # shellcheck disable=SC2034  # used by the scripts that source this file
 python=.venv/bin/python
 
@@ -83,18 +88,48 @@ prepare() {
   bash scripts/02_create_datasets.sh "$DATA"
 }
 
+running="" stopped=""
+
+# Run a command and wait for it, in a process group of its own: a signal that is to end this script is passed on to the command,
+# which saves what it has, and no orphan is left at work.
+attended() {
+  local code=0
+  set -m # its own group; else Ctrl-C would be ignored in what runs in the background
+  "$@" &
+  running=$!
+  set +m
+  wait "$running" || code=$?
+  while kill -0 "$running" 2>/dev/null; do # a signal ends the wait before the command has ended
+    code=0
+    wait "$running" || code=$?
+  done
+  running=""
+  [[ -z $stopped ]] || exit "$((code ? code : stopped))"
+  return "$code"
+}
+
+# Pass the signal NAME, of NUMBER, on to what runs; end where nothing does.
+pass_on() {
+  stopped=$((128 + $2))
+  [[ -n $running ]] || exit "$stopped"
+  kill "-$1" -- "-$running" 2>/dev/null || true
+}
+trap 'pass_on HUP 1' HUP # stays ignored where nohup has it ignored
+trap 'pass_on INT 2' INT
+trap 'pass_on TERM 15' TERM
+
 # Run one of the programs on NPROC processes of each of NNODES nodes; the other nodes find the first by MASTER_ADDR.
 launch() {
   # Else ranks that torchrun restarts read where the killed ones listened, and cannot connect (pytorch/pytorch issue 135712).
   export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
   if [[ ${NPROC:-1} == 1 && ${NNODES:-1} == 1 ]]; then
-    "$python" "$@"
+    attended "$python" "$@"
   elif [[ ${NNODES:-1} == 1 ]]; then
-    "$python" -m torch.distributed.run --standalone --nproc_per_node="$NPROC" "$@"
+    attended "$python" -m torch.distributed.run --standalone --nproc_per_node="$NPROC" "$@"
   else
     [[ -n ${MASTER_ADDR:-} && -n ${NODE_RANK:-} ]] ||
       fail "NNODES=$NNODES needs MASTER_ADDR (the first node) and NODE_RANK (0 to $((NNODES - 1))) in the environment"
-    "$python" -m torch.distributed.run --nproc_per_node="${NPROC:-1}" --nnodes="$NNODES" --node_rank="$NODE_RANK" \
+    attended "$python" -m torch.distributed.run --nproc_per_node="${NPROC:-1}" --nnodes="$NNODES" --node_rank="$NODE_RANK" \
       --master_addr="$MASTER_ADDR" --master_port="${MASTER_PORT:-29500}" "$@"
   fi
 }

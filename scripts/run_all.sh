@@ -17,11 +17,11 @@ refuse_flags_of_all_steps
 where=(--preset "$preset" --work_dir "$work_dir")
 
 prepare
-bash scripts/03_train.sh "${where[@]}" ${rest[@]+"${rest[@]}"}
+attended bash scripts/03_train.sh "${where[@]}" ${rest[@]+"${rest[@]}"}
 if [[ ${NODE_RANK:-0} != 0 ]]; then
   exit 0 # the first node has the checkpoint and goes on alone
 fi
-NNODES=1 bash scripts/04_beam.sh "${where[@]}"
-bash scripts/05_decode.sh "${where[@]}"
-bash scripts/06_evaluate.sh "${where[@]}"
-bash scripts/07_compare.sh "${where[@]}"
+NNODES=1 attended bash scripts/04_beam.sh "${where[@]}"
+attended bash scripts/05_decode.sh "${where[@]}"
+attended bash scripts/06_evaluate.sh "${where[@]}"
+attended bash scripts/07_compare.sh "${where[@]}"

@@ -86,7 +86,7 @@ is_done() { [[ -f $1/made_with.txt && $(made_with) == "$(cat "$1/made_with.txt")
 # Run a step, with what it says in the log alone, and what it is doing on the last line of a terminal.
 step() {
   if [[ -t 1 ]]; then printf '\r\033[Krun %d of %d: %s %s' "$((n + 1))" "$n_runs" "$1" "$training"; fi
-  if bash scripts/"$@" >>"$log" 2>&1; then
+  if attended bash scripts/"$@" >>"$log" 2>&1; then
     if [[ -t 1 ]]; then printf '\r\033[K'; fi
     return
   fi

@@ -1,6 +1,7 @@
 """Decode encoded examples by beam search, with a base, one or several adapters on it, or a fully fine-tuned model."""
 
 import argparse
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch
 
-    from lora_nlg import dist, files
+    from lora_nlg import dist, files, locks
     from lora_nlg.data import examples
     from lora_nlg.methods.switch import Switch
     from lora_nlg.model import gpt2
@@ -64,6 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     check_lengths(args, model_config)
     outputs = output_files(args)
     files.check_outputs([path for o in outputs for path in (o, o.with_suffix(".run.json"))], [args.data])
+    locks.check(locks.of_outputs(outputs))
     lines = examples.read_examples(args.data, model_config.vocab_size)
     longest = args.seq_len - args.eval_len
     contexts = [line.context[-longest:] for line in lines]
@@ -87,17 +89,19 @@ def main(argv: list[str] | None = None) -> int:
         print(f"beam {args.beam}, {ranks.world_size} × {ranks.device}, {precision}", flush=True)
         if n_cut := sum(len(line.context) > longest for line in lines):
             print(f"warning: {n_cut:,} contexts have more than {longest} ids and keep their last ones", file=sys.stderr)
-    for number, output in enumerate(outputs):
-        if several:
-            tensors = several[number].adapters()
-            switch.put_on(configs[number], tensors, merge=True)
-            decisive |= dict(lora=configs[number], adapters=models.digest(tensors))
-        if len(several) > 1 and ranks.is_main:
-            print(f"with {several[number].path}", flush=True)
-        # The base of several must stay as it is: the next are merged into it.
-        if precision in dist.AUTOCAST and len(outputs) == 1:
-            gpt2.store_frozen_in(model, dist.AUTOCAST[precision])
-        decode_to(output, model, contexts, rules, ranks, args, decisive, argv or sys.argv[1:])
+    with contextlib.ExitStack() as locked:
+        dist.on_main(lambda: locked.enter_context(locks.held(locks.of_outputs(outputs))), ranks)
+        for number, output in enumerate(outputs):
+            if several:
+                tensors = several[number].adapters()
+                switch.put_on(configs[number], tensors, merge=True)
+                decisive |= dict(lora=configs[number], adapters=models.digest(tensors))
+            if len(several) > 1 and ranks.is_main:
+                print(f"with {several[number].path}", flush=True)
+            # The base of several must stay as it is: the next are merged into it.
+            if precision in dist.AUTOCAST and len(outputs) == 1:
+                gpt2.store_frozen_in(model, dist.AUTOCAST[precision])
+            decode_to(output, model, contexts, rules, ranks, args, decisive, argv or sys.argv[1:])
     dist.stop()
     return 0
 

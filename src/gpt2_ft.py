@@ -1,6 +1,7 @@
 """Fine-tune GPT-2 on encoded examples, with LoRA adapters (--lora_dim R) or whole (--lora_dim 0)."""
 
 import argparse
+import contextlib
 import json
 import math
 import sys
@@ -244,10 +245,16 @@ def earlier_state(resume: str | None, saves) -> dict | None:
 
 def main(argv: list[str] | None = None) -> int:
     """Train as the flags say."""
+    with contextlib.ExitStack() as locked:
+        return train_alone(argv, locked)
+
+
+def train_alone(argv: list[str] | None, locked: contextlib.ExitStack) -> int:
+    """Train as the flags say; from the first file that is written, `locked` keeps others out of the work dir."""
     args = parser().parse_args(argv)
     refuse_ignored(args)
 
-    from lora_nlg import dist, files, record
+    from lora_nlg import dist, files, locks, record
     from lora_nlg.data.examples import read_examples
     from lora_nlg.methods.cost import cost_of
     from lora_nlg.storage import checkpoints
@@ -260,6 +267,7 @@ def main(argv: list[str] | None = None) -> int:
     method_config = methods.from_flags(args, model_config)
     work_dir = Path(args.work_dir)
     files.check_outputs([work_dir / name for name in RESULTS], [args.train_data, args.valid_data])
+    locks.check(locks.of_folder(work_dir))
     adapters = checkpoints.read(args.lora_checkpoint) if args.lora_checkpoint else None
     if adapters:
         adapters.check_start(method_config)
@@ -278,7 +286,8 @@ def main(argv: list[str] | None = None) -> int:
     )  # fmt: skip
     saves = Saves(work_dir, what_decides_the_result(run.fields["settings"]), args.keep_last, base)
     resume = "auto" if dist.restarted() else args.resume
-    state = dist.from_main(earlier_state(resume, saves) if ranks.is_main else None, ranks)
+    dist.on_main(lambda: locked.enter_context(locks.held(locks.of_folder(work_dir))), ranks)
+    state = dist.on_main(lambda: earlier_state(resume, saves), ranks)
     if state == {}:
         if ranks.is_main:
             print(f"{work_dir} holds this run, finished at step {saves.last_step}; --resume never trains it again")

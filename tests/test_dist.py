@@ -1,13 +1,16 @@
 """Several ranks: the same step as one rank that accumulates, every input decoded once, and the launchers."""
 
 import contextlib
+import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +19,7 @@ import pytest
 import torch
 
 import toy
-from lora_nlg import dist
+from lora_nlg import dist, rendezvous
 from lora_nlg.config import OptimConfig, TrainConfig
 from lora_nlg.data import batches
 from lora_nlg.errors import UserError
@@ -319,6 +322,190 @@ def test_flags_without_a_launcher(monkeypatch):
         dist.start("cuda:0", 0, 2, 0)
     with pytest.raises(UserError, match="wants GPU 99"):
         dist.start("99", 0, 0, 0)
+
+
+# What a launcher's variables may say, right or left over
+
+
+def variables(monkeypatch, given: str) -> None:
+    """Set the variables in `given`, NAME=VALUE with spaces between them, and no others of a launcher."""
+    for name in (*rendezvous.VARIABLES, "TORCHELASTIC_USE_AGENT_STORE", rendezvous.LIMIT_VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in (word.split("=") for word in given.split()):
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("RANK=0", "RANK is in the environment, but not WORLD_SIZE; .*unset RANK$"),
+        ("WORLD_SIZE=2 LOCAL_RANK=1", "WORLD_SIZE is in the environment, but not RANK; .*unset WORLD_SIZE LOCAL_RANK$"),
+        ("RANK= WORLD_SIZE=2", "RANK in the environment must be a whole number from 0 to 1, but is ''"),
+        ("RANK=0 WORLD_SIZE=", "WORLD_SIZE in the environment must be a whole number from 1, but is ''"),
+        ("RANK=0 WORLD_SIZE=0", "WORLD_SIZE .* from 1, but is '0'"),
+        ("RANK=one WORLD_SIZE=2", "RANK .* from 0 to 1, but is 'one'"),
+        ("RANK=2 WORLD_SIZE=2", "RANK .* from 0 to 1, but is '2'"),
+        ("RANK=-1 WORLD_SIZE=2", "RANK .* from 0 to 1, but is '-1'"),
+        ("RANK=0.0 WORLD_SIZE=1", "RANK .* from 0 to 0, but is '0.0'"),
+        ("RANK=0 WORLD_SIZE=1 LOCAL_RANK=-1", "LOCAL_RANK .* from 0, but is '-1'"),
+        ("RANK=0 WORLD_SIZE=2 LOCAL_WORLD_SIZE=x", "LOCAL_WORLD_SIZE .* from 1, but is 'x'"),
+        ("RANK=0 WORLD_SIZE=2", "MASTER_ADDR is not in the environment; .*unset RANK WORLD_SIZE$"),
+        ("RANK=0 WORLD_SIZE=2 MASTER_ADDR= MASTER_PORT=1", "MASTER_ADDR is not in the environment"),
+        ("RANK=0 WORLD_SIZE=2 MASTER_ADDR=localhost", "MASTER_PORT is not in the environment"),
+        ("RANK=0 WORLD_SIZE=2 MASTER_ADDR=localhost MASTER_PORT=http", "MASTER_PORT .* from 1 to 65535, but is 'http'"),
+        ("RANK=0 WORLD_SIZE=2 MASTER_ADDR=localhost MASTER_PORT=65536", "MASTER_PORT .* from 1 to 65535"),
+        (
+            "RANK=1 WORLD_SIZE=2 MASTER_ADDR=localhost MASTER_PORT=1 RENDEZVOUS_SECONDS=x",
+            "RENDEZVOUS_SECONDS .* from 1",
+        ),
+    ],
+)
+def test_variables_that_say_no_place_are_one_sentence(given, says, monkeypatch):
+    variables(monkeypatch, given)
+    with pytest.raises(UserError, match=says):
+        dist.start("cpu", 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "given", ["SLURM_PROCID=3 SLURM_NTASKS=4", "LOCAL_RANK=3 MASTER_ADDR=x", "RANK=0 WORLD_SIZE=1"]
+)
+def test_what_is_no_launchers_leaves_a_process_alone(given, monkeypatch):
+    variables(monkeypatch, given)
+    assert dist.start("cpu", 0, 0, 0) == dist.Ranks(0, 1, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("rank", "host", "says"),
+    [
+        (0, "127.0.0.1", "1 of 2 processes at 127.0.0.1:"),
+        (1, "127.0.0.1", "the first of 2 processes at 127.0.0.1:.* where none of this run answers"),
+        (1, "no-such-host.invalid", "the first of 2 processes at no-such-host.invalid:.* whose name is unknown here"),
+    ],
+)
+def test_who_is_waited_for_is_said_and_not_for_ever(rank, host, says, monkeypatch, capsys):
+    variables(
+        monkeypatch, f"RANK={rank} WORLD_SIZE=2 MASTER_ADDR={host} MASTER_PORT={free_port()} RENDEZVOUS_SECONDS=2"
+    )
+    monkeypatch.setattr(rendezvous, "NOTICE", 0.5)
+    with pytest.raises(UserError, match=f"gave up after 2 s of waiting for {says}.*unset RANK WORLD_SIZE MASTER_ADDR"):
+        dist.start("cpu", 0, 0, 0)
+    assert re.search(f"(?m)^waiting for {says}", capsys.readouterr().err)
+
+
+def test_the_limit_is_a_minute_unless_torchrun_watches(monkeypatch):
+    variables(monkeypatch, "RANK=0 WORLD_SIZE=2 MASTER_ADDR=x MASTER_PORT=1")
+    place = rendezvous.place(0, 0, 0)
+    assert rendezvous.Meeting(place, "gloo", "").limit() == 60
+    assert rendezvous.Meeting(place, "gloo", "", unknown_host=True).limit() == 10
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    assert rendezvous.Meeting(place, "gloo", "").limit() == 60  # left over from a torchrun that has ended
+    assert rendezvous.Meeting(place, "gloo", "", listening=True).limit() == 600
+    monkeypatch.setenv("RENDEZVOUS_SECONDS", "5")
+    assert rendezvous.Meeting(place, "gloo", "", listening=True).limit() == 5
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+def test_a_signal_ends_the_wait_for_a_stranger_that_never_answers(number, code, folder):
+    """Something else has the port, takes the call and says nothing: torch waits for ever, and hears no signal."""
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", 0))
+        stranger.listen()
+        at = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(stranger.getsockname()[1])}
+        command = [sys.executable, str(SRC / "gpt2_ft.py"), "--model_card", f"{folder}/config.json", "--device", "cpu"]
+        command += [
+            *train_flags(folder, "work").split(),
+            "--init_checkpoint",
+            f"{folder}/base.safetensors",
+            "--max_step",
+            "1",
+        ]
+        environment = {**os.environ, "RANK": "1", "WORLD_SIZE": "2", **at}
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        try:
+            assert process.stderr.readline().startswith("waiting for the first of 2 processes at 127.0.0.1:")
+            process.send_signal(number)
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == code
+    assert "Traceback" not in said
+
+
+def test_a_port_that_is_taken_is_said_at_once(monkeypatch):
+    with socket.socket() as other:
+        other.bind(("", 0))
+        other.listen()
+        variables(monkeypatch, f"RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT={other.getsockname()[1]}")
+        with pytest.raises(
+            UserError, match=r"cannot meet at .*, another program may have the port .*address already in use"
+        ):
+            dist.start("cpu", 0, 0, 0)
+
+
+def one_gpu(monkeypatch, visible: str | None) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "0"])
+def test_a_rank_with_one_gpu_of_its_own_takes_that(device, monkeypatch):
+    """As `srun --gpus-per-task=1` starts rank 3 of a node: it sees one GPU, number 0."""
+    variables(monkeypatch, "RANK=3 WORLD_SIZE=4 LOCAL_RANK=3 LOCAL_WORLD_SIZE=4 MASTER_ADDR=x MASTER_PORT=1")
+    one_gpu(monkeypatch, "3")
+    taken = []
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(dist, "_name_of", str)
+    monkeypatch.setattr(rendezvous, "join", lambda *arguments: taken.append(arguments[1:]))
+    assert dist.start(device, 0, 0, 0) == dist.Ranks(3, 4, torch.device("cuda:0"))
+    assert taken == [torch.device("cuda:0"), ("nccl", "cuda:0")]
+
+
+@pytest.mark.parametrize(
+    ("device", "says"), [("cuda", "wants GPU 3, but this machine has 1"), ("cuda:0", "on one GPU")]
+)
+def test_ranks_that_all_see_the_only_gpu_are_refused(device, says, monkeypatch):
+    variables(monkeypatch, "RANK=3 WORLD_SIZE=4 LOCAL_RANK=3 LOCAL_WORLD_SIZE=4 MASTER_ADDR=x MASTER_PORT=1")
+    one_gpu(monkeypatch, None)
+    with pytest.raises(UserError, match=says):
+        dist.start(device, 0, 0, 0)
+
+
+@pytest.mark.parametrize(("gpus", "refused"), [(("a", "a"), True), (("a", "b"), False), (("", ""), False)])
+def test_two_ranks_on_one_gpu_are_refused_when_they_meet(gpus, refused, monkeypatch):
+    """CUDA_VISIBLE_DEVICES=0 for all of them looks like one for each."""
+    variables(monkeypatch, f"RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT={free_port()}")
+    formed = []
+    monkeypatch.setattr(rendezvous.Meeting, "_form_group", lambda self, store: formed.append(store))
+    meetings = [rendezvous.Meeting(rendezvous.Place(i, 2, i, 2), "nccl", gpu) for i, gpu in enumerate(gpus)]
+    threads = [threading.Thread(target=meeting.join, daemon=True) for meeting in meetings]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    errors = [str(meeting.error) for meeting in meetings if meeting.error]
+    assert (len(errors), len(formed)) == ((2, 0) if refused else (0, 2))
+    assert all("2 processes would share the GPU a" in error for error in errors)
+
+
+def test_ranks_are_kept_out_of_a_work_dir_in_use(folder):
+    (folder / "work").mkdir()
+    with open(folder / "work/run.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        done = run("gpt2_ft.py", folder, train_flags(folder, "work") + " --max_step 3", LAUNCHERS["torchrun"])
+    assert done.returncode != 0
+    assert "work is in use by another process" in done.stderr
+    assert [path.name for path in (folder / "work").iterdir()] == ["run.lock"]
+
+
+def test_an_error_of_the_main_rank_is_said_once(folder):
+    """Here that there is nothing to go on with. Fails when the other rank waits for what the first will never send."""
+    done = run("gpt2_ft.py", folder, train_flags(folder, "work") + " --max_step 3 --resume", LAUNCHERS["torchrun"])
+    assert done.returncode != 0
+    assert done.stderr.count("gpt2_ft.py: error: ") == 1
+    assert "lora_nlg/dist.py" not in done.stderr  # no rank's traceback
 
 
 def test_auto_takes_the_cpu_where_there_is_no_gpu(monkeypatch):

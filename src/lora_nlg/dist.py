@@ -1,16 +1,16 @@
 """Ranks and devices: the only place that reads what a launcher says."""
 
-import importlib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, distributed
 
-from lora_nlg.errors import UserError
+from lora_nlg import rendezvous
+from lora_nlg.errors import EXIT_USER_ERROR, UserError
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -32,36 +32,31 @@ class Ranks:
 def start(device: str, rank: int, world_size: int, local_rank: int) -> Ranks:
     """Join the run. torchrun's variables decide; without a launcher the flags `--rank` and `--world_size` do.
 
-    `device` is auto, cpu, cuda, cuda:N or N. With several ranks on a node, rank N of the node takes cuda:N.
+    `device` is auto, cpu, cuda, cuda:N or N. With several ranks on a node, rank N of the node takes cuda:N, or the only one that it
+    was given. Raises UserError when the others do not come.
     """
-    launched = "RANK" in os.environ and "WORLD_SIZE" in os.environ
-    if launched:
-        rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        local_rank = int(os.environ.get("LOCAL_RANK", local_rank))
-    for name, value in (("local_rank", local_rank), ("world_size", world_size)):
-        if value < 0:
-            raise UserError(f"--{name} must be at least 0, but is {value}")
-    world_size = max(world_size, 1)
-    if not 0 <= rank < world_size:
-        raise UserError(f"--rank must be from 0 to --world_size - 1 ({world_size - 1}), but is {rank}")
-    if world_size > 1 and not launched and "MASTER_ADDR" not in os.environ:
-        raise UserError("--world_size above 1 needs MASTER_ADDR and MASTER_PORT in the environment; torchrun sets them")
-    on_this_node = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
-    if on_this_node > 1 and device[-1:].isdecimal():
+    here = rendezvous.place(rank, world_size, local_rank)
+    several = here.world_size > 1
+    if several and here.on_this_node > 1 and device[-1:].isdecimal() and not _has_a_gpu_of_its_own():
         raise UserError(
-            f"--device {device} would put {on_this_node} processes on one GPU; with --device cuda each takes its own"
+            f"--device {device} would put {here.on_this_node} processes on one GPU; with --device cuda each takes its own"
         )
-    chosen = device_of(device, local_rank if world_size > 1 else 0)
+    chosen = device_of(device, 0 if _has_a_gpu_of_its_own() else here.local_rank)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    if world_size > 1:
-        # Imported later, as torch's optimisers do, it keeps the process group beyond `stop`: the group's threads then meet an
-        # interpreter that ends, and 4 of 60 finished runs were aborted on a busy machine.
-        importlib.import_module("torch._dynamo")
+    if several:
+        backend, gpu = ("nccl", _name_of(chosen)) if chosen.type == "cuda" else ("gloo", "")
+        rendezvous.join(here, backend, gpu)
+    return Ranks(here.rank, here.world_size, chosen)
 
-        backend = "nccl" if chosen.type == "cuda" else "gloo"
-        distributed.init_process_group(backend, rank=rank, world_size=world_size)
-    return Ranks(rank, world_size, chosen)
+
+def _has_a_gpu_of_its_own() -> bool:
+    """Return whether this process was given a single GPU, as `srun --gpus-per-task=1` does: it is number 0 whatever the rank."""
+    return "CUDA_VISIBLE_DEVICES" in os.environ and torch.cuda.device_count() == 1
+
+
+def _name_of(gpu: torch.device) -> str:
+    return f"{torch.cuda.get_device_properties(gpu).uuid} of {os.uname().nodename}"
 
 
 def device_of(name: str, local_rank: int = 0) -> torch.device:
@@ -149,9 +144,25 @@ def from_main(value, ranks: Ranks):
     return values[0]
 
 
+def on_main(work: Callable, ranks: Ranks):
+    """Return what `work()` returns on the main rank on every rank. A UserError there ends all of them, with one sentence in all."""
+    result, error = None, None
+    if ranks.is_main:
+        try:
+            result = work()
+        except UserError as raised:
+            error = raised
+    result, failed = from_main((result, error is not None), ranks)
+    if error is not None:
+        raise error
+    if failed:
+        raise SystemExit(EXIT_USER_ERROR)
+    return result
+
+
 def restarted() -> bool:
     """Return whether torchrun started this process again after a failure."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
 def gather_to_main(value, ranks: Ranks) -> list | None:

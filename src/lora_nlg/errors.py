@@ -25,7 +25,8 @@ class Stopped(Exception):
 def run(main: Callable[[list[str] | None], int]) -> int:
     """Call `main(None)` and turn a person's mistakes into one line on stderr and an exit code."""
     program = os.path.basename(sys.argv[0])
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in ending_signals():
+        signal.signal(number, _terminate)
     try:
         return main(None)
     except UserError as error:
@@ -43,6 +44,15 @@ def run(main: Callable[[list[str] | None], int]) -> int:
         return EXIT_BROKEN_PIPE
 
 
+def ending_signals() -> tuple[int, ...]:
+    """Return the signals, beside Ctrl-C, that ask a process to end: a lost terminal is none to a process that nohup started."""
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        return (signal.SIGTERM,)
+    return signal.SIGTERM, signal.SIGHUP
+
+
 def _terminate(number: int, frame) -> None:
     """End as after an error, so that temporary files are removed. Training and decoding save in place of this."""
+    for other in ending_signals():
+        signal.signal(other, signal.SIG_IGN)  # a second one would end the cleaning up
     raise Stopped(number, "")

@@ -34,7 +34,7 @@ def atomic_writer(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
         temporary = None
         _sync_folder(path.parent)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
@@ -63,7 +63,7 @@ def check_outputs(outputs: Iterable[str | os.PathLike], inputs: Iterable[str | o
             with tempfile.TemporaryFile(dir=next(folder for folder in path.absolute().parents if folder.exists())):
                 pass
         except OSError as error:
-            raise _cannot_write(path, error) from error
+            raise cannot_write(path, error) from error
 
 
 def _refuse_folder(path: Path) -> None:
@@ -71,7 +71,8 @@ def _refuse_folder(path: Path) -> None:
         raise IsADirectoryError(errno.EISDIR, "it is a folder")
 
 
-def _cannot_write(path: Path, error: OSError) -> UserError:
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """Return the error that says which file it is, why, and what to do."""
     is_file = isinstance(error, FileExistsError | NotADirectoryError)
     reason = "a part of its path is a file, not a folder" if is_file else error.strerror or error
     return UserError(f"cannot write {path}: {reason}; check the path, its folder's rights and free space")
