@@ -12,29 +12,7 @@ for argument in "$@"; do
   if [[ $argument == --quick ]]; then quick=1; else rest+=("$argument"); fi
 done
 
-# Run a command in a process group of its own, which a signal that ends this script ends, too: nothing is left behind.
-attended() {
-  local code=0
-  set -m # its own group; without it Ctrl-C would also be ignored in the background
-  "$@" &
-  running=$!
-  set +m
-  wait "$running" || code=$?
-  running=""
-  return "$code"
-}
-end() {
-  trap '' HUP INT TERM
-  if [[ -n $running ]]; then
-    kill -TERM -- "-$running" 2>/dev/null || true
-    wait "$running" || true
-  fi
-  exit "$1"
-}
-running="" work_dir=""
-trap 'end 129' HUP
-trap 'end 130' INT
-trap 'end 143' TERM
+work_dir=""
 trap 'rm -rf "$work_dir"' EXIT
 
 bash scripts/00_setup.sh --dev
