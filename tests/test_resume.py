@@ -401,7 +401,7 @@ LONG = ("--max_step", "4000", "--save_interval", "50", "--log_interval", "50", "
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_saves_and_says_how_to_go_on(number, code, flags, tmp_path):
     process = start([*flags, *LONG])
     wait_for((tmp_path / "work/saves.json").exists, process)
