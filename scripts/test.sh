@@ -27,7 +27,7 @@ say "Style, types, and who imports whom"
 PYTHONPATH=src:eval .venv/bin/lint-imports
 
 say "Tests"
-workers=(-n logical --maxprocesses 8 --dist loadgroup)
+workers=(-n logical --maxprocesses 8)
 attended "$python" -m pytest "${workers[@]}" ${quick:+-m "not slow"} ${rest[@]+"${rest[@]}"}
 if [[ -n $quick ]]; then
   exit

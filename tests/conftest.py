@@ -35,8 +35,30 @@ def descendants(pid: int) -> list[int]:
     return [*children, *(below for child in children for below in descendants(child))]
 
 
-# Fixtures that take seconds once; the tests that use one are slow, and run in one worker after each other.
-COSTLY = {"executed": "notebook", "browser": "browser", "score_once": "real systems"}
+COSTLY = ("executed", "browser", "score_once")  # fixtures that take seconds, once for all tests that use them
+
+
+# Tests that share one of them run in one worker, one after the other; the parts of their names tell them. (The marks of
+# --dist loadgroup do not reach the workers under pytest 9.2.)
+TOGETHER = {
+    "::test_real_systems_differ": "real systems",
+    "::test_a_real_system_is_inside_the_band": "real systems",
+    "::test_published_scores": "real systems",
+    "test_walkthrough.py": "notebook",
+    "test_report.py": "browser",
+}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give every test to the next worker that is free, but those of TOGETHER to one."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return next((group for part, group in TOGETHER.items() if part in nodeid), nodeid)
+
+    return Together(config, log) if config.getvalue("dist") == "load" else None
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -45,9 +67,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("shared") or ("measure_scores" in item.name and "test_bad_input" in item.nodeid):
             item.add_marker(pytest.mark.slow)  # real data, and programs that start Java
-        for fixture in COSTLY.keys() & set(item.fixturenames):
+        if not set(COSTLY).isdisjoint(item.fixturenames):
             item.add_marker(pytest.mark.slow)
-            item.add_marker(pytest.mark.xdist_group(COSTLY[fixture]))
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
