@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -657,3 +658,54 @@ def test_what_keeps_chromium_from_being_installed_is_said(tmp_path, names, messa
     done = install_chromium(tmp_path / "tools", *names)
     assert done.returncode == 2
     assert message in done.stderr and "by hand" in done.stderr
+
+
+# Charts, whatever the user has set for matplotlib
+
+CHARTS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+if len(sys.argv) > 2:
+    import matplotlib
+    matplotlib.rcParams["text.usetex"] = True
+from report_page import charts
+print(charts.over_steps("a", "b", [charts.Line("training", [1, 2], [3, 4], "run")], "loss"))
+print(charts.of_scores("c", "d", [charts.Mark("this run", 0.3, (0.2, 0.4), "run")], "BLEU"))
+"""
+
+
+def drawn(folder: Path, *arguments: str, **environment: str) -> str:
+    command = [sys.executable, "-c", CHARTS, str(ROOT / "eval"), *arguments]
+    given = {name: value for name, value in os.environ.items() if name not in ("MPLBACKEND", "MATPLOTLIBRC")}
+    done = subprocess.run(command, cwd=folder, env=given | environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-500:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def as_ever(tmp_path_factory) -> str:
+    return drawn(tmp_path_factory.mktemp("empty"))
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.no_backend", "none such", "TkAgg"])
+def test_charts_need_no_backend_of_the_users(backend, as_ever, tmp_path):
+    assert drawn(tmp_path, MPLBACKEND=backend) == as_ever
+
+
+@pytest.mark.parametrize(
+    "content", [b"text.usetex: true", b"font.size: 30\nsvg.fonttype: path", b"\xff\xfe", b"backend: none such"]
+)
+@pytest.mark.parametrize("found_by", ["MATPLOTLIBRC", "MPLCONFIGDIR", "HOME", ""])
+def test_charts_do_not_take_a_users_settings(content, found_by, as_ever, tmp_path):
+    """TeX in particular, which may not be here; a file that is damaged is not read. Without a variable: of the current folder."""
+    path = tmp_path / (".config/matplotlib" if found_by == "HOME" else "") / "matplotlibrc"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    (tmp_path / "elsewhere").mkdir()
+    given = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / ".config")} if found_by == "HOME" else {}
+    given |= {found_by: str(tmp_path)} if found_by.startswith("M") else {}
+    assert drawn(tmp_path / "elsewhere" if found_by else tmp_path, **given) == as_ever
+
+
+def test_charts_do_not_take_what_was_set_before(as_ever, tmp_path):
+    assert drawn(tmp_path, "with TeX") == as_ever

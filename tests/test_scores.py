@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import re
+import resource
 import subprocess
 import sys
 import time
@@ -218,7 +220,14 @@ def test_java_home_comes_first_if_it_runs(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "script", ["echo 'java \"9\"' >&2; exit 1", "echo 'install Java' >&2", "exec /no/such/program"]
+    "script",
+    [
+        "echo 'java \"9\"' >&2; exit 1",
+        "echo 'install Java' >&2",
+        "exec /no/such/program",
+        "echo 'java version \"1.6.0_45\"' >&2",
+        "echo 'java version \"7\"' >&2",
+    ],
 )
 def test_a_java_that_does_not_run_is_passed_over(script, tmp_path, monkeypatch):
     """macOS ships such a program: it is there, prints advice, and runs nothing."""
@@ -244,6 +253,53 @@ def test_no_java_at_all_is_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"need Java, and none that runs was found \(tried: JAVA_HOME") as error:
         java.find_java()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("echo 'java version \"1.6.0_45\"' >&2", "JAVA_HOME's is version 1.6.0_45, which is too old"),
+        ("echo Could not reserve enough space; exit 1", "JAVA_HOME's said: Could not reserve enough space"),
+        ("echo broken library >&2; exit 127", "JAVA_HOME's said: broken library"),
+        ("exit 1", "JAVA_HOME's said: nothing"),
+    ],
+)
+def test_why_no_java_serves_is_said(script, says, tmp_path, monkeypatch):
+    fake_java(tmp_path, script)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(java.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=re.escape(says)):
+        java.find_java()
+
+
+@pytest.mark.parametrize("version", ["1.8.0_412", "11.0.2", "22-ea", "9"])
+def test_every_java_from_8_on_serves(version, tmp_path, monkeypatch):
+    fake_java(tmp_path, f"echo 'openjdk version \"{version}\"' >&2")
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    assert java.find_java().version == version
+
+
+def limited(kib: int) -> subprocess.CompletedProcess:
+    limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (kib << 10, kib << 10))  # noqa: E731
+    command = [sys.executable, PROGRAM, "--check_java"]
+    return subprocess.run(command, preexec_fn=limit, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS does not keep to the limit")
+def test_java_runs_where_addresses_are_limited():
+    """With 4 GB, as batch systems have it, a JVM would ask for more than there are. Fails without the flags for that."""
+    done = limited(4_000_000)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS does not keep to the limit")
+@pytest.mark.parametrize("kib", [2_000_000, 1_200_000])
+def test_java_that_does_not_get_its_memory_says_so(kib):
+    """At the first METEOR alone gets too little. Fails if what Java prints to stdout is lost."""
+    done = limited(kib)
+    assert done.returncode == 2
+    assert re.search(r"Could not (reserve|allocate)|insufficient memory", done.stderr)
 
 
 def test_check_java_runs_both_programs(capsys):

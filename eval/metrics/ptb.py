@@ -68,7 +68,8 @@ def tokenise(java: java_runtime.Java, text_sets: Iterable[Iterable[str]], folder
         raise UserError(f"cannot start the PTB tokeniser with {java.path}: {error.strerror}") from error
     tokens = _sets(answers, sizes)
     if done.returncode or tokens is None:
-        said = java_runtime.said(messages.read_bytes())
+        printed = answers.read_bytes() if done.returncode else b""  # a JVM that cannot start says so there
+        said = java_runtime.said(messages.read_bytes() or printed)
         raise UserError(f"the PTB tokeniser failed under {java.path}; it said: {said}")
     return tokens
 

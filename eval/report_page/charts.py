@@ -3,16 +3,42 @@
 Every chart is small (about 330 points wide): several stand side by side on a wide screen, and the text is readable on a phone.
 """
 
+import contextlib
+import importlib.util
 import io
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import Any
 
-from matplotlib import rc_context
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+@contextlib.contextmanager
+def _no_settings_of_a_user() -> Iterator[None]:
+    """Import matplotlib as if it were new: a notebook's backend in MPLBACKEND and a damaged matplotlibrc are errors there.
+
+    The file that it looks for first is the one in the current folder.
+    """
+    found = importlib.util.find_spec("matplotlib")
+    package = Path(next(iter((found and found.submodule_search_locations) or ["."])))
+    backend, here = os.environ.pop("MPLBACKEND", None), os.open(".", os.O_RDONLY)
+    os.chdir(package / "mpl-data" if (package / "mpl-data").is_dir() else ".")
+    try:
+        yield
+    finally:
+        os.fchdir(here)
+        os.close(here)
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+
+
+with _no_settings_of_a_user():
+    from matplotlib import rc_context, rcParamsDefault
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 WIDTH = 4.6  # inches, 72 points each
 HEIGHT = 2.7
@@ -25,6 +51,7 @@ COLOURS = {
 }
 
 RC: dict[Any, Any] = {
+    **{name: value for name, value in rcParamsDefault.items() if "backend" not in name},  # whatever was set before
     "svg.fonttype": "none",  # text stays text: selectable, and in the page's font
     "svg.hashsalt": "report",  # the same ids every time
     "text.parse_math": False,  # a dollar sign in a name is a dollar sign
@@ -135,7 +162,8 @@ def of_scores(
 def _inline(figure: Figure, name: str, description: str) -> str:
     """Return the figure as an <svg> that can stand in a page beside others."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    FigureCanvasSVG(figure).print_figure(buffer, format="svg", metadata=metadata)
     svg = re.sub(r"(?s)^.*?(?=<svg)|<metadata>.*?</metadata>|<style.*?</style>", "", buffer.getvalue())
     box = re.findall(r'viewBox="([^"]*)"', svg)[0]
     svg = re.sub(r"<svg[^>]*>", f'<svg viewBox="{box}" role="img" aria-label="{escape(description)}">', svg, count=1)
