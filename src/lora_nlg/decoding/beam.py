@@ -5,9 +5,9 @@ N rows, the beams that are searched on, in the order of `rows` (N,) int64, which
 Scores are natural-log probabilities in the model's dtype, float32 at least; "impossible" is -inf.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -58,7 +58,13 @@ def ban_early_end(logits: Tensor, n_generated: int, config: BeamConfig) -> Tenso
     """Make the end tokens impossible while fewer than `min_length` tokens are generated."""
     if n_generated >= config.min_length:
         return logits
-    return logits.index_fill(-1, logits.new_tensor(config.eos_token_ids, dtype=torch.int64), IMPOSSIBLE)
+    return logits.index_fill(-1, end_tokens(config.eos_token_ids, logits.device), IMPOSSIBLE)
+
+
+@functools.lru_cache(maxsize=8)
+def end_tokens(ids: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return the ids as a tensor, which is copied to a GPU once, not at every step."""
+    return torch.tensor(ids, dtype=torch.int64, device=device)
 
 
 def ban_repeated_ngrams(logits: Tensor, generated: Tensor, n: int) -> Tensor:
@@ -68,12 +74,10 @@ def ban_repeated_ngrams(logits: Tensor, generated: Tensor, n: int) -> Tensor:
     ngrams = generated.unfold(-1, n, 1)  # (N, G - n + 1, n)
     prefix = generated[:, generated.shape[-1] - n + 1 :]  # (N, n - 1), the n-gram being completed
     repeats = (ngrams[..., :-1] == prefix.unsqueeze(-2)).all(-1)  # (N, G - n + 1)
-    row, place = repeats.nonzero(as_tuple=True)
-    if len(place) == 0:
+    if logits.device.type == "cpu" and not repeats.any():  # which a GPU would have to be waited for
         return logits
-    banned = logits.clone()
-    banned[row, ngrams[row, place, -1]] = IMPOSSIBLE
-    return banned
+    last = ngrams[..., -1]  # (N, G - n + 1); a token is there more than once if several n-grams end in it
+    return logits.scatter_reduce(-1, last, logits.gather(-1, last).masked_fill(repeats, IMPOSSIBLE), "amin")
 
 
 def next_logits(logits: Tensor, generated: Tensor, config: BeamConfig) -> Tensor:
@@ -112,7 +116,7 @@ def advance(logits: Tensor, rows: Tensor, beams: Beams, config: BeamConfig) -> t
     history = beams.tokens.gather(1, parents.unsqueeze(-1).expand(-1, -1, G))
     history = torch.cat([history, tokens.unsqueeze(-1)], dim=-1)  # (B, K, G + 1)
 
-    ended = torch.isin(tokens, tokens.new_tensor(config.eos_token_ids))  # (B, K)
+    ended = torch.isin(tokens, end_tokens(config.eos_token_ids, tokens.device))  # (B, K)
     counts = torch.ones_like(ended) if G + 1 == config.eval_len else ended
     normalised = (scores / (G + 1) ** config.length_penalty).masked_fill(~counts, IMPOSSIBLE)
     score, beam = normalised.max(dim=-1)  # (B,)
@@ -167,6 +171,13 @@ class Endings:
         self.tokens[sentences] = tokens.gather(1, order.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
 
 
+def check_scores(beams: Beams, searching: Tensor) -> None:
+    """Raise NotANumber if a score is none; row i of `beams` is prompt searching[i]. Once a beam's is none, so are its children's."""
+    broken = beams.scores.isnan().any(dim=1).nonzero().squeeze(-1)
+    if len(broken):
+        raise NotANumber(int(searching[broken[0]]))
+
+
 class NotANumber(Exception):
     """The logits for a prompt are no numbers; `prompt` is its index."""
 
@@ -196,34 +207,34 @@ def beam_search(
         endings.start(beams)
     results = torch.zeros(B, config.eval_len, dtype=torch.int64, device=device)
     searching = torch.arange(B, device=device)  # which prompt each sentence of the batch is
-    logits_of: Callable[..., Tensor] = partial(next_token_logits, model, cache)
+    logits_of: Callable[..., Tensor] = functools.partial(next_token_logits, model, cache)
     for step in range(config.eval_len):
         beams, parents = advance(logits, cache.rows, beams, config)
-        broken = beams.scores.isnan().any(dim=1).nonzero().squeeze(-1)
-        if len(broken):
-            raise NotANumber(int(searching[broken[0]]))
+        is_last = step + 1 == config.eval_len
+        shapes_change = not is_last and cache.needs_room(step)  # without `compiled` in every step
+        if shapes_change or is_last:
+            check_scores(beams, searching)
         results[searching] = beams.best_tokens
         if endings is not None:
             endings.add(beams, searching)
-        if step + 1 == config.eval_len:
+        if is_last:
             break
-        alive = can_win(beams, beams.best_scores if endings is None else endings.scores[searching, -1], config)
-        undecided = alive.any(dim=1).nonzero().squeeze(-1)
-        if len(undecided) == 0:
-            break
-        shrinks = len(undecided) <= SHRINK_AT * len(searching)
-        if shrinks:
-            searching, beams = searching[undecided], beams.select(undecided)
-            parents, alive = parents[undecided], alive[undecided]
-            cache.select(undecided)
-        cache.reorder(parents)
-        shapes_change = cache.make_room(step, COMPILED_STEPS if compiled else 1) or shrinks
-        if shapes_change:  # without `compiled` in every step
+        if shapes_change:  # else a GPU is not waited for
+            alive = can_win(beams, beams.best_scores if endings is None else endings.scores[searching, -1], config)
+            undecided = alive.any(dim=1).nonzero().squeeze(-1)
+            if len(undecided) == 0:
+                break
+            if len(undecided) <= SHRINK_AT * len(searching):
+                searching, beams = searching[undecided], beams.select(undecided)
+                parents, alive = parents[undecided], alive[undecided]
+                cache.select(undecided)
+            cache.make_room(step, COMPILED_STEPS if compiled else 1)
             cache.rows = (torch.ones_like(alive) if compiled else alive).flatten().nonzero().squeeze(-1)
+        cache.reorder(parents)
         tokens = beams.tokens[..., -1].flatten()[cache.rows]  # (N,)
         positions = (cache.lengths + step)[cache.rows // config.beam]  # (N,)
         if compiled and shapes_change and device.type == "cuda":
-            logits_of = CompiledStep(partial(next_token_logits, model, cache), tokens, positions)
+            logits_of = CompiledStep(functools.partial(next_token_logits, model, cache), tokens, positions)
         logits = logits_of(tokens, positions)
     return results.tolist()
 

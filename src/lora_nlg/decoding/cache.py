@@ -68,12 +68,13 @@ class Cache:
         self.mask.copy_(self.mask.gather(1, parents.unsqueeze(-1).expand(-1, -1, self.size)))
         self.mask[:, :, self.newest] = torch.eye(self.beam, dtype=torch.bool, device=self.mask.device)
 
-    def make_room(self, step: int, n_steps: int) -> bool:
-        """Let rows attend to the slots of `step`, counted from 0: return False if they can, else make it those of n_steps steps."""
-        if self.prompt_len + (step + 1) * self.beam <= self.end:
-            return False
+    def needs_room(self, step: int) -> bool:
+        """Return whether rows cannot attend to the slots of `step`, counted from 0, yet."""
+        return self.prompt_len + (step + 1) * self.beam > self.end
+
+    def make_room(self, step: int, n_steps: int) -> None:
+        """Let rows attend to the slots of `n_steps` steps from `step` on."""
         self.end = min(self.prompt_len + (step + n_steps) * self.beam, self.size)
-        return True
 
     def select(self, sentences: Tensor) -> None:
         """Keep `sentences` (int64 indices) only."""
