@@ -2,8 +2,8 @@
 # Usage: bash scripts/test.sh [--quick] [arguments of pytest]
 #
 # Sets up with the developers' tools, checks the style, runs all tests on all cores, and then the whole pipeline on the small
-# data set in a folder of its own. Takes NN minutes on 2 CPU cores, plus the set-up on a fresh machine.
-# --quick checks the style and runs the tests that are not marked slow, for after each change: NN seconds.
+# data set in a folder of its own. README says how long that takes on 2 CPU cores.
+# --quick checks the style and runs the tests that are not marked slow, for after each change.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"

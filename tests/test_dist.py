@@ -405,6 +405,7 @@ def test_the_limit_is_a_minute_unless_torchrun_watches(monkeypatch):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+@pytest.mark.slow
 def test_a_signal_ends_the_wait_for_a_stranger_that_never_answers(number, code, folder):
     """Something else has the port, takes the call and says nothing: torch waits for ever, and hears no signal."""
     with socket.socket() as stranger:
@@ -490,6 +491,7 @@ def test_two_ranks_on_one_gpu_are_refused_when_they_meet(gpus, refused, monkeypa
     assert all("2 processes would share the GPU a" in error for error in errors)
 
 
+@pytest.mark.slow
 def test_ranks_are_kept_out_of_a_work_dir_in_use(folder):
     (folder / "work").mkdir()
     with open(folder / "work/run.lock", "w") as file:
@@ -500,6 +502,7 @@ def test_ranks_are_kept_out_of_a_work_dir_in_use(folder):
     assert [path.name for path in (folder / "work").iterdir()] == ["run.lock"]
 
 
+@pytest.mark.slow
 def test_an_error_of_the_main_rank_is_said_once(folder):
     """Here that there is nothing to go on with. Fails when the other rank waits for what the first will never send."""
     done = run("gpt2_ft.py", folder, train_flags(folder, "work") + " --max_step 3 --resume", LAUNCHERS["torchrun"])

@@ -56,6 +56,7 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
         (("decoding", "a.jsonl"), locks.of_outputs([Path("a.txt")])),  # both keep what is decoded in a.partial.jsonl
     ],
 )
+@pytest.mark.slow
 def test_who_is_kept_out_is_told_by_whom(theirs, ours, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     kind, *names = theirs
@@ -137,6 +138,7 @@ def test_who_only_looks_at_a_lock_keeps_nobody_out(tmp_path, monkeypatch):
             pass
 
 
+@pytest.mark.slow
 def test_a_second_training_of_a_work_dir_is_refused_and_changes_nothing(tmp_path, capsys):
     """Also one that would start anew there, or decode into it. Fails when a file is written or deleted before the lock is taken."""
     files = runs.write_training(tmp_path)

@@ -117,6 +117,7 @@ def test_the_function_is_that_of_the_dense_formula_merged_or_not(lora):
 
 @SOME
 @given(loras())
+@pytest.mark.slow
 def test_float32_learns_the_same(lora):
     """float32 on a CPU goes through other kernels, and what they give is added to in place."""
     double, single = adapted(lora), adapted(lora).float()
@@ -172,6 +173,7 @@ def test_the_number_of_parameters(lora):
 
 @SOME
 @given(lora=loras())
+@pytest.mark.slow
 def test_saved_and_loaded_they_are_the_same(lora, tmp_path):
     model = adapted(lora)
     tensors = adapter_tensors(model)

@@ -182,6 +182,7 @@ def place(checkout, *arguments: str, **environment: str):
     return checkout.run(*arguments, script="placement.sh", **environment)
 
 
+@pytest.mark.slow
 def test_every_cell_is_trained_once_and_not_again(checkout):
     assert place(checkout, "--seeds", "5", "--lr", "1").returncode == 0
     prefix = "03_train.sh --preset mini_short --work_dir trained_models/placement/"

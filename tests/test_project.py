@@ -78,6 +78,7 @@ def wheel(tmp_path_factory) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
+@pytest.mark.slow
 def test_the_wheel_has_every_file_of_the_package_and_no_program(wheel):
     """Fails when a room has no __init__.py, or when a module reads a file that only a checkout has beside it."""
     files = {f"lora_nlg/{path.relative_to(PACKAGE).as_posix()}" for path in PACKAGE.rglob("*") if path.is_file()}
@@ -87,6 +88,7 @@ def test_the_wheel_has_every_file_of_the_package_and_no_program(wheel):
     assert found == expected
 
 
+@pytest.mark.slow
 def test_the_wheel_says_what_it_is_and_what_it_needs(wheel):
     [name] = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
     about = message_from_string(wheel.read(name).decode())
@@ -98,6 +100,7 @@ def test_the_wheel_says_what_it_is_and_what_it_needs(wheel):
     assert wanted and sorted(line.replace(" ", "") for line in about.get_all("Requires-Dist")) == wanted
 
 
+@pytest.mark.slow
 def test_the_package_is_imported_without_the_checkout(wheel, tmp_path):
     """Every module, from the wheel alone, in a folder that is none of the project's."""
     modules = [

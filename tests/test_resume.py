@@ -419,12 +419,14 @@ def test_a_signal_saves_and_says_how_to_go_on(number, code, flags, tmp_path):
 
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments(flags, tmp_path, capsys):
-    """SIGKILL at any moment, within a save as well: saves come every step, and NN of 20 kills were seen to leave a file that
-    saves.json does not list. Nothing is lost but the steps since the last save."""
+    """SIGKILL at any moment, within a save as well: saves come every step, and 6 to 11 of 20 kills were seen to leave a file that
+    saves.json does not list; if none does, there are more. Nothing is lost but the steps since the last save."""
     many = [*flags, "--max_step", "300", "--save_interval", "1", "--eval_interval", "1000", "--keep_last", "2"]
     gpt2_ft.main([*many, "--work_dir", str(tmp_path / "whole"), "--save_interval", "1000"])
     work, moments, reached, within_a_save = tmp_path / "work", random.Random(5), 0, 0
-    for _ in range(20):
+    for number in range(60):
+        if number >= 20 and within_a_save:
+            break
         process = Forked("gpt2_ft", [*many, "--resume", "auto"], tmp_path / "said")
         wait_for(lambda: step_of(work) > reached, process)  # noqa: B023  (called before reached changes)
         time.sleep(moments.random() * 0.05)

@@ -363,6 +363,7 @@ class Repeated:
 
 
 @pytest.mark.parametrize("count", [scores._count, lambda groups, systems: scores._caption_scores(systems, groups)])
+@pytest.mark.slow
 def test_memory_grows_by_the_statistics_of_a_segment_only(count):
     """Fails if n-grams were kept: those of such a segment take 20 KB. Its statistics take 300 bytes, or 16."""
 

@@ -40,6 +40,7 @@ def is_alive(pid: int) -> bool:
 
 @pytest.mark.parametrize("whole_group", [False, True], ids=["the script alone", "its whole group"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.slow
 def test_a_signal_to_a_script_ends_what_it_runs_and_waits_for_it(number, whole_group, tmp_path):
     """Fails when the script ends at once: what it ran would be left, and the same command would start a second one beside it."""
     process = start(tmp_path / "saved")
@@ -52,6 +53,7 @@ def test_a_signal_to_a_script_ends_what_it_runs_and_waits_for_it(number, whole_g
     assert "went on" not in said
 
 
+@pytest.mark.slow
 def test_a_script_that_nohup_started_outlives_its_terminal(tmp_path):
     process = start(tmp_path / "saved", "nohup")
     worker = int(process.stdout.readline())

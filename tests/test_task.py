@@ -165,6 +165,7 @@ def test_e2es_segments_need_not_be_the_tasks(run):
     assert [segment.scores for segment in run_dir.read_segments(run, ("BLEU", "TER"))] == [SCORES] * 2
 
 
+@pytest.mark.slow
 def test_step_7_says_a_sentence_where_there_are_no_slots(run, tmp_path):
     """The script as it is, in a checkout whose only data set is the toy's."""
     checkout = tmp_path / "checkout"
