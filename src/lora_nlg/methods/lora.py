@@ -1,5 +1,7 @@
 """LoRA on GPT-2: W stays as it is, ΔW = scale · B A of rank R is learnt (Hu et al. 2021, section 4.1).
 
+The scale, alpha / R, is `LoraConfig.scale_of` in placement.py, which has all of LoRA's settings.
+
 Alphabet: C width, R rank, ΣR the ranks of all targets in one module together, N rows (B · T, or as many tokens as are packed).
 """
 
