@@ -3,8 +3,8 @@
 Files: model.STEP.pt (weights, in the recipe's form) and state.STEP.pt (what else it takes to resume) for the newest steps,
 model.best.pt (lowest validation loss), model.final.pt and adapter.safetensors (the end). A file counts only once saves.json
 names it with its sha256, so whatever a killed process leaves behind is never picked up.
-What a state holds stands in train.py (`Run.save`: step, validation, log, optimiser, scaler, each rank's random state and gradients), the
-form of the weights in storage/checkpoints.py (`save_recipe`).
+What a state holds stands in train.py (`Run.save`: step, validation, log, optimiser, scaler, each rank's random state and
+gradients), the form of the weights in storage/checkpoints.py (`save_recipe`).
 """
 
 import json
