@@ -23,9 +23,7 @@ class Task:
 
     name: str = "e2e"
     scorer: str = "eval/e2e/measure_scores.py"  # the program that scores it
-    scores: tuple[str, ...] = (
-        run_dir.METRICS
-    )  # what scores.json has of it, the first being the one that is talked about
+    scores: tuple[str, ...] = run_dir.METRICS  # in scores.json; the first is the one that is talked about
     slots: str | None = "e2e"  # the rules that find slots, see slots.RULES; None: it has no slots to count
     published: str | None = "e2e"  # the scores to hold a run against, see published.TABLES; None: there are none
     copied: str | None = "name"  # the slot whose value an output should hold word for word; None: there is none

@@ -1,7 +1,6 @@
 """Decode encoded examples by beam search, with a base, one or several adapters on it, or a fully fine-tuned model."""
 
 import argparse
-import contextlib
 import json
 import sys
 from pathlib import Path
@@ -89,8 +88,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"beam {args.beam}, {ranks.world_size} × {ranks.device}, {precision}", flush=True)
         if n_cut := sum(len(line.context) > longest for line in lines):
             print(f"warning: {n_cut:,} contexts have more than {longest} ids and keep their last ones", file=sys.stderr)
-    with contextlib.ExitStack() as locked:
-        dist.on_main(lambda: locked.enter_context(locks.held(locks.of_outputs(outputs))), ranks)
+    with dist.within(locks.held(locks.of_outputs(outputs)), ranks):
         for number, output in enumerate(outputs):
             if several:
                 tensors = several[number].adapters()

@@ -1,7 +1,6 @@
 """Fine-tune GPT-2 on encoded examples, with LoRA adapters (--lora_dim R) or whole (--lora_dim 0)."""
 
 import argparse
-import contextlib
 import json
 import math
 import sys
@@ -245,12 +244,6 @@ def earlier_state(resume: str | None, saves) -> dict | None:
 
 def main(argv: list[str] | None = None) -> int:
     """Train as the flags say."""
-    with contextlib.ExitStack() as locked:
-        return train_alone(argv, locked)
-
-
-def train_alone(argv: list[str] | None, locked: contextlib.ExitStack) -> int:
-    """Train as the flags say; from the first file that is written, `locked` keeps others out of the work dir."""
     args = parser().parse_args(argv)
     refuse_ignored(args)
 
@@ -286,25 +279,24 @@ def train_alone(argv: list[str] | None, locked: contextlib.ExitStack) -> int:
     )  # fmt: skip
     saves = Saves(work_dir, what_decides_the_result(run.fields["settings"]), args.keep_last, base)
     resume = "auto" if dist.restarted() else args.resume
-    dist.on_main(lambda: locked.enter_context(locks.held(locks.of_folder(work_dir))), ranks)
-    state = dist.on_main(lambda: earlier_state(resume, saves), ranks)
-    if state == {}:
-        if ranks.is_main:
+    with dist.within(locks.held(locks.of_folder(work_dir)), ranks):  # before any file is written there
+        state = dist.on_main(lambda: earlier_state(resume, saves), ranks)
+        known = {**cost_of(model).recorded(), "resumed_from": state and state.get("step")}
+        if ranks.is_main and state == {}:
             print(f"{work_dir} holds this run, finished at step {saves.last_step}; --resume never trains it again")
-        dist.stop()
-        return 0
-    cost = cost_of(model)
-    known = {**cost.recorded(), "resumed_from": state and state["step"]}
-    if ranks.is_main:
-        saves.begin(resumed=state is not None)
-        if state is not None:
-            print(f"going on from step {state['step']:,}")
-        run.write(**known)  # before the first step: a folder that cannot be written is found out now
-        announce(args, method_config, cost, train_split, optim.max_step, ranks)
-    valid_loss = train.train(model, train_split, valid_split, optim, saves, ranks, published, state, args.tensorboard)
-    if ranks.is_main:
-        run.write(valid_loss=valid_loss, checkpoint=str(work_dir / "model.final.pt"), **known)
-        print(f"saved {work_dir / 'model.final.pt'}")
+        elif ranks.is_main:
+            saves.begin(resumed=state is not None)
+            if state is not None:
+                print(f"going on from step {state['step']:,}")
+            run.write(**known)  # before the first step: a folder that cannot be written is found out now
+            announce(args, method_config, cost_of(model), train_split, optim.max_step, ranks)
+        if state != {}:
+            valid_loss = train.train(
+                model, train_split, valid_split, optim, saves, ranks, published, state, args.tensorboard
+            )
+            if ranks.is_main:
+                run.write(valid_loss=valid_loss, checkpoint=str(work_dir / "model.final.pt"), **known)
+                print(f"saved {work_dir / 'model.final.pt'}")
     dist.stop()
     return 0
 

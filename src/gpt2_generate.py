@@ -37,9 +37,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--jsonl", action="store_true", help="JSON lines in and out")
     p.add_argument("--alternatives", type=int, default=3, help="0: none; default: %(default)s")
 
-    rules = flags.add_search_flags(p, flags.SearchDefaults(10, 64, 0.8), "a score")
+    rules = flags.add_search_flags(p, flags.E2E_SEARCH, "a score")
     rules.add_argument(
-        "--eos_token_id", type=int, default=628, help="end token beside 50256; default: %(default)s, a blank line"
+        "--eos_token_id",
+        type=int,
+        default=config.BLANK_LINE_ID,
+        help="end token beside 50256; default: %(default)s, a blank line",
     )
     return p
 

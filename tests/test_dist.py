@@ -382,6 +382,7 @@ def test_what_is_no_launchers_leaves_a_process_alone(given, monkeypatch):
         (1, "no-such-host.invalid", "the first of 2 processes at no-such-host.invalid:.* whose name is unknown here"),
     ],
 )
+@pytest.mark.slow
 def test_who_is_waited_for_is_said_and_not_for_ever(rank, host, says, monkeypatch, capsys):
     variables(
         monkeypatch, f"RANK={rank} WORLD_SIZE=2 MASTER_ADDR={host} MASTER_PORT={free_port()} RENDEZVOUS_SECONDS=2"

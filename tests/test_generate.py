@@ -165,6 +165,7 @@ def ask(monkeypatch, capsys):
 
 
 @needs_vocab
+@pytest.mark.slow
 def test_json_lines_have_the_text_of_the_pipeline_and_falling_scores(ask, tmp_path):
     """The text is what encoding, beam search and decoding give for the same input."""
     formatted = tmp_path / "formatted.jsonl"
@@ -193,6 +194,7 @@ def test_json_lines_have_the_text_of_the_pipeline_and_falling_scores(ask, tmp_pa
 
 
 @needs_vocab
+@pytest.mark.slow
 def test_piped_lines_show_scores_and_texts_or_the_text_alone(ask, loaded):
     code, out, _ = ask(f"{MR}\r\n{OTHER}\n", *"--alternatives 2 --beam 4 --eval_len 12".split())
     first, second, rest = out.split("\n\n")

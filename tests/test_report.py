@@ -352,6 +352,7 @@ def test_the_steps_are_those_of_the_last_validation(run):
     assert ("Training", "190 steps of 8") in page._facts(contents.read(run, run / "test.jsonl"))
 
 
+@pytest.mark.slow
 def test_a_run_shorter_than_its_log_interval_has_no_empty_charts(run):
     shown = {svg["aria-label"].split()[0] for svg in Elements(render(run)).of("svg")}
     assert {"Loss", "Learning", "Time"} <= shown
@@ -696,6 +697,7 @@ def test_charts_need_no_backend_of_the_users(backend, as_ever, tmp_path):
     "content", [b"text.usetex: true", b"font.size: 30\nsvg.fonttype: path", b"\xff\xfe", b"backend: none such"]
 )
 @pytest.mark.parametrize("found_by", ["MATPLOTLIBRC", "MPLCONFIGDIR", "HOME", ""])
+@pytest.mark.slow
 def test_charts_do_not_take_a_users_settings(content, found_by, as_ever, tmp_path):
     """TeX in particular, which may not be here; a file that is damaged is not read. Without a variable: of the current folder."""
     path = tmp_path / (".config/matplotlib" if found_by == "HOME" else "") / "matplotlibrc"

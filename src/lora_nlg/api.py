@@ -10,22 +10,20 @@ from pathlib import Path
 import tiktoken
 
 from lora_nlg import config, dist, methods
-from lora_nlg.config import END_OF_TEXT_ID, BeamConfig, OptimConfig, TrainConfig
+from lora_nlg.config import BLANK_LINE_ID, END_OF_TEXT_ID, BeamConfig, OptimConfig, TrainConfig
 from lora_nlg.data import bpe
 from lora_nlg.data.batches import Split
 from lora_nlg.data.examples import Example
 from lora_nlg.decoding.generate import Answer, Generator
 from lora_nlg.errors import UserError
+from lora_nlg.flags import E2E_SEARCH
 from lora_nlg.methods.placement import LoraConfig
 from lora_nlg.model.gpt2 import GPT2
 from lora_nlg.storage import checkpoints, models
 from lora_nlg.training.saves import Saves
 from lora_nlg.training.train import train
 
-BLANK_LINE_ID = 628  # the end token that the E2E runs have beside END_OF_TEXT_ID
-E2E_RULES = BeamConfig(
-    10, 64, length_penalty=0.8, no_repeat_ngram_size=4, eos_token_ids=(END_OF_TEXT_ID, BLANK_LINE_ID)
-)
+E2E_RULES = BeamConfig(**vars(E2E_SEARCH), eos_token_ids=(END_OF_TEXT_ID, BLANK_LINE_ID))
 # The public recipe's settings, but for the number of steps
 PAPER_LORA = LoraConfig(4, 32, dropout=0.1)
 PAPER_OPTIM = OptimConfig(2e-4, 1000, correct_bias=True, beta2=0.999, warmup_step=100)

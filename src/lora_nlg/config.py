@@ -9,6 +9,7 @@ from lora_nlg.errors import UserError
 
 GPT2_VOCAB_SIZE = 50257
 END_OF_TEXT_ID = 50256
+BLANK_LINE_ID = 628  # two line ends, the end token that the E2E runs have beside it
 
 MOST_BEAMS = 1000  # a slip of the finger, not a search
 MOST_SEED = 2**63 - 1

@@ -1,8 +1,9 @@
 """Ranks and devices: the only place that reads what a launcher says."""
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -158,6 +159,14 @@ def on_main(work: Callable, ranks: Ranks):
     if failed:
         raise SystemExit(EXIT_USER_ERROR)
     return result
+
+
+@contextlib.contextmanager
+def within(context: contextlib.AbstractContextManager, ranks: Ranks) -> Iterator[None]:
+    """Be within `context` on the main rank, for the block; a UserError of its beginning ends all ranks, as `on_main` says it."""
+    with contextlib.ExitStack() as stack:
+        on_main(lambda: stack.enter_context(context), ranks)
+        yield
 
 
 def restarted() -> bool:

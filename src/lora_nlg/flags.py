@@ -81,6 +81,9 @@ class SearchDefaults:
     length_penalty: float = 1.0
 
 
+E2E_SEARCH = SearchDefaults(beam=10, eval_len=64, length_penalty=0.8)  # that of the E2E runs
+
+
 def add_search_flags(
     parser: argparse.ArgumentParser, defaults: SearchDefaults, of_score: str
 ) -> argparse._ArgumentGroup:

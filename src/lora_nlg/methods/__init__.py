@@ -96,6 +96,9 @@ METHODS = {
 }
 
 
+PLAIN = "full"  # the method whose files are those of a plain model
+
+
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that gpt2_ft.py has for the methods."""
     for row in METHODS.values():
@@ -117,7 +120,7 @@ def chosen(args: argparse.Namespace) -> str:
     asked = [name for name, row in METHODS.items() if row.is_asked(args)]
     if len(asked) > 1:
         raise UserError(f"the flags ask for {' and '.join(asked)}; expected one method, so leave the others out")
-    return asked[0] if asked else "full"
+    return asked[0] if asked else PLAIN
 
 
 def from_flags(args: argparse.Namespace, model: ModelConfig) -> Config:
@@ -126,9 +129,9 @@ def from_flags(args: argparse.Namespace, model: ModelConfig) -> Config:
 
 
 def of_tensors(names: Iterable[str]) -> str:
-    """Return the method whose tensors are among `names`, those of a file; "full" if they are a plain model's."""
+    """Return the method whose tensors are among `names`, those of a file; PLAIN if they are a plain model's."""
     names = list(names)
-    return next((name for name in METHODS if any(map(method(name).is_own, names))), "full")
+    return next((name for name in METHODS if any(map(method(name).is_own, names))), PLAIN)
 
 
 def of_base(tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":

@@ -6,8 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lora_nlg.errors import UserError
-from lora_nlg.methods.placement import Given, LoraConfig, from_flags
+from lora_nlg.methods.placement import Given, LoraConfig, from_flags, no_adapters
 from lora_nlg.model.gpt2 import GPT2
 
 __all__ = ["attach", "check_start", "described", "from_description", "from_file", "from_flags", "is_own", "merge", "start",
@@ -52,7 +51,7 @@ def from_description(said: Mapping[str, str]) -> None:
 
 def from_file(found: object, tensors: Mapping[str, Tensor], path: Path, given: Given) -> LoraConfig:
     """Raise UserError: a whole model is a base."""
-    raise UserError(f"{path} holds no LoRA adapters; a base or a fully fine-tuned model goes into --init_checkpoint")
+    raise no_adapters(path)
 
 
 def check_start(found: object, tensors: Mapping[str, Tensor], path: Path, config: LoraConfig) -> None:

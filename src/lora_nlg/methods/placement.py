@@ -207,6 +207,11 @@ def _within(config: LoraConfig, model: ModelConfig, args: argparse.Namespace) ->
     return dataclasses.replace(config, rank=budget // of_rank_1)
 
 
+def no_adapters(path: Path) -> UserError:
+    """Return the error for a file without adapters where they are wanted."""
+    return UserError(f"{path} holds no LoRA adapters; a base or a fully fine-tuned model goes into --init_checkpoint")
+
+
 def from_file(found: LoraConfig | None, tensors: Mapping[str, "Tensor"], path: Path, given: Given) -> LoraConfig:
     """Return the configuration of the adapters `tensors` of the file `path`, checked against the flags. Raises UserError.
 
@@ -215,9 +220,7 @@ def from_file(found: LoraConfig | None, tensors: Mapping[str, "Tensor"], path: P
     """
     recipe_rank = next((tensor.shape[-1] for name, tensor in tensors.items() if name.endswith("lora_B")), None)
     if recipe_rank is None:
-        raise UserError(
-            f"{path} holds no LoRA adapters; a base or a fully fine-tuned model goes into --init_checkpoint"
-        )
+        raise no_adapters(path)
     said = found or LoraConfig(recipe_rank)
     wanted = given.rank if isinstance(given.rank, dict) else dict.fromkeys(said.targets, given.rank)
     if given.rank != 0 and wanted != {target: said.rank_of(target) for target in said.targets}:

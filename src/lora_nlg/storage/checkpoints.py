@@ -15,7 +15,7 @@ from lora_nlg import methods
 from lora_nlg.config import GPT2_VOCAB_SIZE
 from lora_nlg.errors import UserError
 from lora_nlg.files import atomic_writer
-from lora_nlg.methods.placement import Given, LoraConfig
+from lora_nlg.methods.placement import Given, LoraConfig, no_adapters
 from lora_nlg.model.gpt2 import GPT2
 from lora_nlg.storage import interchange, tensor_files
 
@@ -50,7 +50,7 @@ class Checkpoint:
 
     @property
     def method(self) -> str:
-        """The method whose tensors it holds; "full" for a plain model's."""
+        """The method whose tensors it holds; `methods.PLAIN` for a plain model's."""
         return methods.of_tensors(self.tensors)
 
     def adapters(self) -> dict[str, Tensor]:
@@ -58,9 +58,7 @@ class Checkpoint:
         is_own = methods.method(self.method).is_own
         tensors = {name: tensor for name, tensor in self.tensors.items() if is_own(name)}
         if not tensors:
-            raise UserError(
-                f"{self.path} holds no LoRA adapters; a base or a fully fine-tuned model goes into --init_checkpoint"
-            )
+            raise no_adapters(self.path)
         return tensors
 
     def base_tensors(self) -> dict[str, Tensor]:

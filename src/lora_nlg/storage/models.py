@@ -34,7 +34,7 @@ def base_model(
         init_weights(model, generator)
         return model
     base = _base_of(adapters) if source is None else read(source)
-    if source is not None and base.method != "full":
+    if source is not None and base.method != methods.PLAIN:
         rest = "leave --init_checkpoint out" if base.base_tensors() else "pass the base as --init_checkpoint"
         raise UserError(f"{base.path} holds LoRA adapters; pass it as --lora_checkpoint, and {rest}")
     _fill(model, base.base_tensors(), base.path, wanted=dict(model.named_parameters()))

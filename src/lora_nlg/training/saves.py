@@ -169,7 +169,7 @@ class Saves:
         """Write model.final.pt and, of a model with adapters, adapter.safetensors."""
         files = {"model.final.pt": self._write("model.final.pt", self._weights(model, step))}
         config, tensors = methods.adapter_config(model), methods.adapter_tensors(model)
-        if config is not None and config.method != "full":
+        if config is not None and config.method != methods.PLAIN:
             files["adapter.safetensors"] = self._write(
                 "adapter.safetensors", lambda path: checkpoints.save_adapters(tensors, path, config, self.base, step)
             )
