@@ -228,3 +228,62 @@ def test_where_packages_come_from_stays_the_users(tmp_path):
     command = ["bash", "-c", "source scripts/common.sh; env"]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, **kept}, capture_output=True, text=True)
     assert {f"{name}={value}" for name, value in kept.items()} <= set(done.stdout.splitlines())
+
+
+# The programs by themselves, in the same environments
+
+PROGRAMS = [
+    path
+    for path in sorted((*ROOT.glob("src/*.py"), *ROOT.glob("eval/*.py"), *ROOT.glob("eval/*/*.py")))
+    if "__main__" in path.read_text(encoding="utf-8")
+]
+TRAIN = ("src/gpt2_ft.py", *"--train_data a --valid_data a --max_step 1".split())
+SCORE = ("eval/e2e/measure_scores.py", "refs", "sys")
+
+
+def run_program(*arguments, python: tuple[str, ...] = (), **environment: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, *python, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
+def test_programs_find_their_modules_and_have_help_in_every_environment(path):
+    """PYTHONSAFEPATH leaves the program's folder out, and with PYTHONOPTIMIZE=2 there are no docstrings to help with."""
+    settings = {"PYTHONSAFEPATH": "1", "PYTHONOPTIMIZE": "2", "PYTHONIOENCODING": "ascii", "PYTHONWARNINGS": "error"}
+    done = run_program(path, "--help", **settings)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+FOREIGN = [(TRAIN, "torch"), (TRAIN, "numpy"), (SCORE, "regex"), (SCORE, "numpy")]
+
+
+@pytest.mark.parametrize(("command", "package"), FOREIGN)
+@pytest.mark.parametrize("content", ["", "import no_such_module", "raise ImportError('broken')"])
+def test_a_foreign_package_on_pythonpath_is_named(command, package, content, tmp_path):
+    (tmp_path / f"{package}.py").write_text(content)
+    done = run_program(*command, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 2, done.stderr
+    said = done.stderr.splitlines()[-1]
+    assert f"{tmp_path}/{package}.py, which PYTHONPATH names, is not the package that is needed" in said
+
+
+@pytest.mark.parametrize("command", [TRAIN, SCORE])
+def test_a_python_without_the_packages_is_named(command):
+    done = run_program(*command, python=("-S",))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "has no package " in done.stderr and "use .venv/bin/python" in done.stderr
+
+
+def test_the_programs_own_modules_come_before_others(tmp_path):
+    (tmp_path / "metrics.py").write_text("raise SystemExit('the wrong module')")
+    for path in (SCORE[0], "eval/summary.py"):
+        assert run_program(path, "--help", PYTHONPATH=str(tmp_path)).returncode == 0
+
+
+def test_letters_that_an_encoding_lacks_are_no_error(tmp_path):
+    """Names of files may have accents, and what a program says of its output names it."""
+    names = tmp_path / "é.txt", tmp_path / "ü≥.jsonl"
+    names[0].write_text("name : The Tall Jar||It is a pub .\n")
+    done = run_program("src/format_converting_e2e.py", *names, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\u2265" in done.stdout
