@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+sys.path.insert(0, __file__.rpartition("/")[0])  # which PYTHONSAFEPATH leaves out
+
 import run_dir
 import slot_rules
 import task

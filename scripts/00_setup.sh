@@ -8,7 +8,7 @@
 # PYTHON=/path/to/python chooses the Python (3.10 to 3.13) that .venv is made from.
 # On Linux without an NVIDIA driver torch comes from its CPU index, 0.2 GB instead of 3.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
 
 requirements="requirements.txt"
@@ -87,18 +87,28 @@ show_pip() {
   done
 }
 
+install_and_show() { "$python" -m pip install --disable-pip-version-check "$@" | show_pip; }
+
 install_packages() {
   local index=()
   say "Installing $requirements"
+  refuse_other_folders
   touch "$unfinished"
   # Before 24.1 pip cannot report its progress to a program.
-  "$python" -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=24.1' || give_up_installing
+  attended "$python" -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=24.1' || give_up_installing
   if wants_cpu_torch; then
     index=(--extra-index-url "$torch_cpu_index")
   fi
-  "$python" -m pip install --disable-pip-version-check --progress-bar raw ${index[@]+"${index[@]}"} -r "$requirements" |
-    show_pip || give_up_installing
+  attended install_and_show --progress-bar raw ${index[@]+"${index[@]}"} -r "$requirements" || give_up_installing
   rm "$unfinished"
+}
+
+# A pip.conf may send packages elsewhere, where this Python does not look.
+refuse_other_folders() {
+  local named
+  named=$("$python" -m pip config list 2>/dev/null | grep -E '\.(target|prefix|root|no-deps|dry-run)=' || true)
+  [[ -z $named ]] || fail "pip's configuration has ${named//$'\n'/ and }, and .venv would stay empty; take that out of its file" \
+    "(.venv/bin/pip config debug shows which it is), or name a file without it in PIP_CONFIG_FILE"
 }
 
 # pip ended by itself and left the environment as it was, so the next run need not start from nothing.
@@ -111,20 +121,28 @@ give_up_installing() {
 index_paraphrases() {
   [[ ! -s $paraphrases ]] || return 0
   say "METEOR's paraphrases, indexed once (half a minute)"
-  "$python" eval/e2e/measure_scores.py --index_paraphrases || echo "warning: not indexed; scores will take longer" >&2
+  attended "$python" eval/e2e/measure_scores.py --index_paraphrases || echo "warning: not indexed; scores will take longer" >&2
 }
 
 if is_complete; then
   index_paraphrases
   exit 0
 fi
+if command -v flock >/dev/null; then # two set-ups at once would each empty the other's .venv
+  exec 8<scripts
+  flock --nonblock 8 || {
+    say "Another set-up is at work here; waiting for it"
+    attended flock 8
+  }
+  if is_complete; then exit 0; fi
+fi
 make_environment
 rm -f "$stamp"* "$paraphrases"
 install_packages
 say "GPT-2's vocabulary"
-"$python" src/download.py vocab
+attended "$python" src/download.py vocab
 say "Java, for METEOR and the tokenizer of the scores"
-"$python" eval/e2e/measure_scores.py --check_java
+attended "$python" eval/e2e/measure_scores.py --check_java
 index_paraphrases
 for file in requirements.txt "$requirements"; do # the developers' set-up is a user's as well
   wanted "$file" >"$stamp$file"

@@ -6,7 +6,7 @@
 # At 100 Mbit/s gpt2.md takes about 2 minutes. An interrupted download goes on where it stopped; what is there costs nothing.
 # HF_ENDPOINT=https://... names a mirror of the Hub.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
 ensure_setup
 
@@ -14,4 +14,4 @@ if [[ $# -eq 0 || $1 == --* ]]; then
   set -- gpt2.md "$@"
 fi
 say "Pretrained checkpoints"
-"$python" src/download.py checkpoint "$@"
+attended "$python" src/download.py checkpoint "$@"

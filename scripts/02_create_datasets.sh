@@ -6,7 +6,7 @@
 # and verified, or taken from E2E_DATA_DIR=/a/folder. mini: the project's own small set, without any download.
 # Takes seconds.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
 
 set_name=e2e
@@ -22,13 +22,13 @@ ensure_setup
 
 say "Data set $set_name"
 if [[ $set_name == e2e ]]; then
-  "$python" src/download.py e2e
+  attended "$python" src/download.py e2e
 fi
 data=data/$set_name
 mkdir -p "$data"
-"$python" src/describe_task.py e2e --output "$data/task.json"
+attended "$python" src/describe_task.py e2e --output "$data/task.json"
 for split in train valid test; do
-  "$python" src/format_converting_e2e.py "$data/$split.txt" "$data/${split}_formatted.jsonl"
-  "$python" src/gpt2_encode.py --add_bos --add_eos \
+  attended "$python" src/format_converting_e2e.py "$data/$split.txt" "$data/${split}_formatted.jsonl"
+  attended "$python" src/gpt2_encode.py --add_bos --add_eos \
     --input "$data/${split}_formatted.jsonl" --output "$data/$split.jsonl" "$@"
 done

@@ -9,14 +9,14 @@
 # CHECK_ONLY=1 ends it after the checks. NPROC=4 uses four processes, one a GPU; NNODES, NODE_RANK and MASTER_ADDR join several
 # machines. Every process takes --train_batch_size examples a step.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
 take_preset "$@"
 ensure_setup
 
 if [[ ${#PRETRAIN[@]} -gt 0 && ! -f $BASE/model.safetensors ]]; then
   say "Pretraining the base $BASE"
-  "$python" src/pretrain_base.py --output_dir "$BASE" "${PRETRAIN[@]}"
+  attended "$python" src/pretrain_base.py --output_dir "$BASE" "${PRETRAIN[@]}"
 fi
 # The published curve is of one process, of seed 110, of averages over 100 steps, and of the preset's adapters.
 curve=()
@@ -28,7 +28,7 @@ fi
 flags=(--model_card "$CARD" --init_checkpoint "$BASE" --train_data "$data/train.jsonl" --valid_data "$data/valid.jsonl"
   --work_dir "$work_dir" ${LORA[@]+"${LORA[@]}"} "${TRAIN[@]}" ${curve[@]+"${curve[@]}"} --resume auto ${rest[@]+"${rest[@]}"})
 say "Before training"
-"$python" src/preflight.py "${flags[@]}"
+attended "$python" src/preflight.py "${flags[@]}"
 [[ -z ${CHECK_ONLY:-} ]] || exit 0
 say "Training, preset $preset"
 launch src/gpt2_ft.py "${flags[@]}"

@@ -4,13 +4,13 @@
 # Turns the predicted ids of the work dir into text: prediction.txt (and base.txt), one line an input, and reference.txt.
 # Takes seconds.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
 take_preset "$@"
 ensure_setup
 
 say "Ids to text"
 for name in ${COMPARE_WITH_BASE:+base} prediction; do
-  "$python" src/gpt2_decode.py --sample_file "$work_dir/beam_$name.jsonl" --input_file "$data/test_formatted.jsonl" \
+  attended "$python" src/gpt2_decode.py --sample_file "$work_dir/beam_$name.jsonl" --input_file "$data/test_formatted.jsonl" \
     --output_pred_file "$work_dir/$name.txt" --output_ref_file "$work_dir/reference.txt" ${rest[@]+"${rest[@]}"}
 done

@@ -5,7 +5,7 @@
 # inputs, and segments.tsv with every input's own scores (base_segments.tsv). Ends with the summary of the run. The five
 # scores of E2E's 630 test inputs take about 6 s on 2 CPU cores.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
 take_preset "$@"
 ensure_setup
@@ -15,6 +15,6 @@ systems=("$work_dir/prediction.txt") segments=(-l "$work_dir/segments.tsv")
 if [[ -n $COMPARE_WITH_BASE ]]; then
   systems=("$work_dir/base.txt" "${systems[@]}") segments=(-l "$work_dir/base_segments.tsv" "${segments[@]}")
 fi
-"$python" "$("$python" src/describe_task.py "$TASK" --field scorer)" "$work_dir/reference.txt" "${systems[@]}" -p --bootstrap "${segments[@]}" \
+attended "$python" "$("$python" src/describe_task.py "$TASK" --field scorer)" "$work_dir/reference.txt" "${systems[@]}" -p --bootstrap "${segments[@]}" \
   --json "$work_dir/scores.json" ${rest[@]+"${rest[@]}"}
-"$python" eval/summary.py "$work_dir" --data "$data/test_formatted.jsonl"
+attended "$python" eval/summary.py "$work_dir" --data "$data/test_formatted.jsonl"

@@ -5,7 +5,7 @@
 # slots that the outputs get wrong, if the task has any; and puts everything on one page. Leaves comparison.json, slots.json and
 # report.html. Takes seconds.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
 take_preset "$@"
 [[ ${#rest[@]} -eq 0 ]] || fail "unknown argument ${rest[0]}; expected --preset or --work_dir"
@@ -13,9 +13,9 @@ ensure_setup
 
 test_data=(--data "$data/test_formatted.jsonl")
 say "This run, the paper and public runs"
-"$python" eval/compare.py "$work_dir" "${test_data[@]}"
-"$python" eval/compare.py "$work_dir" "${test_data[@]}" --format json --output "$work_dir/comparison.json"
+attended "$python" eval/compare.py "$work_dir" "${test_data[@]}"
+attended "$python" eval/compare.py "$work_dir" "${test_data[@]}" --format json --output "$work_dir/comparison.json"
 say "Slots"
-"$python" eval/slots.py "$work_dir" "${test_data[@]}" --if_any
+attended "$python" eval/slots.py "$work_dir" "${test_data[@]}" --if_any
 say "Report"
-"$python" eval/report.py "$work_dir" "${test_data[@]}"
+attended "$python" eval/report.py "$work_dir" "${test_data[@]}"

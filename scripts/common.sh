@@ -1,12 +1,23 @@
 # shellcheck shell=bash
 # Sourced by the numbered scripts: go to the repository's root, say things, have the environment ready.
 
-unset CDPATH # which sends cd elsewhere, and makes it print
+# What a user's environment may have for other uses, and what it would do here: send cd elsewhere and make it print, leave names out
+# of patterns, start every bash with a file, change what the tools mean.
+set +o posix +o noclobber +o noglob
+while read -r _ _ name; do unset -f "$name"; done < <(declare -F)
+unset CDPATH GLOBIGNORE BASH_ENV ENV POSIXLY_CORRECT GREP_OPTIONS
+# For other Pythons: another standard library, modules of our names, errors for warnings, another folder for what is installed.
+for name in ${!PYTHON@} ${!PIP_@}; do
+  case $name in
+    PYTHON | PYTHONUNBUFFERED | PYTHONDONTWRITEBYTECODE | PYTHONPYCACHEPREFIX | PYTHONFAULTHANDLER | PYTHONHASHSEED) ;;
+    PIP_*INDEX* | PIP_FIND_LINKS | PIP_PROXY | PIP_*CERT | PIP_TRUSTED_HOST | PIP_*CACHE* | PIP_*TIMEOUT | PIP_RETRIES) ;;
+    PIP_CONFIG_FILE | PIP_KEYRING_PROVIDER | PIP_DISABLE_PIP_VERSION_CHECK) ;; # where packages come from, and how
+    *) unset "$name" ;;
+  esac
+done
+export PIP_USER=0   # also against a pip.conf: .venv is where things go
+export PYTHONUTF8=1 # what is printed has ×, ≥ and accents, whatever the locale
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit
-# What a user has set for other Pythons would reach these: another standard library, modules of the same names, errors for warnings.
-unset PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONSTARTUP PYTHONOPTIMIZE PYTHONWARNINGS
-unset PIP_TARGET PIP_PREFIX PIP_ROOT
-export PIP_USER=0 # also against a pip.conf: .venv is where things go
 # shellcheck disable=SC2034  # used by the scripts that source this file
 python=.venv/bin/python
 
@@ -29,7 +40,7 @@ help_if_asked() {
 }
 
 # Instant when the environment is complete.
-ensure_setup() { bash scripts/00_setup.sh; }
+ensure_setup() { attended bash scripts/00_setup.sh; }
 
 # Read --preset NAME (default: mini) and --work_dir DIR out of "$@"; the other arguments are left in `rest`.
 take_preset() {
@@ -81,38 +92,46 @@ value_of() {
 
 # Steps 0 to 2 for the preset: set-up, base, data.
 prepare() {
-  bash scripts/00_setup.sh
+  ensure_setup
   if [[ $BASE == pretrained_checkpoints/gpt2* && $BASE != pretrained_checkpoints/gpt2.mini ]]; then
-    bash scripts/01_download_pretrained_checkpoints.sh "$CARD"
+    attended bash scripts/01_download_pretrained_checkpoints.sh "$CARD"
   fi
-  bash scripts/02_create_datasets.sh "$DATA"
+  attended bash scripts/02_create_datasets.sh "$DATA"
 }
 
-running="" stopped=""
+running="" stopping="" stopped=0
 
 # Run a command and wait for it, in a process group of its own: a signal that is to end this script is passed on to the command,
-# which saves what it has, and no orphan is left at work.
+# which saves what it has, and no orphan is left at work. Ends the script if there was one.
 attended() {
-  local code=0
-  set -m # its own group; else Ctrl-C would be ignored in what runs in the background
+  local code
+  running=starting
+  { set -m; } 2>/dev/null # its own group; else Ctrl-C would be ignored in what runs in the background
   "$@" &
   running=$!
   set +m
-  wait "$running" || code=$?
-  while kill -0 "$running" 2>/dev/null; do # a signal ends the wait before the command has ended
+  [[ -z $stopping ]] || kill "-$stopping" -- "-$running" 2>/dev/null || true # it came before the number was known
+  while :; do # a signal ends the wait before the command has ended
     code=0
     wait "$running" || code=$?
+    kill -0 "$running" 2>/dev/null || break
   done
+  if [[ -n $stopping ]]; then
+    wait "$running" 2>/dev/null && code=0 || code=$? # the command's own code, should a signal have ended the last wait
+    exit "$((code && code != 127 ? code : stopped))"
+  fi
   running=""
-  [[ -z $stopped ]] || exit "$((code ? code : stopped))"
   return "$code"
 }
 
 # Pass the signal NAME, of NUMBER, on to what runs; end where nothing does.
 pass_on() {
-  stopped=$((128 + $2))
-  [[ -n $running ]] || exit "$stopped"
-  kill "-$1" -- "-$running" 2>/dev/null || true
+  stopping=$1 stopped=$((128 + $2))
+  case $running in
+    "") exit "$stopped" ;;
+    starting) ;;
+    *) kill "-$1" -- "-$running" 2>/dev/null || true ;;
+  esac
 }
 trap 'pass_on HUP 1' HUP # stays ignored where nohup has it ignored
 trap 'pass_on INT 2' INT
@@ -122,6 +141,8 @@ trap 'pass_on TERM 15' TERM
 launch() {
   # Else ranks that torchrun restarts read where the killed ones listened, and cannot connect (pytorch/pytorch issue 135712).
   export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+  # torchrun would take the signal of a lost terminal even where nohup has it ignored.
+  [[ $(trap -p HUP) != "trap -- '' "* ]] || export TORCHELASTIC_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGQUIT
   if [[ ${NPROC:-1} == 1 && ${NNODES:-1} == 1 ]]; then
     attended "$python" "$@"
   elif [[ ${NNODES:-1} == 1 ]]; then

@@ -4,7 +4,7 @@
 # Installs the system's Chromium for tests/test_report.py, where it is missing: a minute, then none. Needs apt-get, and root or sudo.
 # Nothing but that test uses it.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
 
 if command -v chromium >/dev/null; then

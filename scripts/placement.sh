@@ -8,7 +8,7 @@
 # These are 57 short runs of scripts/sweep.sh: interrupted, the same command goes on.
 # NPROC, NNODES, NODE_RANK and MASTER_ADDR as in 03_train.sh.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
 document=()
 [[ $# -gt 0 ]] || document=(--doc docs/lora.md)
@@ -28,7 +28,7 @@ for rank in $(tail -n +2 "$table" | cut -f 3 | sort -nu); do
 done
 [[ ${NODE_RANK:-0} == 0 ]] || exit 0 # the first node has the scores
 runs=("$work_dir"/r*/lp*)
-"$python" eval/sweep.py "${runs[@]}" --format md --output "$work_dir/sweep.md"
-"$python" eval/sweep.py "${runs[@]}" --format json --output "$work_dir/sweep.json"
+attended "$python" eval/sweep.py "${runs[@]}" --format md --output "$work_dir/sweep.md"
+attended "$python" eval/sweep.py "${runs[@]}" --format json --output "$work_dir/sweep.json"
 say "Placements, which are also in $work_dir/placement.md"
-"$python" eval/placement_table.py "${runs[@]}" --output "$work_dir/placement.md" ${document[@]+"${document[@]}"}
+attended "$python" eval/placement_table.py "${runs[@]}" --output "$work_dir/placement.md" ${document[@]+"${document[@]}"}

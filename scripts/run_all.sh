@@ -10,7 +10,7 @@
 # NPROC, NNODES, NODE_RANK and MASTER_ADDR as in 03_train.sh. All nodes train; the first decodes and scores. If they share
 # this folder, run steps 00 to 02 once before.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
 take_preset "$@"
 refuse_flags_of_all_steps

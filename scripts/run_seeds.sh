@@ -4,6 +4,6 @@
 # Runs a preset once for each seed and prints every run's scores with their mean and standard deviation, as the paper has
 # them: the sweep (scripts/sweep.sh) over seeds alone. bash scripts/run_seeds.sh 110 111 112
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
 exec bash scripts/sweep.sh --seeds "$@"

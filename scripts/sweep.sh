@@ -12,7 +12,7 @@
 # steps 4 to 7 for each further length penalty.
 # NPROC, NNODES, NODE_RANK and MASTER_ADDR as in 03_train.sh.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
 
 ranks=() targets=() seeds=() penalties=() others=() axis=""
@@ -72,8 +72,15 @@ check --length_penalties '^-?[0-9]+(\.[0-9]+)?$' "numbers such as 0.8" "${penalt
 # Two at once would write into each other's runs. A step that outlives a killed sweep still holds this.
 mkdir -p "$work_dir"
 if command -v flock >/dev/null; then
-  exec 9>"$work_dir/.sweep${NODE_RANK:-0}.lock"
-  flock --nonblock 9 || fail "another sweep, or a step that one has left, is at work in $work_dir; wait for it or end it"
+  lock=$work_dir/.sweep${NODE_RANK:-0}.lock
+  exec 9>>"$lock"
+  code=0
+  flock --nonblock 9 || code=$?
+  case $code in
+    0) echo "sweep.sh, process $$ on $(uname -n) since $(date '+%F %T')" >"$lock" ;;
+    1) fail "another sweep, or a step that one has left, is at work in $work_dir ($(cat "$lock")); wait for it or end it" ;;
+    *) echo "warning: the file system of $work_dir has no locks, so nothing keeps a second sweep out; start no other one there" >&2 ;;
+  esac
 fi
 
 # What all runs are made with, beside what is swept over.
@@ -152,7 +159,7 @@ for rank in "${ranks[@]}"; do
 done
 if [[ ${NODE_RANK:-0} == 0 ]]; then
   say "The table, which is also in $work_dir/sweep.md and sweep.json"
-  "$python" eval/sweep.py "${runs[@]}"
-  "$python" eval/sweep.py "${runs[@]}" --format md --output "$work_dir/sweep.md"
-  "$python" eval/sweep.py "${runs[@]}" --format json --output "$work_dir/sweep.json"
+  attended "$python" eval/sweep.py "${runs[@]}"
+  attended "$python" eval/sweep.py "${runs[@]}" --format md --output "$work_dir/sweep.md"
+  attended "$python" eval/sweep.py "${runs[@]}" --format json --output "$work_dir/sweep.json"
 fi

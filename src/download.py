@@ -3,6 +3,8 @@
 import argparse
 import sys
 
+sys.path.insert(0, __file__.rpartition("/")[0])  # which PYTHONSAFEPATH leaves out
+
 from lora_nlg import errors, flags
 from lora_nlg.storage import downloads
 

@@ -16,6 +16,8 @@ import json
 import sys
 from pathlib import Path
 
+sys.path.insert(0, __file__.rpartition("/")[0])  # which PYTHONSAFEPATH leaves out
+
 from lora_nlg import errors, flags
 from lora_nlg.tasks import TASKS
 

@@ -5,6 +5,8 @@ import shutil
 import sys
 from pathlib import Path
 
+sys.path.insert(0, __file__.rpartition("/")[0])  # which PYTHONSAFEPATH leaves out
+
 from lora_nlg import config, errors, flags
 from lora_nlg.methods import placement
 

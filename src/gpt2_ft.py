@@ -6,6 +6,8 @@ import math
 import sys
 from pathlib import Path
 
+sys.path.insert(0, __file__.rpartition("/")[0])  # which PYTHONSAFEPATH leaves out
+
 from lora_nlg import config, errors, flags, methods
 
 

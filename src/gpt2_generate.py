@@ -20,6 +20,8 @@ import json
 import sys
 from collections.abc import Iterator
 
+sys.path.insert(0, __file__.rpartition("/")[0])  # which PYTHONSAFEPATH leaves out
+
 from lora_nlg import config, errors, flags
 from lora_nlg.methods import placement
 

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from random import Random
 
+sys.path.insert(0, __file__.rpartition("/")[0])  # which PYTHONSAFEPATH leaves out
+
 from lora_nlg import errors, flags
 from lora_nlg.bundled.venues import describe, draw_mr, slot_sets
 from lora_nlg.files import atomic_writer
@@ -19,7 +21,7 @@ REFERENCES = 3  # drawn for each training and validation input; those that agree
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = flags.Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = flags.Parser(description=(__doc__ or "").partition("\n")[0], allow_abbrev=False)
     parser.add_argument("out_dir", type=Path, metavar="OUT_DIR", help="folder to write the three files to")
     parser.add_argument("--seed", type=int, default=1, help="the bundled files were made with 1 (default: %(default)s)")
     args = parser.parse_args(argv)

@@ -166,7 +166,7 @@ def test_killed_ten_times_it_writes_the_same_file(flags, tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_says_how_to_go_on(number, code, flags, tmp_path):
     runs.write_examples(tmp_path / "data.jsonl", 200)
     process = start([*flags, "--batch_size", "1"])

@@ -1,9 +1,14 @@
 """What the scripts share: signals that reach what they run, and nothing of the user's environment that reaches it."""
 
+import fcntl
 import os
+import pty
+import shutil
 import signal
 import subprocess
 import sys
+import termios
+import time
 from pathlib import Path
 
 import pytest
@@ -13,13 +18,17 @@ SCRIPT = 'set -euo pipefail; source scripts/common.sh; attended "$0" -c "$1" "$2
 # Takes a moment to save at a signal, as training does.
 WORKER = """
 import os, signal, sys, time
+came = []
 def save(number, frame):
-    time.sleep(0.3)
-    open(sys.argv[1], "w").write(f"saved at {number}")
-    sys.exit(128 + number)
+    came.append(number)
+    if len(came) == 1:
+        time.sleep(0.3)
+        open(sys.argv[1], "w").write(f"saved at {number}, of {len(came)}")
+        sys.exit(128 + number)
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(number) != signal.SIG_IGN:
         signal.signal(number, save)
+print(os.getpid(), file=open(sys.argv[1] + ".pid", "w"), flush=True)
 print(os.getpid(), flush=True)
 time.sleep(60)
 """
@@ -48,7 +57,7 @@ def test_a_signal_to_a_script_ends_what_it_runs_and_waits_for_it(number, whole_g
     (os.killpg if whole_group else os.kill)(process.pid, number)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert (tmp_path / "saved").read_text() == f"saved at {number}"
+    assert (tmp_path / "saved").read_text() == f"saved at {number}, of 1"
     assert not is_alive(worker)
     assert "went on" not in said
 
@@ -62,7 +71,7 @@ def test_a_script_that_nohup_started_outlives_its_terminal(tmp_path):
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 143
-    assert (tmp_path / "saved").read_text() == "saved at 15"
+    assert (tmp_path / "saved").read_text() == "saved at 15, of 1"
 
 
 def test_the_exit_code_of_what_runs_is_the_scripts():
@@ -72,18 +81,211 @@ def test_the_exit_code_of_what_runs_is_the_scripts():
     assert done.returncode == 7 and done.stdout == b""
 
 
-SETTINGS = "CDPATH=/tmp:/ PYTHONSAFEPATH=1 PYTHONHOME=/nowhere PYTHONOPTIMIZE=2 PYTHONWARNINGS=error PYTHONPATH={folder} PIP_USER=1"
+# The scripts themselves, on a Python whose programs do nothing, but for one that works until it gets a signal
+
+PYTHON = """#!/usr/bin/env bash
+case $* in *"$WORKS"*) exec "$REAL" -c "$WORKER" "$SAVED" ;; esac
+[[ $1 != src/gpt2_ft.py ]] || echo weights >trained_models/mini/model.final.pt
+"""
 
 
-@pytest.mark.parametrize("setting", SETTINGS.split())
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    """A folder with a name that has to be quoted, the scripts, and that Python."""
+    folder = tmp_path / "-my check 'out"
+    shutil.copytree(ROOT / "scripts", folder / "scripts")
+    (folder / "eval").mkdir()
+    shutil.copy(ROOT / "eval/published_placement.tsv", folder / "eval")
+    (folder / ".venv/bin").mkdir(parents=True)
+    (folder / "trained_models/mini").mkdir(parents=True)
+    for name in ("00_setup", "02_create_datasets"):
+        (folder / f"scripts/{name}.sh").write_text("")
+    (folder / ".venv/bin/python").write_text(PYTHON)
+    (folder / ".venv/bin/python").chmod(0o755)
+    return folder
+
+
+def run_script(checkout: Path, script: str, works: str, saved: Path, **settings) -> subprocess.Popen:
+    """Start a script; the program that `works` is named by a part of its command line."""
+    environment = {**os.environ, "WORKS": works, "REAL": sys.executable, "WORKER": WORKER, "SAVED": str(saved)}
+    command = ["bash", str(checkout / "scripts" / script)]
+    settings = {"start_new_session": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **settings}
+    return subprocess.Popen(command, env=environment, cwd="/", **settings)
+
+
+def wait_for_worker(saved: Path, seconds: float = 60) -> int:
+    """Return the worker's process id, once it hears signals."""
+    end, path = time.monotonic() + seconds, saved.with_suffix(".pid")
+    while not (path.exists() and path.read_text().endswith("\n")):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    return int(path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("script", "works"),
+    [
+        ("03_train.sh", "src/gpt2_ft.py"),
+        ("03_train.sh", "src/preflight.py"),
+        ("04_beam.sh", "--output_file beam_base.jsonl"),
+        ("04_beam.sh", "--output_file beam_prediction.jsonl"),
+        ("07_compare.sh", "eval/report.py"),
+        ("run_all.sh", "src/gpt2_ft.py"),
+        ("run_all.sh", "src/gpt2_decode.py"),
+        ("sweep.sh", "src/gpt2_ft.py"),
+        ("placement.sh", "src/gpt2_ft.py"),
+    ],
+)
+@pytest.mark.parametrize("kill", [os.kill, os.killpg])
+def test_every_script_passes_a_signal_on_through_all_levels(script, works, kill, checkout, tmp_path):
+    """Once: a second signal says more to a program that is saving. Fails when a level ends before the one below."""
+    saved = tmp_path / "saved"
+    process = run_script(checkout, script, works, saved)
+    try:
+        worker = wait_for_worker(saved)
+        kill(process.pid, signal.SIGTERM)
+        assert process.wait(60) == 143
+    finally:
+        process.kill()
+    assert saved.read_text() == "saved at 15, of 1"
+    assert not is_alive(worker)
+
+
+@pytest.mark.parametrize("script", ["03_train.sh", "run_all.sh"])
+def test_ctrl_c_at_a_terminal_comes_once(script, checkout, tmp_path):
+    ours, theirs = pty.openpty()
+    terminal = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
+    saved = tmp_path / "saved"
+    take_it = lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # noqa: E731
+    process = run_script(checkout, script, "src/gpt2_ft.py", saved, preexec_fn=take_it, **terminal)
+    try:
+        worker = wait_for_worker(saved)
+        os.write(ours, b"\x03")
+        assert process.wait(60) == 130
+    finally:
+        process.kill()
+        os.close(ours)
+        os.close(theirs)
+    assert saved.read_text() == "saved at 2, of 1"
+    assert not is_alive(worker)
+
+
+@pytest.mark.parametrize("found", ["install.target='/x'", "global.prefix='/y'"])
+def test_a_pip_conf_that_puts_packages_elsewhere_is_named(found, checkout):
+    """PIP_USER=0 undoes a `user = true`, but nothing undoes these."""
+    shutil.copy(ROOT / "scripts/00_setup.sh", checkout / "scripts")
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        (checkout / name).touch()
+    (checkout / ".venv/bin/python").write_text(f'#!/bin/sh\ncase "$*" in *"config list"*) echo "{found}" ;; esac\n')
+    done = subprocess.run(["bash", checkout / "scripts/00_setup.sh"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert f"pip's configuration has {found}, and .venv would stay empty" in done.stderr
+
+
+SETTINGS = [
+    *"CDPATH=/tmp:/ PYTHONSAFEPATH=1 PYTHONHOME=/nowhere PYTHONOPTIMIZE=2 PYTHONWARNINGS=error PYTHONINSPECT=1".split(),
+    *"PYTHONPATH=FOLDER PYTHONSTARTUP=FOLDER/json.py PYTHONIOENCODING=ascii LC_ALL=C LC_ALL=POSIX IFS=/ GLOBIGNORE=*".split(),
+    *"PIP_USER=1 PIP_TARGET=/x PIP_REQUIRE_VIRTUALENV=1 POSIXLY_CORRECT=1 SHELLOPTS=noclobber:noglob:posix".split(),
+    *"TMPDIR=/nowhere HOME=/nowhere VIRTUAL_ENV=/nowhere CONDA_PREFIX=/nowhere GREP_OPTIONS=--count".split(),
+    "BASH_FUNC_cd%%=() { builtin cd /tmp; echo here; }",
+    "BASH_FUNC_mkdir%%=() { echo none; }",
+]
+STEP = """
+source scripts/common.sh
+attended "$0" src/format_converting_e2e.py "$1/raw.txt" "$1/formatted.jsonl"
+"$0" -c "print(chr(215))" >"$1/formatted.jsonl.times"
+pwd
+echo scripts/03*
+echo "${PIP_USER-} ${PIP_TARGET-}${PIP_REQUIRE_VIRTUALENV-}"
+type -t mkdir
+"""
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
 def test_a_users_environment_does_not_reach_a_step(setting, tmp_path):
-    """A folder with modules of our names on PYTHONPATH, and others. Fails for each that common.sh does not undo, but for PIP_USER."""
+    """A folder with modules of our names on PYTHONPATH, and others. Most of them fail without what common.sh undoes."""
     for name in ("lora_nlg", "regex", "json"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong module')")
-    name, value = setting.format(folder=tmp_path).split("=")
+    name, value = setting.replace("FOLDER", str(tmp_path)).split("=", 1)
     (tmp_path / "raw.txt").write_text("name : The Tall Jar||It is a pub .\n")
-    step = 'source scripts/common.sh; "$0" src/format_converting_e2e.py "$1" "$2"; pwd; echo ${PIP_USER-}'
-    command = ["bash", "-c", step, sys.executable, tmp_path / "raw.txt", tmp_path / "formatted.jsonl"]
+    (tmp_path / "formatted.jsonl.times").touch()
+    command = ["bash", "-c", STEP, sys.executable, tmp_path]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, name: value}, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[1:] == [str(ROOT), "0"]
+    assert done.stdout.splitlines()[1:] == [str(ROOT), "scripts/03_train.sh", "0 ", "file"]
+    assert (tmp_path / "formatted.jsonl.times").read_bytes() == "×\n".encode()
+    assert b"Tall Jar" in (tmp_path / "formatted.jsonl").read_bytes()
+
+
+def test_bash_env_is_read_by_the_first_shell_alone(tmp_path):
+    (tmp_path / "env").write_text("echo read\n")
+    environment = {**os.environ, "BASH_ENV": str(tmp_path / "env")}
+    command = ["bash", "-c", "source scripts/common.sh; attended bash -c 'echo step'"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stdout == "read\nstep\n"
+
+
+def test_where_packages_come_from_stays_the_users(tmp_path):
+    kept = {"PIP_INDEX_URL": "a", "PIP_EXTRA_INDEX_URL": "b", "PIP_CERT": "c", "PIP_PROXY": "d", "PIP_FIND_LINKS": "e"}
+    command = ["bash", "-c", "source scripts/common.sh; env"]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **kept}, capture_output=True, text=True)
+    assert {f"{name}={value}" for name, value in kept.items()} <= set(done.stdout.splitlines())
+
+
+# The programs by themselves, in the same environments
+
+PROGRAMS = [
+    path
+    for path in sorted((*ROOT.glob("src/*.py"), *ROOT.glob("eval/*.py"), *ROOT.glob("eval/*/*.py")))
+    if "__main__" in path.read_text(encoding="utf-8")
+]
+TRAIN = ("src/gpt2_ft.py", *"--train_data a --valid_data a --max_step 1".split())
+SCORE = ("eval/e2e/measure_scores.py", "refs", "sys")
+
+
+def run_program(*arguments, python: tuple[str, ...] = (), **environment: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, *python, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
+def test_programs_find_their_modules_and_have_help_in_every_environment(path):
+    """PYTHONSAFEPATH leaves the program's folder out, and with PYTHONOPTIMIZE=2 there are no docstrings to help with."""
+    settings = {"PYTHONSAFEPATH": "1", "PYTHONOPTIMIZE": "2", "PYTHONIOENCODING": "ascii", "PYTHONWARNINGS": "error"}
+    done = run_program(path, "--help", **settings)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+FOREIGN = [(TRAIN, "torch"), (TRAIN, "numpy"), (SCORE, "regex"), (SCORE, "numpy")]
+
+
+@pytest.mark.parametrize(("command", "package"), FOREIGN)
+@pytest.mark.parametrize("content", ["", "import no_such_module", "raise ImportError('broken')"])
+def test_a_foreign_package_on_pythonpath_is_named(command, package, content, tmp_path):
+    (tmp_path / f"{package}.py").write_text(content)
+    done = run_program(*command, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 2, done.stderr
+    said = done.stderr.splitlines()[-1]
+    assert f"{tmp_path}/{package}.py, which PYTHONPATH names, is not the package that is needed" in said
+
+
+@pytest.mark.parametrize("command", [TRAIN, SCORE])
+def test_a_python_without_the_packages_is_named(command):
+    done = run_program(*command, python=("-S",))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "has no package " in done.stderr and "use .venv/bin/python" in done.stderr
+
+
+def test_the_programs_own_modules_come_before_others(tmp_path):
+    (tmp_path / "metrics.py").write_text("raise SystemExit('the wrong module')")
+    for path in (SCORE[0], "eval/summary.py"):
+        assert run_program(path, "--help", PYTHONPATH=str(tmp_path)).returncode == 0
+
+
+def test_letters_that_an_encoding_lacks_are_no_error(tmp_path):
+    """Names of files may have accents, and what a program says of its output names it."""
+    names = tmp_path / "é.txt", tmp_path / "ü≥.jsonl"
+    names[0].write_text("name : The Tall Jar||It is a pub .\n")
+    done = run_program("src/format_converting_e2e.py", *names, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\u2265" in done.stdout

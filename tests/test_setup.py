@@ -1,5 +1,6 @@
 """scripts/00_setup.sh with a Python that only writes down how it was called."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -116,6 +117,21 @@ def test_another_python_or_a_missing_vocabulary_is_noticed(checkout):
     (checkout.folder / "vocab/vocab.bpe").unlink()
     checkout.setup(FAKE_VERSION="3.12.0")
     assert "download.py vocab" in checkout.calls
+
+
+def test_two_set_ups_at_once_wait_for_one_another(checkout):
+    """Each would empty the other's .venv. Fails when the second begins while the lock is held."""
+    environment = {**os.environ, "PYTHON": str(checkout.python), "CALLS": str(checkout.calls_file)}
+    command = ["bash", str(checkout.folder / "scripts/00_setup.sh")]
+    held = os.open(checkout.folder / "scripts", os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as second:
+        lines = [second.stdout.readline() for _ in range(2)]
+        waited = lines[1] == "== Another set-up is at work here; waiting for it\n" and not checkout.has(".venv")
+        os.close(held)
+        said, _ = second.communicate(timeout=60)
+    assert waited
+    assert second.returncode == 0 and "Set-up is complete" in said
 
 
 def test_an_interrupted_installation_begins_anew(checkout):

@@ -4,6 +4,7 @@ import copy
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -345,6 +346,16 @@ def test_two_sweeps_do_not_share_a_folder(checkout):
     assert done.returncode == 2
     assert "another sweep, or a step that one has left, is at work in trained_models/mini" in done.stderr
     assert checkout.calls == []
+
+
+def test_a_sweep_says_whose_the_lock_is(checkout):
+    lock = checkout.folder / "trained_models/mini/.sweep0.lock"
+    checkout.run()
+    assert re.fullmatch(rf"sweep\.sh, process \d+ on {os.uname().nodename} since 20.*\n", lock.read_text())
+    with open(lock) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert f"trained_models/mini ({lock.read_text().strip()}); wait for it" in checkout.run().stderr
+        assert lock.read_text().startswith("sweep.sh, process ")
 
 
 def test_full_fine_tuning_is_swept_over_seeds(checkout):

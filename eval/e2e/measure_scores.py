@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # where the metrics are, for the programs of every task
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the metrics are, for the programs of every task
 
 from metrics import errors
 

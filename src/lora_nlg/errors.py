@@ -3,10 +3,13 @@
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
+from types import ModuleType
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports after Ctrl-C
+OURS = ("lora_nlg",)  # whose absence no other Python mends
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE: the work was cut short, and what follows in a script must not go on
 
 
@@ -25,6 +28,9 @@ class Stopped(Exception):
 def run(main: Callable[[list[str] | None], int]) -> int:
     """Call `main(None)` and turn a person's mistakes into one line on stderr and an exit code."""
     program = os.path.basename(sys.argv[0])
+    if hasattr(sys.stdout, "reconfigure"):
+        # × and é, where a locale or PYTHONIOENCODING has no such letter
+        sys.stdout.reconfigure(errors="backslashreplace")
     for number in ending_signals():
         signal.signal(number, _terminate)
     try:
@@ -36,6 +42,17 @@ def run(main: Callable[[list[str] | None], int]) -> int:
         if str(stopped):
             print(f"{program}: {stopped}", file=sys.stderr)
         return 128 + stopped.number
+    except (ImportError, AttributeError) as error:
+        if (said := _of_another_python(error)) is None:
+            raise
+        print(f"{program}: error: {said}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except Warning as warning:
+        print(
+            f"{program}: error: PYTHONWARNINGS or -W makes an error of a warning ({warning}); leave it out",
+            file=sys.stderr,
+        )
+        return EXIT_USER_ERROR
     except KeyboardInterrupt:
         print(f"\n{program}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -56,3 +73,19 @@ def _terminate(number: int, frame) -> None:
     for other in ending_signals():
         signal.signal(other, signal.SIG_IGN)  # a second one would end the cleaning up
     raise Stopped(number, "")
+
+
+def _of_another_python(error: ImportError | AttributeError) -> str | None:
+    """Return what to say of a package that is missing, or not the one that is meant; None where the fault is ours."""
+    module = error.obj if isinstance(error, AttributeError) else sys.modules.get((error.name or "").partition(".")[0])
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    of_module = getattr(module, "__file__", None) if isinstance(module, ModuleType) else None
+    for folder in filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)):
+        for path in (of_module, frame.f_code.co_filename):
+            if path and path.startswith(os.path.abspath(folder) + os.sep):
+                return f"{path}, which PYTHONPATH names, is not the package that is needed; unset PYTHONPATH"
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] not in OURS:
+        return (
+            f"{sys.executable} has no package {error.name}; use .venv/bin/python, which bash scripts/00_setup.sh makes"
+        )
+    return None

@@ -139,7 +139,7 @@ class Meeting:
             )
         except RuntimeError as error:
             why = "another program may have the port" if is_host else "whoever listens there is none of this run"
-            reason = str(error).splitlines()[0]
+            reason = str(error).partition("\n")[0]
             raise UserError(f"cannot meet at {self.host}:{self.port}, {why} ({reason}); {unset()}") from error
         self.listening = True
         # A torchrun that starts its ranks again may keep what it was told.
@@ -160,7 +160,7 @@ class Meeting:
         try:
             distributed.init_process_group(self.backend, store=group_store, rank=rank, world_size=size)
         except RuntimeError as error:
-            reason = str(error).splitlines()[0]
+            reason = str(error).partition("\n")[0]
             raise UserError(
                 f"{size} processes met at {self.host}:{self.port} but could not connect to one another ({reason}); see whether one "
                 "of them failed, and which network interface GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME should name"
