@@ -124,9 +124,9 @@ def hugging_face_config(config: ModelConfig) -> dict:
     return {
         "model_type": "gpt2",
         "architectures": ["GPT2LMHeadModel"],
+        "activation_function": config.activation_function,
+        "layer_norm_epsilon": config.layer_norm_epsilon,
         **vars(config),
-        "activation_function": "gelu_new",
-        "layer_norm_epsilon": 1e-5,
         "bos_token_id": END_OF_TEXT_ID,
         "eos_token_id": END_OF_TEXT_ID,
         "tie_word_embeddings": True,

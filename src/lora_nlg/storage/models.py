@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from lora_nlg import methods
-from lora_nlg.config import ModelConfig
+from lora_nlg.config import ModelConfig, check_said
 from lora_nlg.errors import UserError
 from lora_nlg.methods.placement import Given
 from lora_nlg.model.gpt2 import GPT2, empty_model, init_weights
-from lora_nlg.storage.checkpoints import AS_THE_FILE_SAYS, Checkpoint, read
+from lora_nlg.storage.checkpoints import AS_THE_FILE_SAYS, BASE_FILES, Checkpoint, read
 
 
 def base_model(
@@ -37,6 +37,9 @@ def base_model(
     if source is not None and base.method != "full":
         rest = "leave --init_checkpoint out" if base.base_tensors() else "pass the base as --init_checkpoint"
         raise UserError(f"{base.path} holds LoRA adapters; pass it as --lora_checkpoint, and {rest}")
+    settings = base.path.with_name("config.json")
+    if base.path.name in BASE_FILES and settings.is_file():
+        check_said(settings, config)
     _fill(model, base.base_tensors(), base.path, wanted=dict(model.named_parameters()))
     return model
 
