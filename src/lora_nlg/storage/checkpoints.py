@@ -17,12 +17,11 @@ from lora_nlg.errors import UserError
 from lora_nlg.files import atomic_writer
 from lora_nlg.methods.placement import Given, LoraConfig
 from lora_nlg.model.gpt2 import GPT2
-from lora_nlg.storage import interchange, tensor_files
+from lora_nlg.storage import interchange, peft_settings, tensor_files
 
 RECIPE_PREFIX = "module.transformer."  # keys in the recipe's files: DDP's wrapper, then the language model's
 BASE_FILES = ("model.safetensors", "pytorch_model.bin")  # in a Hub folder, in order of preference
 PEFT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
-PEFT_SETTINGS = "adapter_config.json"  # beside them
 
 AS_THE_FILE_SAYS = Given()
 
@@ -89,7 +88,7 @@ def read(path: str | Path) -> Checkpoint:
         isinstance(n, str) and isinstance(t, Tensor) for n, t in tensors.items()
     ):
         raise UserError(f"{path} is damaged or not a checkpoint of tensors (it holds something else); save it again")
-    settings = path.with_name(PEFT_SETTINGS)
+    settings = path.with_name(peft_settings.FILE)
     if path.name in PEFT_FILES and settings.is_file():
         tensors, config = interchange.from_peft(tensors, _read_json(settings), str(path))
         return Checkpoint(path, tensors, config)
@@ -192,7 +191,7 @@ def save_peft(tensors: Mapping[str, Tensor], folder: str | Path, lora: LoraConfi
     """Write adapters as a folder that PEFT loads."""
     packed, settings = interchange.to_peft(tensors, lora, card)
     tensor_files.save_safetensors(packed, Path(folder) / PEFT_FILES[0], {"format": "pt"})
-    _save_json(settings, Path(folder) / PEFT_SETTINGS)
+    _save_json(settings, Path(folder) / peft_settings.FILE)
 
 
 def save_hugging_face(model: GPT2, folder: str | Path) -> None:
