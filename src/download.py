@@ -8,6 +8,8 @@ sys.path.insert(0, __file__.rpartition("/")[0])  # which PYTHONSAFEPATH leaves o
 from lora_nlg import errors, flags
 from lora_nlg.storage import downloads
 
+NOT_PINNED = "; not pinned: its checksum is known from its server alone"
+
 
 def parser() -> argparse.ArgumentParser:
     """Return one command each."""
@@ -37,16 +39,16 @@ def main(argv: list[str] | None = None) -> int:
                 print(f"{card} is part of the project: nothing to download")
             else:
                 fetched = downloads.checkpoint(card, args.folder)
-                report(f"{args.folder}/{downloads.HUB_NAMES[card]}", fetched)
+                report(f"{args.folder}/{downloads.HUB_NAMES[card]}", fetched, card in downloads.HUB_SHA256)
     else:
         fetch = {"vocab": downloads.vocabulary, "e2e": downloads.e2e}[args.command]
         report(args.folder, fetch(args.folder))
     return 0
 
 
-def report(folder: str, fetched: bool) -> None:
-    """Say what happened."""
-    print(f"{folder}: {'fetched and verified' if fetched else 'already there'}")
+def report(folder: str, fetched: bool, pinned: bool = True) -> None:
+    """Say what happened, and what it was verified against."""
+    print(f"{folder}: {'fetched' if fetched else 'already there'}{', verified' if pinned else NOT_PINNED}")
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
     weights = models.fingerprint(model)
     switch, given, configs = Switch(model), placement.Given.by(args), []
     for adapters in several:  # all, before hours with the first
-        configs.append(models.put_adapters(model, adapters, given, weights))
+        configs.append(models.put_adapters(model, adapters, given, weights, precision))
         switch.take_off()
     decisive = dict(model=model_config, weights=weights, search=rules, precision=precision)
     model.to(ranks.device).requires_grad_(False)

@@ -188,7 +188,7 @@ def make_model(args: argparse.Namespace, model_config: config.ModelConfig, metho
     base = checkpoints.Base(args.model_card, models.fingerprint(model))
     methods.add_adapters(model, method_config, generator)
     if adapters:
-        models.load_adapters(model, adapters, base.sha256)
+        models.load_adapters(model, adapters, base.sha256, precision)
     if precision in dist.AUTOCAST:
         gpt2.store_frozen_in(model, dist.AUTOCAST[precision])
     model.to(ranks.device)

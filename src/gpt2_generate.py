@@ -119,7 +119,7 @@ def converse(generator, n_alternatives: int) -> None:
             try:
                 print(plain(generator.answers(mr, "this MR", n_alternatives + 1), n_alternatives))
             except errors.UserError as error:
-                print(error, file=sys.stderr)
+                print(errors.visible(str(error)), file=sys.stderr)
 
 
 def piped_lines() -> Iterator[tuple[str, str]]:
@@ -150,10 +150,14 @@ def mr_of(line: str, where: str) -> str:
 
 
 def plain(answers: list, n_alternatives: int) -> str:
-    """Return the answers for people: a line each with its score, and a blank line; without alternatives the text alone."""
+    """Return the answers for people: a line each with its score, and a blank line; without alternatives the text alone.
+
+    A model may generate any bytes: those that a terminal would obey are shown as their escapes.
+    """
+    texts = [errors.visible(answer.text) for answer in answers]
     if n_alternatives == 0:
-        return answers[0].text
-    return "".join(f"{answer.score:8.4f}  {answer.text}\n" for answer in answers)
+        return texts[0]
+    return "".join(f"{answer.score:8.4f}  {text}\n" for answer, text in zip(answers, texts, strict=True))
 
 
 def json_line(mr: str, answers: list) -> str:

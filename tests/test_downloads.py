@@ -240,6 +240,7 @@ def model_file(config: ModelConfig) -> bytes:
 def hub(server, monkeypatch):
     """A Hub with one repository, in which gpt2.sm is tiny."""
     monkeypatch.setitem(downloads.CARDS, "gpt2.sm", TINY)
+    monkeypatch.setitem(downloads.HUB_SHA256, "gpt2.sm", sha256(model_file(TINY)))
     monkeypatch.setenv("HF_ENDPOINT", server.url)
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 100)
     config = json.dumps({"n_embd": 8}).encode()
@@ -278,11 +279,13 @@ def test_the_next_run_goes_on_where_the_last_one_stopped(hub, tmp_path):
     assert hub.ranges == [None, "bytes=1000-", "bytes=1000-"]
 
 
-def test_a_part_of_another_version_is_not_gone_on_with(hub, tmp_path):
+def test_a_part_of_another_version_is_not_gone_on_with(hub, tmp_path, monkeypatch):
     hub.codes, hub.cuts = [0, 0, 503], [10**6, 1000]
     with pytest.raises(UserError):
         downloads.checkpoint("gpt2.sm", tmp_path)
-    hub.files[f"{REPOSITORY}/model.safetensors"] = model_file(TINY).replace(b"ln_1", b"ln_2")
+    other = model_file(TINY).replace(b"ln_1", b"ln_2")
+    hub.files[f"{REPOSITORY}/model.safetensors"] = other
+    monkeypatch.setitem(downloads.HUB_SHA256, "gpt2.sm", sha256(other))
     assert downloads.checkpoint("gpt2.sm", tmp_path)
     assert hub.ranges[-1] is None
 
@@ -328,3 +331,42 @@ def test_a_file_that_is_not_the_cards_is_an_error(hub, tmp_path, content, messag
     for _ in range(2):  # also when it is there already
         with pytest.raises(UserError, match=message):
             downloads.checkpoint("gpt2.sm", tmp_path)
+
+
+def test_a_mirror_does_not_vouch_for_itself(hub, tmp_path):
+    """Its file has the right shapes and the checksum that it states. Fails when only that is looked at."""
+    hub.files[f"{REPOSITORY}/model.safetensors"] = model_file(TINY)[:-1] + b"\x01"
+    for _ in range(2):  # also when it is there already
+        with pytest.raises(UserError, match=r"model\.safetensors is not the published file: its sha256 is not"):
+            downloads.checkpoint("gpt2.sm", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"n_embd": 8, "n_head": 4}, r"n_head 4 \(--model_card: 2\)"),
+        ({"activation_function": "relu"}, "activation_function relu"),
+        ({"model_type": "gptj"}, "sets model_type"),
+    ],
+)
+def test_a_config_of_another_model_is_refused(hub, tmp_path, config, words):
+    """It is a small file, and pinned nowhere: what it says must be what the card says."""
+    content = json.dumps(config).encode()
+    hub.files[f"{REPOSITORY}/config.json"] = content
+    hub.etags[f"{REPOSITORY}/config.json"] = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    with pytest.raises(UserError, match=rf"config\.json .*{words}"):
+        downloads.checkpoint("gpt2.sm", tmp_path)
+
+
+def test_what_is_not_pinned_is_said(hub, tmp_path, monkeypatch, capsys):
+    """Fails when its server's own checksum counts as verified."""
+    assert download.main(["checkpoint", "gpt2.sm", "--folder", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"{tmp_path}/gpt2: fetched, verified\n"
+    monkeypatch.delitem(downloads.HUB_SHA256, "gpt2.sm")
+    assert download.main(["checkpoint", "gpt2.sm", "--folder", str(tmp_path)]) == 0
+    assert "already there; not pinned" in capsys.readouterr().out
+
+
+def test_the_published_checksums_are_whole():
+    assert set(downloads.HUB_SHA256) == {"gpt2.sm", "gpt2.md", "gpt2.xl"}  # docs/downloads.md says so of gpt2.lg
+    assert all(len(bytes.fromhex(digest)) == 32 for digest in downloads.HUB_SHA256.values())

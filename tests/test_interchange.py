@@ -203,6 +203,7 @@ def test_a_merged_folder_has_the_vocabulary_under_transformers_names(files, monk
         ({"alpha_pattern": {"c_attn(": 8}}, "alpha_pattern of adapter_config.json cannot be understood"),
         ({"alpha_pattern": 8}, "alpha_pattern of adapter_config.json cannot be understood"),
         ({"r": None}, "does not describe a LoRA adapter"),
+        ({"lora_alpha": None}, "does not describe a LoRA adapter"),
     ],
 )
 def test_an_adapter_that_does_more_than_lora_is_refused(files, change, words, capsys):
@@ -219,7 +220,11 @@ def test_an_adapter_that_does_more_than_lora_is_refused(files, change, words, ca
         ("lm_head.lora_A.weight", r"adapts .*lm_head.*expected adapters of attn\.c_attn, .*mlp\.c_proj only"),
         ("transformer.wte.lora_embedding_A", r"adapts .*wte.*expected adapters of"),
         ("transformer.h.0.attn.q_attn.lora_A.weight", r"adapts .*q_attn.*expected adapters of"),
-        ("transformer.h.2.attn.c_attn.lora_A.weight", r"is of rank 4 and others of rank 8"),
+        ("transformer.h.2.attn.c_attn.lora_A.weight", r"one of lora_A and lora_B of h\.2\.attn\.c_attn alone"),
+        ("transformer.h.00.attn.c_attn.lora_A.weight", r"adapts .*h\.00\.attn.*expected adapters of"),
+        ("transformer.h.0.attn.c_attn.lora_magnitude_vector.weight", r"adapts .*magnitude.*expected adapters of"),
+        ("transformer.h.0.attn.c_attn.lora_B.bias", r"adapts .*lora_B\.bias.*expected adapters of"),
+        ("h.0.attn.c_attn.lora_A.weight", r"one of lora_A and lora_B of h\.0\.attn\.c_attn alone"),
     ],
 )
 def test_an_adapter_of_other_matrices_is_refused(files, name, words, capsys):

@@ -1,9 +1,11 @@
 """The settings that change a number, but for the methods' own: frozen dataclasses, with the checks that name the flag."""
 
+import dataclasses
 import json
 import math
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
+from typing import Any
 
 from lora_nlg.errors import UserError
 
@@ -33,13 +35,40 @@ class ModelConfig:
     n_positions: int = 1024  # longest sequence, in tokens
     vocab_size: int = GPT2_VOCAB_SIZE  # V
 
+    # OpenAI's own GPT-2, from which a `VariantConfig` differs. No fields: what is recorded of a GPT-2 is its five sizes.
+    activation_function = "gelu_new"
+    layer_norm_epsilon = 1e-5
+    scale_attn_weights = True
+    scale_attn_by_inverse_layer_idx = False
+
+    @property
+    def n_inner(self) -> int:
+        """Width of the MLP."""
+        return 4 * self.n_embd
+
     def __post_init__(self):
-        for name, value in vars(self).items():
+        for name in (*SIZES, "n_inner"):
+            value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise UserError(f"the model's {name} must be a whole number of at least 1, but is {value!r}")
         if self.n_embd % self.n_head:
             raise UserError(f"the model's n_embd {self.n_embd} must be a multiple of its n_head {self.n_head}")
 
+
+@dataclass(frozen=True)
+class VariantConfig(ModelConfig):
+    """A GPT-2 that computes otherwise than OpenAI's, as a config.json can say. The names are those of config.json."""
+
+    _: KW_ONLY
+    n_inner: int = 0  # always given; the default only takes the place of the property above
+    activation_function: str = "gelu_new"  # one of ACTIVATIONS' values
+    layer_norm_epsilon: float = 1e-5
+    scale_attn_weights: bool = True  # False: the products of queries and keys are not divided by √D
+    scale_attn_by_inverse_layer_idx: bool = False  # True: but by the number of the layer, counted from 1
+
+
+SIZES = tuple(field.name for field in dataclasses.fields(ModelConfig))
+VARIANTS = tuple(field.name for field in dataclasses.fields(VariantConfig) if field.name not in SIZES)
 
 CARDS = {
     "gpt2.mini": ModelConfig(n_embd=256, n_layer=4, n_head=4, n_positions=256),
@@ -50,6 +79,32 @@ CARDS = {
 }
 
 
+# Other names that transformers takes for the sizes
+SIZE_ALIASES = {
+    "hidden_size": "n_embd",
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "max_position_embeddings": "n_positions",
+}
+# activation_function: the names of transformers for what the model computes. Those of the first kind differ in rounding alone.
+ACTIVATIONS = {
+    **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate"), "gelu_new"),
+    **dict.fromkeys(("gelu", "gelu_python"), "gelu"),
+    **dict.fromkeys(("silu", "swish"), "silu"),
+    "relu": "relu",
+    "tanh": "tanh",
+}
+# Settings of a config.json that would make it another function, and the only value that does not.
+MUST_BE = {
+    "model_type": "gpt2",
+    "add_cross_attention": False,
+    "tie_word_embeddings": True,
+    "pruned_heads": {},
+    "auto_map": {},
+    "quantization_config": {},
+}
+
+
 def model_config(card: str) -> ModelConfig:
     """Return the shape behind `--model_card`: a name in CARDS or the path of a Hugging Face style config.json."""
     if card in CARDS:
@@ -57,15 +112,61 @@ def model_config(card: str) -> ModelConfig:
     path = Path(card)
     if not path.is_file():
         raise UserError(f"--model_card must be one of {', '.join(CARDS)} or the path of a config.json, but is {card!r}")
+    said = said_of_model(path)
+    missing = next((name for name in SIZES if name not in said), None)
+    if missing is not None:
+        raise UserError(f"{path} does not say {missing}; expected {', '.join(SIZES)}")
+    plain = ModelConfig(**{name: said[name] for name in SIZES})
+    other = {name: said.get(name, getattr(plain, name)) for name in VARIANTS}
+    if all(other[name] == getattr(plain, name) for name in VARIANTS):
+        return plain
+    return VariantConfig(**vars(plain), **other)
+
+
+def said_of_model(path: Path) -> dict[str, Any]:
+    """Return what a config.json says of the fields of VariantConfig; what is in none of the tables above changes no logits.
+
+    Raises UserError, naming the setting, for what makes another function than this project's GPT-2 computes.
+    """
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-        return ModelConfig(**{name: fields[name] for name in ModelConfig.__dataclass_fields__})
-    except (ValueError, TypeError, RecursionError) as error:
+        said = {name: value for name, value in fields.items() if value is not None}  # null: the default
+    except (ValueError, AttributeError, RecursionError, OSError) as error:
         raise UserError(f"{path} is not a JSON object of model sizes: {error}") from error
-    except KeyError as error:
+    for alias, name in SIZE_ALIASES.items():
+        if alias in said and said.setdefault(name, said[alias]) != said[alias]:
+            raise UserError(f"{path} says {name} {said[name]!r} and {alias} {said[alias]!r}, which are one; drop one")
+    for name, only in MUST_BE.items():
+        if said.get(name, only) != only:
+            raise _unknown(path, name, said[name], json.dumps(only))
+    if (named := said.get("activation_function")) is not None:
+        if not isinstance(named, str) or named not in ACTIVATIONS:
+            raise _unknown(path, "activation_function", named, ", ".join(ACTIVATIONS))
+        said["activation_function"] = ACTIVATIONS[named]
+    epsilon = said.get("layer_norm_epsilon", 1e-5)
+    if type(epsilon) not in (int, float) or not 0 < epsilon < 1:
+        raise _unknown(path, "layer_norm_epsilon", epsilon, "a number greater than 0 and less than 1")
+    for name in ("scale_attn_weights", "scale_attn_by_inverse_layer_idx"):
+        if type(said.get(name, True)) is not bool:
+            raise _unknown(path, name, said[name], "true or false")
+    return {name: said[name] for name in (*SIZES, *VARIANTS) if name in said}
+
+
+def _unknown(path: Path, name: str, value: object, expected: str) -> UserError:
+    shown = json.dumps(value)[:60]
+    return UserError(f"{path} sets {name} to {shown}, which this project's GPT-2 cannot compute; expected {expected}")
+
+
+def check_said(path: Path, model: ModelConfig) -> None:
+    """Raise UserError when the config.json beside a base describes another function than `model`, most of which no shape tells."""
+    plain = ModelConfig(model.n_embd, model.n_layer, model.n_head)
+    theirs = {name: getattr(plain, name) for name in VARIANTS} | said_of_model(path)  # unsaid: as GPT-2 has it
+    ours = {name: getattr(model, name) for name in theirs}
+    other = [f"{name} {theirs[name]} (--model_card: {ours[name]})" for name in theirs if theirs[name] != ours[name]]
+    if other:
         raise UserError(
-            f"{path} does not say {error.args[0]}; expected {', '.join(ModelConfig.__dataclass_fields__)}"
-        ) from error
+            f"{path} says {' and '.join(other)}; pass --model_card {path}, or the base that belongs to the card"
+        )
 
 
 def check_seq_len(seq_len: int, model: ModelConfig, card: str) -> None:

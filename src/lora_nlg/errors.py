@@ -1,6 +1,7 @@
 """What every program shares at its edge: one-sentence errors, and exit codes."""
 
 import os
+import re
 import signal
 import sys
 import traceback
@@ -11,6 +12,11 @@ EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports after Ctrl-C
 OURS = ("lora_nlg",)  # whose absence no other Python mends
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE: the work was cut short, and what follows in a script must not go on
+
+
+# What a terminal obeys in place of showing it: control characters (C0, DEL, C1), line separators, changes of the writing
+# direction; and halves of surrogate pairs, which no output can encode.
+_OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class UserError(Exception):
@@ -25,6 +31,14 @@ class Stopped(Exception):
         self.number = number
 
 
+def visible(text: str) -> str:
+    """Return `text` on one line, with every character that would act on a terminal as its escape, such as \\x1b.
+
+    Names, settings and texts out of a file are somebody else's: shown raw they could rewrite what is on the screen.
+    """
+    return _OBEYED.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
 def run(main: Callable[[list[str] | None], int]) -> int:
     """Call `main(None)` and turn a person's mistakes into one line on stderr and an exit code."""
     program = os.path.basename(sys.argv[0])
@@ -36,11 +50,11 @@ def run(main: Callable[[list[str] | None], int]) -> int:
     try:
         return main(None)
     except UserError as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
+        print(f"{program}: error: {visible(str(error))}", file=sys.stderr)
         return EXIT_USER_ERROR
     except Stopped as stopped:
         if str(stopped):
-            print(f"{program}: {stopped}", file=sys.stderr)
+            print(f"{program}: {visible(str(stopped))}", file=sys.stderr)
         return 128 + stopped.number
     except (ImportError, AttributeError) as error:
         if (said := _of_another_python(error)) is None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from lora_nlg.config import BeamConfig
-from lora_nlg.errors import EXIT_USER_ERROR, UserError
+from lora_nlg.errors import EXIT_USER_ERROR, UserError, visible
 
 PRECISIONS = ("fp32", "bf16", "fp16", "fp64")
 
@@ -16,7 +16,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with exit code 2."""
-        self.exit(EXIT_USER_ERROR, f"{self.prog}: error: {message}; --help lists all flags\n")
+        self.exit(EXIT_USER_ERROR, f"{self.prog}: error: {visible(message)}; --help lists all flags\n")
 
 
 class NoEffect(argparse.Action):

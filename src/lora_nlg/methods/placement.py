@@ -36,9 +36,9 @@ SUFFIXES = {"": 1, "k": 1_000, "M": 1_000_000}  # of --lora_budget
 
 def target_sizes(model: ModelConfig) -> dict[str, tuple[int, int]]:
     """Return (inputs, outputs) of every target's matrix; the embedding counts as the output layer that it is as well."""
-    C = model.n_embd
+    C, inner = model.n_embd, model.n_inner
     to_width = dict.fromkeys(("q", "k", "v", "o"), (C, C))
-    return {**to_width, "fc": (C, 4 * C), "proj": (4 * C, C), "wte": (C, model.vocab_size)}
+    return {**to_width, "fc": (C, inner), "proj": (inner, C), "wte": (C, model.vocab_size)}
 
 
 def rank_text(rank: int | dict[str, int]) -> str:

@@ -5,7 +5,9 @@ otherwise. What acts on every token alone takes any leading shape (…): rows of
 Parameter names and the (in, out) layout of the matrices are those of Hugging Face's GPT-2 files, without their prefix.
 """
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,8 +21,15 @@ from lora_nlg.model.matmul import linear
 
 first_calls.make()  # at import, as an exception: every program that computes comes through here before it does
 
-LAYER_NORM_EPS = 1e-5
 INIT_STD = 0.02
+# What config.json calls activation_function: GPT-2's own is the approximation of GELU by tanh.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu_new": functools.partial(F.gelu, approximate="tanh"),
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "silu": F.silu,
+    "tanh": torch.tanh,
+}
 
 
 class Conv1D(nn.Module):
@@ -59,14 +68,26 @@ class Embedding(nn.Module):
 class Attention(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.n_head = config.n_head
+        self.n_head, self.config = config.n_head, config
         self.c_attn = Conv1D(config.n_embd, 3 * config.n_embd)
         self.c_proj = Conv1D(config.n_embd, config.n_embd)
 
     def forward(self, x: Tensor, layer: int, attend: Attend, keep: Tensor | None = None) -> Tensor:
         """Map (…, C) to (…, C), or to (M, C) if `keep` (M,) says which tokens, counted through, are wanted."""
-        y = attend(layer, self.c_attn(x), self.n_head)
+        y = attend(layer, self._rescaled(self.c_attn(x), layer), self.n_head)
         return self.c_proj(y if keep is None else pick(y, keep))
+
+    def _rescaled(self, qkv: Tensor, layer: int) -> Tensor:
+        """Return qkv (…, 3C) with queries whose products, which attention divides by √D, are scaled as a `VariantConfig` says."""
+        C, factor = self.config.n_embd, 1.0
+        if not self.config.scale_attn_weights:
+            factor *= math.sqrt(C / self.n_head)
+        if self.config.scale_attn_by_inverse_layer_idx:
+            factor /= layer + 1
+        if factor == 1:  # GPT-2's own
+            return qkv
+        query, rest = qkv.split((C, 2 * C), -1)
+        return torch.cat((query * factor, rest), -1)
 
 
 def pick(x: Tensor, keep: Tensor) -> Tensor:
@@ -77,19 +98,20 @@ def pick(x: Tensor, keep: Tensor) -> Tensor:
 class MLP(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.c_fc = Conv1D(config.n_embd, 4 * config.n_embd)
-        self.c_proj = Conv1D(4 * config.n_embd, config.n_embd)
+        self.c_fc = Conv1D(config.n_embd, config.n_inner)
+        self.c_proj = Conv1D(config.n_inner, config.n_embd)
+        self.activate = ACTIVATIONS[config.activation_function]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
+        return self.c_proj(self.activate(self.c_fc(x)))
 
 
 class Block(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.ln_1 = nn.LayerNorm(config.n_embd, eps=LAYER_NORM_EPS)
+        self.ln_1 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         self.attn = Attention(config)
-        self.ln_2 = nn.LayerNorm(config.n_embd, eps=LAYER_NORM_EPS)
+        self.ln_2 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         self.mlp = MLP(config)
 
     def forward(self, x: Tensor, layer: int, attend: Attend, keep: Tensor | None = None) -> Tensor:
@@ -107,7 +129,7 @@ class GPT2(nn.Module):
         self.wte = Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.n_positions, config.n_embd)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
-        self.ln_f = nn.LayerNorm(config.n_embd, eps=LAYER_NORM_EPS)
+        self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
 
     def forward(
         self,

@@ -1,14 +1,16 @@
 """Files of weights: Hugging Face base files, the recipe's checkpoints, this project's and PEFT's adapters. Nothing is unpickled.
 
-Left out are only causal masks, which hold no weights, and the head, which GPT-2 ties to the embedding.
+Left out are only causal masks, which hold no weights, and a head that is the embedding, to which GPT-2 ties it.
 """
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 import lora_nlg
 from lora_nlg import methods
@@ -17,12 +19,20 @@ from lora_nlg.errors import UserError
 from lora_nlg.files import atomic_writer
 from lora_nlg.methods.placement import Given, LoraConfig, no_adapters
 from lora_nlg.model.gpt2 import GPT2
-from lora_nlg.storage import interchange, tensor_files
+from lora_nlg.storage import interchange, peft_settings, tensor_files
 
 RECIPE_PREFIX = "module.transformer."  # keys in the recipe's files: DDP's wrapper, then the language model's
-BASE_FILES = ("model.safetensors", "pytorch_model.bin")  # in a Hub folder, in order of preference
+# What other programs wrap a model in: their names stand before, or between, its own.
+WRAPPERS = ("module", "model", "base_model", "transformer", "_forward_module")
+INNER_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+HEADS = ("lm_head.weight", "lm_head.decoder.weight")
+OWN_NAME = re.compile(r"(?:^|\.)(?:wte|wpe|h\.\d+|ln_f|lm_head)\.")  # where a name of GPT-2's begins
+INDEX = ".index.json"  # the end of the name of a list of files that hold one model together
+# In a Hub folder, in order of preference
+BASE_FILES = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
 PEFT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
-PEFT_SETTINGS = "adapter_config.json"  # beside them
+PEFT_MATRICES = (".lora_A.", ".lora_B.")  # PEFT's names go on where this project's end
+WEIGHT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32)
 
 AS_THE_FILE_SAYS = Given()
 
@@ -59,6 +69,7 @@ class Checkpoint:
         tensors = {name: tensor for name, tensor in self.tensors.items() if is_own(name)}
         if not tensors:
             raise no_adapters(self.path)
+        check_finite(tensors, self.path)
         return tensors
 
     def base_tensors(self) -> dict[str, Tensor]:
@@ -77,25 +88,36 @@ class Checkpoint:
 def read(path: str | Path) -> Checkpoint:
     """Read a .safetensors, .bin or .pt file, or a folder with a Hub base or a PEFT adapter.
 
-    Prefixes (`module.`, `transformer.`) are taken off the names; causal-mask buffers and the tied head, which hold nothing
-    of their own, are dropped. Raises UserError when there is no such file or it is not a checkpoint.
+    The names of wrappers are taken off the tensors' names; causal masks and a head that is the embedding, which hold nothing of
+    their own, are dropped. Raises UserError when there is no such file or it is not a checkpoint.
     """
     path = _file_in(Path(path))
-    content, said = tensor_files.load(path)
+    loaded: tuple[dict, dict] = (_shards(path), {}) if path.name.endswith(INDEX) else tensor_files.load(path)
+    content, said = loaded
     tensors = content.get("model_state_dict", content)
     if not isinstance(tensors, dict) or not all(
         isinstance(n, str) and isinstance(t, Tensor) for n, t in tensors.items()
     ):
         raise UserError(f"{path} is damaged or not a checkpoint of tensors (it holds something else); save it again")
-    settings = path.with_name(PEFT_SETTINGS)
-    if path.name in PEFT_FILES and settings.is_file():
+    _check(tensors, path, _fault)
+    settings = path.with_name(peft_settings.FILE)
+    is_peft = any(matrix in name for name in tensors for matrix in PEFT_MATRICES)
+    if settings.is_file() and (is_peft or path.name in PEFT_FILES):
+        _check(tensors, path, _fault_of_weights)
         tensors, config = interchange.from_peft(tensors, _read_json(settings), str(path))
         return Checkpoint(path, tensors, config)
+    if is_peft:
+        raise UserError(
+            f"{path} holds PEFT's adapters without {settings.name} beside it; pass the folder that PEFT saved"
+        )
+    tensors = _without_masks(_plain_names(tensors, path))
+    _check(tensors, path, _fault_of_weights)
+    tensors = _without_head(_expand_compact(tensors, path), path)
     try:
         about = _described(said or content.get("lora", {}), methods.of_tensors(tensors))
     except (ValueError, TypeError, AttributeError, UserError) as error:
         raise UserError(f"{path} says of its adapters what cannot be understood ({error}); save it again") from error
-    return Checkpoint(path, _expand_compact(_plain_names(tensors), path), *about)
+    return Checkpoint(path, tensors, *about)
 
 
 def _file_in(path: Path) -> Path:
@@ -104,13 +126,68 @@ def _file_in(path: Path) -> Path:
         names = (*BASE_FILES, *PEFT_FILES)
         found = next((path / name for name in names if (path / name).is_file()), None)
         if found is None:
-            raise UserError(
-                f"{path} has none of {', '.join(names)}; expected a folder with GPT-2's weights or a PEFT adapter"
-            )
+            whole = ", ".join(name for name in names if not name.endswith(INDEX))
+            raise UserError(f"{path} has none of {whole}; expected a folder with GPT-2's weights or a PEFT adapter")
         return found
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist; check the path, or download or train it first")
     return path
+
+
+def _shards(index: Path) -> dict[str, Tensor]:
+    """Return the tensors of the files that `index` lists, checked against it."""
+    weight_map = _read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise UserError(f"{index} has no weight_map that says which file holds which tensor; download it again")
+    tensors: dict[str, Tensor] = {}
+    for name in sorted(set(weight_map.values())):
+        if not name or Path(name).name != name or "\\" in name or "\0" in name:
+            raise UserError(f"{index} names the file {name!r}; expected files beside it alone")
+        shard = index.with_name(name)
+        if not shard.is_file():
+            raise UserError(f"{index} names {name}, which is not there; download it again")
+        content, _ = tensor_files.load(shard)
+        listed = {tensor for tensor, file in weight_map.items() if file == name}
+        if odd := sorted(map(str, content.keys() ^ listed)):
+            raise UserError(
+                f"{shard} does not hold the tensors that {index.name} lists ({odd[0]}); download both again"
+            )
+        tensors |= content
+    return tensors
+
+
+def _check(tensors: Mapping[str, Tensor], path: Path, fault_of: Callable[[Tensor], str | None]) -> None:
+    """Raise UserError, naming the first tensor that has a fault."""
+    for name, tensor in tensors.items():
+        if fault := fault_of(tensor):
+            raise UserError(
+                f"{path} holds {name or 'a tensor without a name'}, which is {fault}; save it again as plain numbers"
+            )
+
+
+def _fault(tensor: Tensor) -> str | None:
+    """Return what makes of `tensor` no plain array of numbers in memory, None if it is one."""
+    if type(tensor) not in (Tensor, nn.Parameter, nn.Buffer):
+        return f"a {type(tensor).__name__}"
+    if tensor.is_nested or tensor.layout != torch.strided:
+        return "nested" if tensor.is_nested else f"{tensor.layout}"
+    if tensor.is_quantized:
+        return "quantised"
+    return None if tensor.device.type == "cpu" else f"on the device {tensor.device.type}"
+
+
+def _fault_of_weights(tensor: Tensor) -> str | None:
+    """Return what makes of `tensor` no weights, None if it is some; whole numbers are found when a model is filled."""
+    if tensor.dtype not in WEIGHT_DTYPES:
+        return f"{tensor.dtype}"
+    return None if tensor.dim() and tensor.numel() else f"of the shape {tuple(tensor.shape)}"
+
+
+def check_finite(tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Raise UserError, naming a tensor that holds what is no number."""
+    bad = next((name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), None)
+    if bad is not None:
+        raise UserError(f"{path}: {bad} has values that are no numbers; save it again")
 
 
 def _description(config: methods.Config, base: Base | None, step: int) -> dict[str, str]:
@@ -132,14 +209,48 @@ def _described(said: Mapping[str, str], method: str) -> tuple[methods.Config | N
     return methods.method(method).from_description(said), base, int(said.get("step", 0))
 
 
-def _plain_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    plain = {}
+def _plain_names(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Return the tensors under GPT2's names, without those of wrappers. Raises UserError where two become one."""
+    plain: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        name = name.removeprefix("module.").removeprefix("transformer.")
-        is_buffer = name.endswith((".attn.bias", ".attn.masked_bias"))
-        if not is_buffer and name not in ("lm_head.weight", "lm_head.decoder.weight"):
-            plain[name] = tensor
+        parts = [part for part in name.split(".") if part not in INNER_WRAPPERS]
+        while len(parts) > 1 and parts[0] in WRAPPERS:
+            del parts[0]
+        short = ".".join(parts)
+        own = OWN_NAME.search(short)
+        if own is not None and own.start() > 0:
+            known = ", ".join((*WRAPPERS, *INNER_WRAPPERS))
+            raise UserError(f"{path} calls a tensor {name}; expected GPT-2's names, after any of {known}: rename them")
+        if short in plain:
+            raise UserError(f"{path} holds {short} twice, under two wrappers' names; save one of them alone")
+        plain[short] = tensor
     return plain
+
+
+def _without_masks(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors but the causal masks that transformers once saved: (1, 1, T, T) of 1 and 0, and what stands for 0."""
+
+    def is_mask(name: str, tensor: Tensor) -> bool:
+        if name.endswith(".attn.masked_bias"):
+            return tensor.numel() == 1
+        is_square = name.endswith(".attn.bias") and tensor.dim() == 4 and tensor.shape[:2] == (1, 1)
+        return is_square and torch.equal(tensor[0, 0], torch.ones_like(tensor[0, 0]).tril())
+
+    return {name: tensor for name, tensor in tensors.items() if not is_mask(name, tensor)}
+
+
+def _without_head(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Return the tensors but the head, which must be the embedding. Raises UserError if it is not."""
+    wte = tensors.get("wte.weight")
+    for name in HEADS:
+        head = tensors.get(name)
+        if head is None or wte is None:
+            continue  # without an embedding nothing is tied: the head is then named as no part of the model
+        dtype = torch.promote_types(head.dtype, wte.dtype)
+        if head.shape != wte.shape or not torch.equal(head.to(dtype), wte.to(dtype)):
+            raise UserError(f"{path}: {name} is not wte.weight; expected a model whose head is tied to its embedding")
+        del tensors[name]
+    return tensors
 
 
 def _expand_compact(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -147,9 +258,11 @@ def _expand_compact(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]
         return tensors
     try:
         rows, ids, other = (tensors.pop(name) for name in (COMPACT_ROWS, COMPACT_IDS, COMPACT_OTHER))
+        if len(ids.unique()) < len(rows) or not 0 <= int(ids.min()) <= int(ids.max()) < GPT2_VOCAB_SIZE:
+            raise ValueError("its ids are not one token's each")
         wte = other.repeat(GPT2_VOCAB_SIZE, 1)  # (V, C)
         wte[ids.long()] = rows
-    except (KeyError, RuntimeError, IndexError) as error:
+    except (KeyError, RuntimeError, IndexError, ValueError) as error:
         raise UserError(f"{path} is damaged (its stored rows do not fit together: {error}); make it again") from error
     return {**tensors, "wte.weight": wte}
 
@@ -189,8 +302,9 @@ def save_adapters(
 def save_peft(tensors: Mapping[str, Tensor], folder: str | Path, lora: LoraConfig, card: str | None) -> None:
     """Write adapters as a folder that PEFT loads."""
     packed, settings = interchange.to_peft(tensors, lora, card)
+    check_finite(packed, folder)
     tensor_files.save_safetensors(packed, Path(folder) / PEFT_FILES[0], {"format": "pt"})
-    _save_json(settings, Path(folder) / PEFT_SETTINGS)
+    _save_json(settings, Path(folder) / peft_settings.FILE)
 
 
 def save_hugging_face(model: GPT2, folder: str | Path) -> None:
@@ -205,7 +319,7 @@ def _read_json(path: Path) -> dict:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("it is no object")
-    except ValueError as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise UserError(f"{path} is not a JSON object of settings: {error}") from error
     return content
 

@@ -12,7 +12,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from lora_nlg.config import CARDS
+from lora_nlg.config import CARDS, check_said
 from lora_nlg.data.bpe import VOCAB_FILES
 from lora_nlg.errors import UserError
 from lora_nlg.files import atomic_writer, check_outputs, sha256
@@ -31,6 +31,13 @@ E2E_FILES = {
 HUB_OWNER = "openai-community"
 HUB_NAMES = {"gpt2.sm": "gpt2", "gpt2.md": "gpt2-medium", "gpt2.lg": "gpt2-large", "gpt2.xl": "gpt2-xl"}
 HUB_FILES = ("config.json", "model.safetensors")
+# The sha256 of model.safetensors, each as at least two independent public projects state it. Of gpt2.lg none was found: it is checked
+# against the checksum that its own server states, which a mirror could choose.
+HUB_SHA256 = {
+    "gpt2.sm": "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707",
+    "gpt2.md": "fc5a354a19255ad494f3d71549390baca1ccf61d1d822b9408971705c687c9cd",
+    "gpt2.xl": "0f8b28eb05a8075f48b61b6f35332978c74fc7763fa9fb4051a1c30511736a6a",
+}
 BUNDLED_CARD = "gpt2.mini"
 
 RETRIES = 2  # after a failed download, with a growing pause
@@ -198,7 +205,10 @@ def _has_etag(path: Path, etag: str | None) -> bool:
 
 
 def check_checkpoint(card: str, folder: Path) -> None:
-    """Raise UserError unless `folder` holds tensors of the shapes of `card`; reads only the file's header."""
+    """Raise UserError unless `folder` holds the published weights of `card`, where their sha256 is known, and a config.json of it.
+
+    Shapes come first, which say what the file is instead.
+    """
     import safetensors
 
     path, shape = folder / "model.safetensors", CARDS[card]
@@ -214,4 +224,9 @@ def check_checkpoint(card: str, folder: Path) -> None:
         raise UserError(
             f"{path} is not {card}: expected {shape.n_layer} layers and wte.weight {embedding}, "
             f"found {layers} and {found.get('wte.weight')}; delete it and download it again"
+        )
+    check_said(folder / "config.json", shape)
+    if card in HUB_SHA256 and sha256(path) != HUB_SHA256[card]:
+        raise UserError(
+            f"{path} is not the published file: its sha256 is not {HUB_SHA256[card]}; delete it and download it from elsewhere"
         )

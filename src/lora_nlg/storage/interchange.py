@@ -6,19 +6,21 @@ Alphabet: C width, R rank, ΣR the ranks of a module's targets together.
 import re
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from lora_nlg.config import END_OF_TEXT_ID, ModelConfig
 from lora_nlg.errors import UserError
 from lora_nlg.methods.lora import wide_B
-from lora_nlg.methods.placement import MODULES, TARGETS, LoraConfig
+from lora_nlg.methods.placement import MODULES, LoraConfig
+from lora_nlg.storage.peft_settings import PeftSettings
 
 HUB_NAMES = {"gpt2.sm": "gpt2", "gpt2.md": "gpt2-medium", "gpt2.lg": "gpt2-large", "gpt2.xl": "gpt2-xl"}
 IN_LAYERS = [name for name in MODULES if name != "wte"]
 PEFT_KEY = "base_model.model.transformer.{module}.lora_{matrix}.weight"
-PEFT_PATTERN = re.compile(r"base_model\.model\.((?:transformer\.)?h\.(\d+)\.(\w+\.\w+))\.lora_([AB])\.weight")
-# Settings of PEFT that change the function and that plain adapters do not have: name, and the value that is none of it.
-PEFT_EXTRAS = {"use_dora": False, "lora_bias": False, "bias": "none", "modules_to_save": None}
+PEFT_PATTERN = re.compile(
+    r"base_model\.model\.((transformer\.)?h\.(0|[1-9][0-9]{0,3})\.(\w+\.\w+))\.lora_([AB])\.weight"
+)
 
 
 def to_peft(tensors: Mapping[str, Tensor], lora: LoraConfig, card: str | None) -> tuple[dict[str, Tensor], dict]:
@@ -63,60 +65,85 @@ def to_peft(tensors: Mapping[str, Tensor], lora: LoraConfig, card: str | None) -
     }
 
 
-def from_peft(tensors: Mapping[str, Tensor], settings: Mapping, where: str) -> tuple[dict[str, Tensor], LoraConfig]:
+def from_peft(tensors: Mapping[str, Tensor], said: Mapping, where: str) -> tuple[dict[str, Tensor], LoraConfig]:
     """Return a PEFT adapter of GPT-2's layers as this project's tensors; query, key and value share PEFT's one A of c_attn.
 
-    Raises UserError, naming `where`, for adapters on other matrices and for settings that change the function.
+    `said` is the content of adapter_config.json. Raises UserError, naming `where`, for adapters on other matrices, for settings
+    that are not understood, and where the tensors are not what the settings say.
     """
-    if settings.get("peft_type") != "LORA" or not all(
-        isinstance(settings.get(k), int | float) for k in ("r", "lora_alpha")
-    ):
-        raise UserError(
-            f"{where}: adapter_config.json does not describe a LoRA adapter; expected peft_type LORA, r, lora_alpha"
-        )
-    extra = [name for name, none in PEFT_EXTRAS.items() if settings.get(name, none) not in (none, None)]
-    if extra:
-        raise UserError(f"{where}: adapter_config.json sets {', '.join(extra)}, which plain LoRA adapters do not have")
-    packed, layers = {}, set()
-    ranks: dict[str, int] = {}  # by target
-    for name, tensor in tensors.items():
-        found = PEFT_PATTERN.fullmatch(name)
-        if found is None or found[3] not in IN_LAYERS:
-            raise UserError(f"{where} adapts {name}; expected adapters of {', '.join(IN_LAYERS)} only")
-        module, layer, targets, matrix = found[1], int(found[2]), MODULES[found[3]], found[4]
-        layers.add(layer)
-        if matrix == "A":
-            ranks |= {target: ranks.get(target, len(tensor)) for target in targets}
-            if len(tensor) != ranks[targets[0]]:
+    settings = PeftSettings(said, where)
+    pairs = _pairs(tensors, where)
+    layers = _adapted_layers(pairs, settings)
+    packed = {}
+    ranks: dict[str, int] = {}  # by name in MODULES
+    for (prefix, layer, name), pair in pairs.items():
+        module = f"{prefix}h.{layer}.{name}"
+        R = settings.rank_of(module)
+        for matrix, tensor, of_rank in (("A", pair["A"], 0), ("B", pair["B"], 1)):
+            if tensor.dim() != 2 or tensor.shape[of_rank] != R:
                 raise UserError(
-                    f"{where}: {name} is of rank {len(tensor)} and others of rank {ranks[targets[0]]}; expected one"
+                    f"{where}: lora_{matrix} of {module} is {tuple(tensor.shape)}, not of rank {R}; save it again"
                 )
-            tensor = tensor.repeat(len(targets), 1)  # (ΣR, in)
-        else:
-            tensor = tensor * (_alpha(module, settings, where) / settings["lora_alpha"])  # (all outputs, R)
-        packed[f"h.{layer}.{found[3]}.lora_{matrix}"] = tensor
-    ranks = {target: ranks[target] for target in TARGETS if target in ranks}
-    if not ranks:
-        raise UserError(f"{where} holds no LoRA adapters; save them again")
+        if (others := ranks.setdefault(name, R)) != R:
+            raise UserError(
+                f"{where}: {module} is of rank {R} and others of rank {others}; expected one rank in all layers"
+            )
+        packed[f"h.{layer}.{name}.lora_A"] = pair["A"].repeat(len(MODULES[name]), 1)  # (ΣR, in)
+        packed[f"h.{layer}.{name}.lora_B"] = _times(
+            pair["B"], settings.alpha_of(module) / settings.alpha
+        )  # (all outputs, R)
+    by_target = {target: ranks[name] for name in IN_LAYERS if name in ranks for target in MODULES[name]}
     return packed, LoraConfig(
-        ranks if len(set(ranks.values())) > 1 else next(iter(ranks.values())),
-        float(settings["lora_alpha"]),
-        dropout=float(settings.get("lora_dropout", 0)),
-        targets=tuple(ranks),
-        layers=None if settings.get("layers_to_transform") is None else tuple(sorted(layers)),
-        scaling="rslora" if settings.get("use_rslora") else "alpha/r",
+        by_target if len(set(ranks.values())) > 1 else next(iter(ranks.values())),
+        settings.alpha,
+        dropout=float(said.get("lora_dropout", 0)),
+        targets=tuple(by_target),
+        layers=layers,
+        scaling="rslora" if said.get("use_rslora") else "alpha/r",
     )
 
 
-def _alpha(module: str, settings: Mapping, where: str) -> float:
-    """Return PEFT's alpha of `module`: that of the first pattern which is the end of its name, or the common one."""
-    try:
-        for pattern, alpha in (settings.get("alpha_pattern") or {}).items():
-            if re.fullmatch(rf"(?:.*\.)?(?:{pattern})", module):
-                return float(alpha)
-    except (AttributeError, TypeError, ValueError, re.error) as error:
-        raise UserError(f"{where}: the alpha_pattern of adapter_config.json cannot be understood: {error}") from error
-    return float(settings["lora_alpha"])
+def _pairs(tensors: Mapping[str, Tensor], where: str) -> dict[tuple[str, int, str], dict[str, Tensor]]:
+    """Return A and B by (what is before the layer's name, layer, name in MODULES)."""
+    pairs: dict[tuple[str, int, str], dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        found = PEFT_PATTERN.fullmatch(name)
+        if found is None or found[4] not in IN_LAYERS:
+            raise UserError(f"{where} adapts {name}; expected adapters of {', '.join(IN_LAYERS)} only")
+        pairs.setdefault((found[2] or "", int(found[3]), found[4]), {})[found[5]] = tensor
+    if not pairs:
+        raise UserError(f"{where} holds no LoRA adapters; save them again")
+    alone = next((key for key, pair in pairs.items() if len(pair) < 2), None)
+    if alone is not None:
+        raise UserError(f"{where} holds one of lora_A and lora_B of h.{alone[1]}.{alone[2]} alone; save it again")
+    if len({prefix for prefix, _, _ in pairs}) > 1:
+        raise UserError(f"{where} calls some layers transformer.h and others h; save it again")
+    return pairs
+
+
+def _adapted_layers(pairs: Mapping[tuple[str, int, str], object], settings: PeftSettings) -> tuple[int, ...] | None:
+    """Return the layers with adapters, None for all; raise UserError if they are not those that the settings name.
+
+    PEFT leaves out tensors that the settings do not name, and starts anew, where they name others.
+    """
+    [prefix] = {prefix for prefix, _, _ in pairs}
+    layers = sorted({layer for _, layer, _ in pairs})
+    for layer in range(layers[-1] + 1):
+        for name in IN_LAYERS:
+            module = f"{prefix}h.{layer}.{name}"
+            has, wanted = (prefix, layer, name) in pairs, settings.is_adapted(module)
+            if has != wanted:
+                holds, says = ("adapts", "leaves out") if has else ("holds no adapters of", "names")
+                raise UserError(
+                    f"{settings.where} {holds} {module}, which its adapter_config.json {says}; save it again"
+                )
+    goes_on = any(settings.is_adapted(f"{prefix}h.{layers[-1] + 1}.{name}") for name in IN_LAYERS)
+    return None if goes_on and layers == list(range(len(layers))) else tuple(layers)
+
+
+def _times(B: Tensor, factor: float) -> Tensor:
+    """Return B times a number, in float32 at least; B itself for 1."""
+    return B if factor == 1 else B.to(torch.promote_types(B.dtype, torch.float32)) * factor
 
 
 def hugging_face_config(config: ModelConfig) -> dict:
@@ -124,9 +151,9 @@ def hugging_face_config(config: ModelConfig) -> dict:
     return {
         "model_type": "gpt2",
         "architectures": ["GPT2LMHeadModel"],
+        "activation_function": config.activation_function,
+        "layer_norm_epsilon": config.layer_norm_epsilon,
         **vars(config),
-        "activation_function": "gelu_new",
-        "layer_norm_epsilon": 1e-5,
         "bos_token_id": END_OF_TEXT_ID,
         "eos_token_id": END_OF_TEXT_ID,
         "tie_word_embeddings": True,

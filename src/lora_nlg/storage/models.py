@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lora_nlg import methods
-from lora_nlg.config import ModelConfig
+from lora_nlg import dist, methods
+from lora_nlg.config import ModelConfig, check_said
 from lora_nlg.errors import UserError
 from lora_nlg.methods.placement import Given
 from lora_nlg.model.gpt2 import GPT2, empty_model, init_weights
-from lora_nlg.storage.checkpoints import AS_THE_FILE_SAYS, Checkpoint, read
+from lora_nlg.storage.checkpoints import AS_THE_FILE_SAYS, BASE_FILES, Checkpoint, read
 
 
 def base_model(
@@ -37,7 +37,13 @@ def base_model(
     if source is not None and base.method != methods.PLAIN:
         rest = "leave --init_checkpoint out" if base.base_tensors() else "pass the base as --init_checkpoint"
         raise UserError(f"{base.path} holds LoRA adapters; pass it as --lora_checkpoint, and {rest}")
+    settings = base.path.with_name("config.json")
+    if base.path.name in BASE_FILES and settings.is_file():
+        check_said(settings, config)
     _fill(model, base.base_tensors(), base.path, wanted=dict(model.named_parameters()))
+    if precision in dist.AUTOCAST:
+        for name, parameter in model.named_parameters():
+            _check_range(parameter, parameter, f"{base.path}: {name}", precision)
     return model
 
 
@@ -53,15 +59,20 @@ def _base_of(adapters: Checkpoint | None) -> Checkpoint:
 
 
 def put_adapters(
-    model: GPT2, adapters: Checkpoint, given: Given = AS_THE_FILE_SAYS, weights: str | None = None
+    model: GPT2,
+    adapters: Checkpoint,
+    given: Given = AS_THE_FILE_SAYS,
+    weights: str | None = None,
+    precision: str = "fp32",
 ) -> methods.Config:
     """Put adapters from a file on a plain model, on the CPU, and return their configuration, checked against the flags.
 
-    `weights` is the model's fingerprint, for a caller that has it. Raises UserError for adapters that do not fit or of another base.
+    `weights` is the model's fingerprint, for a caller that has it. Raises UserError for adapters that do not fit, of another base,
+    or that are out of the range of `precision` once they are merged.
     """
     config = adapters.adapter_config(given)
     methods.attach(model, config)
-    load_adapters(model, adapters, weights)
+    load_adapters(model, adapters, weights, precision)
     return config
 
 
@@ -76,7 +87,7 @@ def merged_model(
     adapters = read(adapters_path) if adapters_path else None
     model = base_model(config, source, torch.Generator().manual_seed(0), precision, adapters)
     if adapters:
-        put_adapters(model, adapters, given)
+        put_adapters(model, adapters, given, precision=precision)
         methods.merge_adapters(model)
     return model
 
@@ -95,7 +106,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     return sha256.hexdigest()
 
 
-def load_adapters(model: GPT2, adapters: Checkpoint, weights: str | None = None) -> None:
+def load_adapters(model: GPT2, adapters: Checkpoint, weights: str | None = None, precision: str = "fp32") -> None:
     """Fill the adapters of `model`, on the CPU, from an adapter file or a whole checkpoint; raise UserError on another base's.
 
     `weights` is the model's fingerprint, for a caller that has it: of GPT-2 Medium it takes seconds.
@@ -108,19 +119,34 @@ def load_adapters(model: GPT2, adapters: Checkpoint, weights: str | None = None)
         )
     parameters = dict(model.named_parameters())
     other = [
-        name for name, t in adapters.base_tensors().items() if not torch.equal(parameters[name], t.to(parameters[name]))
+        name
+        for name, t in adapters.base_tensors().items()
+        if name not in parameters or not torch.equal(parameters[name], t.to(parameters[name]))
     ]
     if other:
         raise UserError(
             f"{adapters.path} is a whole checkpoint with another base than the one given ({other[0]} differs); leave "
             "--init_checkpoint out"
         )
+    for name, module in model.named_modules():
+        if hasattr(module, "merged"):  # LoRA's, whose ΔW can be out of range where A, B and W are not
+            _check_range(module.weight, module.merged().weight, f"{adapters.path}, merged into {name}", precision)
+
+
+def _check_range(given: Tensor, made: Tensor, where: str, precision: str) -> None:
+    """Raise UserError when numbers become none in `made`, which is made of the weights `given`, as `precision` computes with it."""
+    computed = made.detach().to(dist.AUTOCAST.get(precision, made.dtype))
+    if (torch.isfinite(given) & ~torch.isfinite(computed)).any():
+        raise UserError(
+            f"{where} has values of up to {made.detach().abs().max():g}, which are no numbers in {computed.dtype}; check the file, or "
+            "pass --precision fp32 or fp64"
+        )
 
 
 @torch.no_grad()
 def _fill(model: GPT2, tensors: dict[str, Tensor], path: str | Path, wanted: dict[str, Tensor]) -> None:
-    complaints = [f"{name} is missing" for name in wanted if name not in tensors]
-    complaints += [f"{name} is not a part of this model" for name in tensors if name not in wanted]
+    complaints = [f"{name} is not a part of this model" for name in tensors if name not in wanted]
+    complaints += [f"{name} is missing" for name in wanted if name not in tensors]
     complaints += [
         f"{name} is {tuple(tensors[name].shape)}, not {tuple(parameter.shape)}"
         for name, parameter in wanted.items()
@@ -133,7 +159,9 @@ def _fill(model: GPT2, tensors: dict[str, Tensor], path: str | Path, wanted: dic
         if not tensors[name].is_floating_point()
     ]
     complaints += [
-        f"{name} has values that are no numbers" for name in fitting if not torch.isfinite(tensors[name]).all()
+        f"{name} has values that are no numbers in {wanted[name].dtype}"
+        for name in fitting
+        if not torch.isfinite(tensors[name].to(wanted[name].dtype)).all()
     ]
     if complaints:
         more = f"; and {len(complaints) - 8} more" if len(complaints) > 8 else ""

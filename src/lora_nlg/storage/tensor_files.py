@@ -1,22 +1,20 @@
 """Files of tensors, read without unpickling code and written whole or not at all."""
 
 import hashlib
-import pickle
+import io
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from lora_nlg.errors import UserError
+from lora_nlg.errors import Stopped, UserError
 from lora_nlg.files import atomic_writer
-
-# What safetensors and torch.load raise on files that are cut, of another kind, or hold more than tensors.
-UNREADABLE = (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, EOFError, AttributeError, OSError)
 
 
 def load(path: Path) -> tuple[dict, dict[str, str]]:
@@ -25,19 +23,53 @@ def load(path: Path) -> tuple[dict, dict[str, str]]:
     Raises UserError when the file is damaged or holds anything but numbers, strings and tensors.
     """
     try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                return load_file(path), file.metadata() or {}
-        # Files from before torch 1.6 are no zip archives and cannot be mapped into memory.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-        if not isinstance(content, dict):
-            raise ValueError(f"it holds a {type(content).__name__}")
-        return content, {}
-    except UNREADABLE as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's remarks on forms that are going out of use
+            if path.suffix == ".safetensors":
+                with safe_open(path, "pt") as file:
+                    return load_file(path), file.metadata() or {}
+            return _load_torch(path), {}
+    except (UserError, Stopped):
+        raise
+    except Exception as error:  # a damaged file can raise anything out of torch, pickle, zipfile and safetensors
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
         raise UserError(
             f"{path} is damaged or not a checkpoint of tensors ({reason}); download or save it again"
         ) from error
+
+
+def _load_torch(path: Path) -> dict:
+    """Return the dictionary in a file of torch.save."""
+    source: Path | IO[bytes] = path
+    is_zip = zipfile.is_zipfile(path)  # files from before torch 1.6 are none
+    if is_zip:
+        with zipfile.ZipFile(path) as archive:
+            _verify(archive)
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                source = _stored(archive)
+    content = torch.load(source, map_location="cpu", weights_only=True, mmap=is_zip and source is path)
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds a {type(content).__name__}")
+    return content
+
+
+def _verify(archive: zipfile.ZipFile) -> None:
+    """Raise ValueError when an entry is there twice or has another checksum than it says: torch looks at neither."""
+    names = archive.namelist()
+    if len(set(names)) < len(names):
+        raise ValueError("it holds an entry twice")
+    if broken := archive.testzip():
+        raise ValueError(f"the checksum of its {broken} differs")
+
+
+def _stored(archive: zipfile.ZipFile) -> IO[bytes]:
+    """Return an archive that was zipped again as torch.save writes it: compressed bytes would be mapped into memory as weights."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as stored:
+        for name in archive.namelist():
+            stored.writestr(name, archive.read(name))
+    content.seek(0)
+    return content
 
 
 class _Hashed:

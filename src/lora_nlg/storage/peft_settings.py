@@ -1,0 +1,176 @@
+"""PEFT's adapter_config.json: which settings are understood with which values, and what they say of a module. No torch.
+
+A setting that is not in the table, or has another value, is refused by its name: PEFT gets settings with each release, and an
+adapter that is read without one of them would compute something else in silence.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lora_nlg.errors import UserError
+
+FILE = "adapter_config.json"
+# How PEFT leaves out what it does not do: an adapter without the setting computes the same.
+OFF: tuple[object, ...] = (None, False, [], {}, "")
+READ = (  # by the class below
+    "peft_type", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "lora_dropout", "init_lora_weights",
+    "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern",
+)  # fmt: skip
+NO_MATTER = (
+    "task_type", "auto_mapping", "base_model_name_or_path", "revision", "peft_version", "inference_mode",  # for people and for loading
+    "fan_in_fan_out",  # PEFT sets it itself, by the kind of the module: true for GPT-2's
+    "megatron_core", "qalora_group_size",  # used with megatron_config and use_qalora alone
+    "loftq_config", "eva_config", "corda_config", "lora_ga_config",  # how a start is found, see INITS
+    "runtime_config",  # PEFT ignores it in a file
+    "ensure_weight_tying",  # acts on adapters of the embedding and on modules_to_save, which are refused
+)  # fmt: skip
+ONLY: dict[str, tuple[object, ...]] = {  # the values with which PEFT computes plain LoRA
+    **dict.fromkeys(("use_dora", "use_qalora", "lora_bias"), (False, None)),
+    **dict.fromkeys(
+        ("modules_to_save", "layer_replication", "target_parameters", "trainable_token_indices"), (None, [], {})
+    ),
+    # An empty object would switch these on, with their defaults.
+    **dict.fromkeys(
+        (
+            "megatron_config", "alora_invocation_tokens", "velora_config", "monteclora_config", "use_bdlora", "arrow_config",
+            "kasa_config",
+        ),
+        (None,),
+    ),
+    "bias": ("none", None),
+}  # fmt: skip
+# Starts after which the base is what it was. Others (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA, …) take out of its weights what they put
+# into the adapters, so that their adapters belong to another base.
+INITS = (True, False, None, "gaussian", "orthogonal", "eva", "mica")
+DEFAULT_TARGETS = ["c_attn"]  # PEFT's for GPT-2
+
+
+def _is_plain(name: str, value: object) -> bool:
+    if name in READ or name in NO_MATTER:
+        return True
+    return any(
+        type(value) is type(only) and value == only for only in ONLY.get(name, OFF)
+    )  # 0 is not False: it may be a number
+
+
+def _is_rank(value: object) -> bool:
+    return type(value) is int and 0 < value < 1 << 31
+
+
+def _is_alpha(value: object) -> bool:
+    return isinstance(value, int | float) and type(value) is not bool and 0 < value < 1e300  # NaN is not
+
+
+@dataclass(frozen=True)
+class PeftSettings:
+    """What adapter_config.json says, checked. Modules are called as in PEFT's model: transformer.h.0.attn.c_attn."""
+
+    said: Mapping[str, Any]
+    where: str  # the adapter's file, for errors
+
+    def __post_init__(self):
+        if self.said.get("peft_type") != "LORA" or self.said.get("r") is None or self.said.get("lora_alpha") is None:
+            raise UserError(
+                f"{self.where}: {FILE} does not describe a LoRA adapter; expected peft_type LORA, r, lora_alpha"
+            )
+        other = [name for name, value in self.said.items() if not _is_plain(name, value)]
+        if other:
+            raise UserError(
+                f"{self.where}: {FILE} sets {', '.join(other)}, which plain LoRA adapters do not have or which is not known here; "
+                "expected an adapter without"
+            )
+        self._check_init(self.said.get("init_lora_weights", True))
+        self._check_numbers()
+        for name in ("target_modules", "exclude_modules", "layers_pattern"):
+            self._require(_names(self.said.get(name)) is not None, name, "a pattern or a list of names")
+        layers = self.said.get("layers_to_transform")
+        numbers = layers if isinstance(layers, list) else [] if layers is None else [layers]
+        self._require(all(type(n) is int for n in numbers), "layers_to_transform", "numbers of layers")
+
+    def _require(self, condition: bool, name: str, rule: str) -> None:
+        if not condition:
+            raise UserError(f"{self.where}: {name} of {FILE} must be {rule}, but is {str(self.said.get(name))[:60]!r}")
+
+    def _check_init(self, init: object) -> None:
+        known = init.lower() in INITS if isinstance(init, str) else init in INITS
+        if not known:
+            raise UserError(
+                f"{self.where}: {FILE} says init_lora_weights {str(init)[:60]!r}, a start that is not known to leave the base's "
+                "weights as they are; save the adapter again with PEFT's save_pretrained and its "
+                "path_initial_model_for_weight_conversion, which makes it a plain one"
+            )
+
+    def _check_numbers(self) -> None:
+        dropout = self.said.get("lora_dropout", 0)
+        self._require(type(dropout) in (int, float) and 0 <= dropout < 1, "lora_dropout", "at least 0 and less than 1")
+        self._require(self.said.get("use_rslora") in (True, False, None), "use_rslora", "true or false")
+        self._require(_is_rank(self.said["r"]), "r", "a whole number of at least 1")
+        self._require(_is_alpha(self.said["lora_alpha"]), "lora_alpha", "a finite number greater than 0")
+        self._check_pattern("rank_pattern", _is_rank, "whole numbers of at least 1")
+        self._check_pattern("alpha_pattern", _is_alpha, "finite numbers greater than 0")
+
+    def _check_pattern(self, name: str, is_value: Callable[[object], bool], rule: str) -> None:
+        patterns = self.said.get(name) or {}
+        try:
+            values = list(patterns.values())
+            for pattern in patterns:
+                _ends(pattern, "")
+        except (AttributeError, re.error, RecursionError, OverflowError) as error:
+            raise UserError(f"{self.where}: the {name} of {FILE} cannot be understood: {error}") from error
+        self._require(all(map(is_value, values)), name, rule)
+
+    @property
+    def alpha(self) -> float:
+        """The common alpha."""
+        return float(self.said["lora_alpha"])
+
+    def rank_of(self, module: str) -> int:
+        """Return R of `module`: that of the first pattern which is the end of its name, or the common one."""
+        return self._by_pattern("rank_pattern", module, self.said["r"])
+
+    def alpha_of(self, module: str) -> float:
+        """Return alpha of `module`, in the same way."""
+        return float(self._by_pattern("alpha_pattern", module, self.said["lora_alpha"]))
+
+    def _by_pattern(self, name: str, module: str, common):
+        patterns = self.said.get(name) or {}
+        return next((value for pattern, value in patterns.items() if _ends(pattern, module)), common)
+
+    def is_adapted(self, module: str) -> bool:
+        """Return whether PEFT puts an adapter on `module`. Raises UserError for patterns that cannot be understood."""
+        try:
+            return self._is_named(module)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise UserError(f"{self.where}: the patterns of {FILE} cannot be understood: {error}") from error
+
+    def _is_named(self, module: str) -> bool:
+        targets, excluded = self.said.get("target_modules"), self.said.get("exclude_modules") or []
+        if re.fullmatch(excluded, module) if isinstance(excluded, str) else _is_one_of(module, excluded):
+            return False
+        if isinstance(targets, str):
+            return targets.lower() == "all-linear" or re.fullmatch(targets, module) is not None
+        return _is_one_of(module, DEFAULT_TARGETS if targets is None else targets) and self._is_in_layer(module)
+
+    def _is_in_layer(self, module: str) -> bool:
+        layers, patterns = self.said.get("layers_to_transform"), _names(self.said.get("layers_pattern")) or []
+        if layers is None or layers == []:
+            return True
+        ways = [rf"(?:^|.*?\.){pattern}\.(?P<idx>\d+)\." for pattern in patterns] or [r".*?\.[^.]*\.(?P<idx>\d+)\."]
+        found = next(filter(None, (re.match(way, module) for way in ways)), None)
+        return found is not None and int(found["idx"]) in (layers if isinstance(layers, list) else [layers])
+
+
+def _names(value: object) -> list[str] | None:
+    """Return the names in a setting that is one, a list of them, or not set; None if it is something else."""
+    names = [] if value is None else [value] if isinstance(value, str) else value
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
+
+
+def _is_one_of(module: str, names: list[str]) -> bool:
+    return any(module == name or module.endswith(f".{name}") for name in names)
+
+
+def _ends(pattern: str, module: str) -> bool:
+    return re.match(rf"(.*\.)?({pattern})$", module) is not None
