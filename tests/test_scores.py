@@ -464,3 +464,14 @@ def test_the_official_table_has_the_references_of_the_official_text():
     assert table.sources == inputs.read_sources(
         str(real_data.folder("scoring") / "official_test_mrs.txt"), len(text.groups)
     )
+
+
+@real_data.needs("scoring")
+def test_published_tables_have_their_published_scores(score_once):
+    folder = real_data.folder("scoring")
+    rows = [line.split("\t") for line in (folder / "tables.tsv").read_text().splitlines()[1:]]
+    references = inputs.read_references(str(folder / "official_testset_w_refs.csv"))
+    systems = [inputs.read_outputs(str(folder / row[0]), references).texts for row in rows]
+    for row, one in zip(rows, score_once(references.groups, systems), strict=True):
+        corpus = one.corpus | {"NIST": nist.score(one.nist_statistics.sum(axis=0), nist.MTEVAL)}
+        assert list(decimals(corpus).values()) == row[3:]

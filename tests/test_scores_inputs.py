@@ -46,11 +46,39 @@ def test_references_as_a_table_are_grouped_by_source(write, name, content):
     assert inputs.read_references(write(name, content)) == inputs.References(TWO_GROUPS, ["A", "B"])
 
 
-def test_cells_of_csv_have_quotes_and_cells_of_tsv_do_not(write):
+def test_cells_have_quotes_whatever_separates_them(write):
     csv = inputs.read_references(write("a.csv", 'ref\n"say ""hi"", now"\n'))
-    tsv = inputs.read_references(write("a.tsv", 'ref\tn\n"hi" she said\t1\n'))
-    assert csv.groups == [['say "hi", now']]
-    assert tsv.groups == [['"hi" she said']]
+    tsv = inputs.read_references(write("a.tsv", 'ref\tn\n"say ""hi"", now"\t1\n'))
+    assert csv.groups == tsv.groups == [['say "hi", now']]
+
+
+def test_quotes_that_enclose_no_cell_of_a_tsv_are_text(write):
+    tsv = inputs.read_references(write("a.tsv", 'ref\tn\n"hi" she said\t1\n5" wide\t2\n"in ""quotes"""\t3\n'))
+    assert tsv.groups == [['"hi" she said'], ['5" wide'], ['in "quotes"']]
+
+
+def test_quotes_do_not_swallow_rows_of_a_tsv(write):
+    tsv = inputs.read_references(write("a.tsv", 'mr\tref\nA\t"one .\nA\tuno .\nB\ttwo ."\n'))
+    assert tsv.groups == [['"one .', "uno ."], ['two ."']]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (
+            "ref.csv",
+            "mr\tref\nA\tone .\nA\tuno .\nB\ttwo .\n",
+        ),  # the first line says what separates cells, not the name
+        ("ref.tsv", "mr,ref\nA,one .\nA,uno .\nB,two .\n"),
+        ("ref.tsv", '\n"A"\t"one ."\n\n"A"\t"uno ."\nB\ttwo .\n'),  # no header
+        ("ref.csv", '"A","one ."\n,\nA,uno .\nB,"two\n."\n'),
+        ("ref.tsv", "MR\tref\n'A'\t'one .'\n'A'\t'uno .'\n'B'\t'two .'\n"),
+        ("ref.tsv", "'A'\t'one .'\n'A'\t'uno .'\n'B'\t'two .'"),
+        ("ref.csv", "'mr','ref'\n'A','one .'\n'A','uno .'\n'B','two .'\n"),
+    ],
+)
+def test_references_of_other_tables(write, name, content):
+    assert inputs.read_references(write(name, content)) == inputs.References(TWO_GROUPS, ["A", "B"])
 
 
 REFERENCES = inputs.References(TWO_GROUPS, ["A", "B"])
@@ -67,6 +95,39 @@ REFERENCES = inputs.References(TWO_GROUPS, ["A", "B"])
 )
 def test_outputs(write, name, content):
     assert inputs.read_outputs(write(name, content), REFERENCES).texts == ["x", ""]
+
+
+@pytest.mark.parametrize(
+    ("content", "texts"),
+    [
+        ("mr\toutput\n'A'\t'it''s x'\n'B'\t'Blue Spice's, y'\n", ["it's x", "Blue Spice's, y"]),
+        ("mr,output\n'A','x, y'\n'B','z'\n", ["x, y", "z"]),
+        ("mr\toutput\nA\t'x'\nB\t'y'\n", ["'x'", "'y'"]),  # not every cell
+        ("mr\tref\nA\tx\nB\ty\n", ["x", "y"]),  # as the data set names it
+        ("A\tx\nB\ty\n", ["x", "y"]),
+    ],
+)
+def test_outputs_of_other_tables(write, content, texts):
+    assert inputs.read_outputs(write("sys.tsv", content), REFERENCES).texts == texts
+
+
+def test_misread_letters_are_mended_and_polish_ones_are_not(write):
+    rows = "mr\toutput\nA, less than £20\tcafÃ© under Â£20 or Ł 30\nB\tCAFã© in Łódź\n"
+    references = inputs.read_references(write("r.csv", 'mr,ref\n"A, less than Ł20",x\nB,y\n'))
+    assert references.sources == ["A, less than £20", "B"]
+    assert inputs.read_outputs(write("s.tsv", rows), references).texts == ["café under £20 or £ 30", "CAFé in Łódź"]
+
+
+def test_sources_beside_plain_references_put_outputs_in_order(write):
+    references = inputs.with_sources(inputs.References(TWO_GROUPS, None), write("src.txt", "A\nB\n"))
+    assert inputs.read_outputs(write("sys.tsv", "mr\toutput\nB\ty\nA\tx\n"), references).texts == ["x", "y"]
+    with pytest.raises(UserError, match="source 2 is not that of the references: 'C'"):
+        inputs.with_sources(references, write("other.txt", "A\nC\n"))
+
+
+def test_sources_that_are_twice_leave_outputs_in_their_rows(write):
+    references = inputs.with_sources(inputs.References(TWO_GROUPS, None), write("src.txt", "A\nA\n"))
+    assert inputs.read_outputs(write("sys.tsv", "mr\toutput\nA\ty\nA\tx\n"), references).texts == ["y", "x"]
 
 
 def test_outputs_keep_their_rows_where_the_references_have_no_source(write):

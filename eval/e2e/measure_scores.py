@@ -3,7 +3,8 @@
     python eval/e2e/measure_scores.py REF SYS [SYS ...] -p
 
 REF holds the references of each input on consecutive lines, with a blank line after each input; SYS one output a line. Both may
-be tables (.tsv, .csv) whose header names the columns: mr or src, ref, sys_out or output.
+be tables (.tsv, .csv) with quoted cells; a header names the columns (mr or src, ref, sys_out or output), without one there are
+two, source and text. Outputs with sources go to the references of their source.
 """
 
 import argparse
@@ -113,9 +114,10 @@ def main(argv: list[str] | None = None) -> int:
     outputs = [*args.seg_level, *([args.json] if args.json else [])]
     files.check_outputs(outputs, inputs=[args.references, *args.systems, *([args.src] if args.src else [])])
     references = inputs.read_references(args.references)
+    if args.src:
+        references = inputs.with_sources(references, args.src)
     systems = [inputs.read_outputs(path, references) for path in args.systems]
     coverage = common_coverage(args.systems, systems)
-    sources = inputs.read_sources(args.src, len(references.groups)) if args.src else references.sources
     for path, system in zip(args.systems, systems, strict=True):
         if empty := results.count_empty(system.texts):
             print(f"warning: {empty} of {len(system.texts)} outputs in {path} are empty", file=sys.stderr)
@@ -129,7 +131,7 @@ def main(argv: list[str] | None = None) -> int:
     differences = bootstrap.differences(*scored) if args.paired else None
 
     for path, system, one in zip(args.seg_level, systems, scored, strict=False):
-        results.write_segments(path, sources or system.sources, system.texts, one)
+        results.write_segments(path, references.sources or system.sources, system.texts, one)
     if args.json:
         signature = results.signature(references.groups, definition, runtime)
         signature["inputs"] = coverage.inputs if coverage else len(references.groups)

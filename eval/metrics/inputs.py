@@ -1,24 +1,28 @@
-"""References, system outputs and sources, from plain text or from a table (.tsv, .csv) whose header names the columns.
+"""References, system outputs and sources, from plain text or from a table (.tsv, .csv).
 
-A .csv has quotes as spreadsheets write them; a .tsv has none, its cells end at tabs. In a table of references, rows with the
-same source are the references of one input. In a table of outputs with sources, each row goes to the input of its source.
+In a table of references, rows with the same source are the references of one input. In a table of outputs with sources, each
+row goes to the input of its source.
 """
 
-import csv
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from metrics import files
+from metrics import files, tables
 from metrics.errors import UserError
+from metrics.tables import Column, Row
 
 COVERED = ".covered.json"  # after a file's name: the note that gpt2_decode.py --only_predicted leaves beside it
 
-# Names of columns, in lower case with blanks and dashes as underscores
-SOURCE = ("mr", "src", "source", "input", "context", "meaning_representation")
-REFERENCE = ("ref", "refs", "reference", "references", "human_ref", "orig_ref", "target", "completion")
-OUTPUT = ("sys_out", "sys", "system", "output", "system_output", "out", "pred", "prediction", "hyp", "hypothesis")
+SOURCE = Column("source", ("mr", "src", "source", "input", "context", "meaning_representation"))
+REFERENCE = Column(
+    "reference", ("ref", "refs", "reference", "references", "human_ref", "orig_ref", "target", "completion")
+)
+OUTPUT = Column(
+    "output",
+    ("sys_out", "sys", "system", "output", "system_output", "out", "pred", "prediction", "hyp", "hypothesis"),
+    if_two=(*REFERENCE.names, "text", "txt"),  # a system's file may have the form of the data set's
+)
 
 
 @dataclass(frozen=True)
@@ -50,9 +54,9 @@ class Coverage:
 
 def read_references(path: str) -> References:
     """Read the references: on consecutive lines with a blank line after each input's, or a table."""
-    if not _is_table(path):
+    if not tables.is_table(path):
         return References(_groups(path), None)
-    rows = _table(path, {"reference": REFERENCE}, {"source": SOURCE})
+    rows = tables.read(path, REFERENCE, SOURCE)
     for row in rows:
         if not row.text:
             raise UserError(f"{path}, line {row.line}: the reference is empty; fill it in or drop the row")
@@ -66,12 +70,12 @@ def read_references(path: str) -> References:
 
 def read_outputs(path: str, references: References) -> Outputs:
     """Read one output for each input of `references`: a line each, or a table. Raises UserError if their numbers differ."""
-    if not _is_table(path):
+    if not tables.is_table(path):
         outputs = Outputs(_lines(path), None)
     else:
-        rows = _table(path, {"output": OUTPUT}, {"source": SOURCE})
+        rows = tables.read(path, OUTPUT, SOURCE)
         sources = [row.source for row in rows if row.source is not None]  # of all rows or of none
-        if sources and references.sources is not None:
+        if sources and references.sources is not None and len(set(references.sources)) == len(references.sources):
             return Outputs(_in_order(path, rows, references.sources), references.sources)
         outputs = Outputs([row.text for row in rows], sources or None)
     if len(outputs.texts) != len(references.groups):
@@ -84,13 +88,25 @@ def read_outputs(path: str, references: References) -> Outputs:
 
 def read_sources(path: str, inputs: int) -> list[str]:
     """Read the source of each of `inputs` inputs: a line each, or a table. Raises UserError if it has more or fewer."""
-    if _is_table(path):
-        sources = list(dict.fromkeys(row.text for row in _table(path, {"source": SOURCE}, {})))
+    if tables.is_table(path):
+        sources = list(dict.fromkeys(row.text for row in tables.read(path, SOURCE)))
     else:
         sources = _lines(path)
     if len(sources) != inputs:
         raise UserError(f"{path} has {len(sources)} sources but the references are of {inputs} inputs")
     return sources
+
+
+def with_sources(references: References, path: str) -> References:
+    """Return the references with the sources of the file `path`, one for each input: a line each, or a table.
+
+    Raises UserError if it has more or fewer, or others than a table of references has.
+    """
+    sources = read_sources(path, len(references.groups))
+    for number, (source, other) in enumerate(zip(sources, references.sources or sources, strict=True), 1):
+        if source != other:
+            raise UserError(f"{path}: source {number} is not that of the references: {source!r}; leave out -s")
+    return References(references.groups, sources)
 
 
 def read_coverage(path: str, outputs: int) -> Coverage | None:
@@ -108,10 +124,6 @@ def read_coverage(path: str, outputs: int) -> Coverage | None:
     if len(coverage.covered) != outputs:
         raise UserError(f"{note} is of {len(coverage.covered)} outputs but {path} has {outputs}; decode again")
     return coverage
-
-
-def _is_table(path: str) -> bool:
-    return os.path.splitext(path)[1].lower() in (".tsv", ".csv")
 
 
 def _lines(path: str) -> list[str]:
@@ -139,58 +151,7 @@ def _groups(path: str) -> list[list[str]]:
     return groups
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    line: int
-    text: str
-    source: str | None
-
-
-def _table(path: str, wanted: dict[str, tuple[str, ...]], optional: dict[str, tuple[str, ...]]) -> list[_Row]:
-    """Return the rows' column that is `wanted` and, if it is there, the `optional` one."""
-    rows = _cells(path)
-    _, header = next(rows)
-    [(role, names)] = wanted.items()
-    column = _column(path, header, role, names)
-    if column is None:
-        raise UserError(f"{path}: the header {header} names no {role} column; call it {names[0]!r}")
-    source = next((_column(path, header, *item) for item in optional.items()), None)
-    result = []
-    for line, cells in rows:
-        if cells in ([], [""]) and len(header) > 1:
-            continue  # a blank line
-        if len(cells) != len(header):
-            raise UserError(f"{path}, line {line}: {len(cells)} cells, but the header names {len(header)} columns")
-        result.append(_Row(line, cells[column].strip(), None if source is None else cells[source].strip()))
-    if not result:
-        raise UserError(f"{path} has a header and no rows")
-    return result
-
-
-def _cells(path: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number of the line where a row ends, and the row's cells; there is at least one row."""
-    if not path.lower().endswith(".csv"):
-        for number, line in enumerate(files.lines(path), 1):
-            yield number, line.removesuffix("\n").split("\t")
-        return
-    reader = csv.reader(files.lines(path), strict=True)
-    try:
-        for cells in reader:
-            yield reader.line_num, cells
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: not a CSV table: {error}") from error
-
-
-def _column(path: str, header: list[str], role: str, names: tuple[str, ...]) -> int | None:
-    plain = [cell.strip().lower().replace(" ", "_").replace("-", "_") for cell in header]
-    found = [i for i, cell in enumerate(plain) if cell in names]
-    if len(found) > 1:
-        columns = files.one_line(", ".join(header[i] for i in found))
-        raise UserError(f"{path}: the header names more than one {role} column: {columns}")
-    return found[0] if found else None
-
-
-def _in_order(path: str, rows: list[_Row], sources: list[str]) -> list[str]:
+def _in_order(path: str, rows: list[Row], sources: list[str]) -> list[str]:
     """Return the outputs in the order of the references' `sources`. An input may have several rows if they are equal."""
     by_source: dict[str, str] = {}
     known = set(sources)
