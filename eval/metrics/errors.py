@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import signal
 import sys
 import traceback
@@ -14,9 +15,22 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports after Ctrl-C
 OURS = ("metrics",)  # whose absence no other Python mends
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 
+# What a terminal obeys in place of showing it, as lora_nlg.errors has it; a test holds the two equal.
+OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
 
 class UserError(Exception):
     """A mistake a person can mend. The text is one sentence: what, where (path, line), what was expected, what to do."""
+
+
+def visible(text: str) -> str:
+    """Return `text` on one line, with every character that would act on a terminal as its escape, such as \\x1b."""
+    return OBEYED.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def visible_lines(text: str) -> str:
+    """Return the same of a page or a table, which keeps its line ends and its tabs."""
+    return OBEYED.sub(lambda found: found[0] if found[0] in "\n\t" else visible(found[0]), text)
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,7 +38,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with exit code 2."""
-        self.exit(EXIT_USER_ERROR, f"{self.prog}: error: {message}; --help lists all flags\n")
+        self.exit(EXIT_USER_ERROR, f"{self.prog}: error: {visible(message)}; --help lists all flags\n")
 
 
 def run(main: Callable[[list[str] | None], int]) -> int:
@@ -39,7 +53,7 @@ def run(main: Callable[[list[str] | None], int]) -> int:
     try:
         return main(None)
     except UserError as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
+        print(f"{program}: error: {visible(str(error))}", file=sys.stderr)
         return EXIT_USER_ERROR
     except (ImportError, AttributeError) as error:
         if (said := _of_another_python(error)) is None:
