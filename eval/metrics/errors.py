@@ -7,13 +7,16 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import NoReturn
+
+from metrics import endings
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports after Ctrl-C
 OURS = ("metrics",)  # whose absence no other Python mends
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
+ENDING = (signal.SIGTERM, signal.SIGHUP)  # what asks a program to end, beside Ctrl-C
 
 # What a terminal obeys in place of showing it, as lora_nlg.errors has it; a test holds the two equal.
 OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -33,6 +36,10 @@ def visible_lines(text: str) -> str:
     return OBEYED.sub(lambda found: found[0] if found[0] in "\n\t" else visible(found[0]), text)
 
 
+class Ended(SystemExit):
+    """A signal ends the program."""
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one sentence, in place of a page of usage."""
 
@@ -47,9 +54,10 @@ def run(main: Callable[[list[str] | None], int]) -> int:
     if hasattr(sys.stdout, "reconfigure"):
         # × and é, where a locale or PYTHONIOENCODING has no such letter
         sys.stdout.reconfigure(errors="backslashreplace")
-    for ending in (signal.SIGTERM, signal.SIGHUP):  # so that temporary files are removed
+    endings.raise_again_if_lost(Ended)
+    for ending in ENDING:  # so that temporary files are removed
         if signal.getsignal(ending) != signal.SIG_IGN:  # as nohup has it
-            signal.signal(ending, lambda number, frame: sys.exit(128 + number))
+            signal.signal(ending, _end)
     try:
         return main(None)
     except UserError as error:
@@ -72,6 +80,14 @@ def run(main: Callable[[list[str] | None], int]) -> int:
     except BrokenPipeError:  # the reader went away (… | head): stdout must not be flushed again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
+    finally:
+        endings.cancel()
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    for other in ENDING:
+        signal.signal(other, signal.SIG_IGN)  # a second one would end the cleaning up
+    endings.raise_when_safe(Ended(128 + number), frame)
 
 
 def _of_another_python(error: ImportError | AttributeError) -> str | None:
