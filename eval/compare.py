@@ -1,7 +1,6 @@
 """Hold a run's scores against the paper's and those of public runs of its code, and say in a sentence what came out."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,7 +47,9 @@ def main(argv: list[str] | None = None) -> int:
 def compare(run: Run, inputs: int | None = None, of: task.Task = E2E) -> dict:
     """Return the comparison: what comparison.json holds. `inputs` is how many the whole test set has, `of` its task."""
     scores, bounds = {metric: run.system["scores"][metric] for metric in of.scores}, run.system.get("intervals")
-    reason = why_not(run, inputs) if published.is_for(of) else f"nothing is published for the task {of.name}"
+    reason = (
+        why_not(run, inputs) if published.is_for(of) else f"nothing is published for the task {errors.visible(of.name)}"
+    )
     rank = run.setting("lora", "rank") or 0
     rows = [] if reason else published.beside(model(run), rank)
     public = [row.scores["BLEU"] for row in rows if row.kind == "public"]
@@ -203,7 +204,7 @@ def as_tsv(comparison: dict) -> str:
 
 def as_json(comparison: dict) -> str:
     """Return all of it, nothing rounded."""
-    return json.dumps(comparison, indent=1, ensure_ascii=False) + "\n"
+    return files.json_text(comparison)
 
 
 def notes_on(comparison: dict) -> list[str]:

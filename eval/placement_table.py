@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
         files.write(args.output, shown)
     if args.doc:
         put_into(args.doc, shown)
-    print(shown, end="")
+    print(errors.visible_lines(shown), end="")
     return 0
 
 

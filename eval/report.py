@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
 
     text = page.render(contents.read(args.work_dir, args.data))
     files.write(output, text)
-    print(f"report: {output} ({len(text.encode()) / 1e6:.1f} MB), open it in a browser")
+    print(f"report: {errors.visible(str(output))} ({len(text.encode()) / 1e6:.1f} MB), open it in a browser")
     return 0
 
 

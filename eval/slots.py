@@ -8,7 +8,6 @@ says (slot_words.py); how often they agree with a reader is in docs/slots.md.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -45,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         without = f"{args.data} is of the task {of.name}, which has no slots to count"
         if not args.if_any:
             raise errors.UserError(without)
-        print(without)
+        print(errors.visible(without))
         return 0
     rules = rules_of(of)
     is_run = args.outputs.is_dir()
@@ -58,9 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         )
     counted = count(list(mrs.values()), texts, rules)
     if target := args.json or (args.outputs / "slots.json" if is_run else None):
-        with files.atomic_writer(target) as file:
-            json.dump(counted, file, indent=1, ensure_ascii=False)
-            file.write("\n")
+        files.write(target, files.json_text(counted))
     print(summary(mrs, texts, counted, rules), end="")
     return 0
 
@@ -115,7 +112,8 @@ def summary(mrs: dict[str, dict[str, str]], texts: list[str], counted: dict, rul
     worst = sorted(range(len(texts)), key=lambda i: -faults[i])[:EXAMPLES]
     for i in worst:
         if faults[i]:
-            lines += ["", f"input    {list(mrs)[i]}", f"output   {texts[i]}", *told(outputs[i])]
+            told_of = [f"input    {list(mrs)[i]}", f"output   {texts[i]}", *told(outputs[i])]
+            lines += ["", *map(errors.visible, told_of)]
     return "\n".join(lines) + "\n"
 
 

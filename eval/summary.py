@@ -47,7 +47,9 @@ def main(argv: list[str] | None = None) -> int:
     else:
         print(f"Scored on {min(map(len, outputs.values()))} of the {len(inputs)} inputs only.\n")
     print_training(run.training, run.log)
-    print(f"everything is in {args.work_dir}/: scores.json, prediction.txt, log.jsonl, run.json, model.final.pt")
+    print(
+        f"everything is in {errors.visible(str(args.work_dir))}/: scores.json, prediction.txt, log.jsonl, run.json, model.final.pt"
+    )
     return 0
 
 
@@ -70,9 +72,9 @@ def slot_value(mr: str, slot: str) -> str:
 
 def print_scores(systems: Sequence[dict], metrics: Sequence[str]) -> None:
     """Print the run's scores."""
-    named = [(NAMES.get(run_dir.output_file(s), s["file"]), s["scores"]) for s in systems]
+    named = [(errors.visible(NAMES.get(run_dir.output_file(s), s["file"])), s["scores"]) for s in systems]
     width = max(len(name) for name, _ in named)
-    print(" " * width, *(f"{metric:>8}" for metric in metrics))
+    print(" " * width, *(f"{errors.visible(metric):>8}" for metric in metrics))
     for name, scores in named:
         print(f"{name:<{width}}", *(f"{scores[metric]:8.4f}" for metric in metrics))
 
@@ -83,16 +85,18 @@ def print_copied(inputs: list[str], outputs: dict[str, list[str]], slot: str) ->
     for name, texts in outputs.items():
         copied = sum(value in text.lower() for value, text in zip(values, texts, strict=True) if value)
         asked = sum(map(bool, values))
-        print(f"{NAMES.get(name, name)}: {copied} of {asked} outputs hold their {COPIED.get(slot, slot)}")
+        print(
+            errors.visible(f"{NAMES.get(name, name)}: {copied} of {asked} outputs hold their {COPIED.get(slot, slot)}")
+        )
     print()
 
 
 def print_samples(inputs: list[str], outputs: dict[str, list[str]]) -> None:
     """Print a few inputs, spread over the file, with what was generated for them."""
     for i in range(0, len(inputs), -(-len(inputs) // SAMPLES)):
-        print(f"input      {inputs[i]}")
+        print(errors.visible(f"input      {inputs[i]}"))
         for name, texts in outputs.items():
-            print(f"{name.removesuffix('.txt'):<10} {texts[i]}")
+            print(errors.visible(f"{name.removesuffix('.txt'):<10} {texts[i]}"))
         print()
 
 

@@ -7,7 +7,6 @@ mean and sample standard deviation.
 """
 
 import argparse
-import json
 import statistics
 import sys
 from dataclasses import dataclass
@@ -147,7 +146,11 @@ def rows(groups: list[Group]) -> list[list[str]]:
     """Return the table's rows by COLUMNS: each run, mean and deviation of several seeds, and below each rank the paper's."""
     paper, table = table_18(), []
     for i, group in enumerate(groups):
-        name = [str(group.rank) if group.rank else "full", group.targets or "-", f"{group.length_penalty:g}"]
+        name = [
+            str(group.rank) if group.rank else "full",
+            errors.visible(group.targets) or "-",
+            f"{group.length_penalty:g}",
+        ]
         table += [[*name, str(seed), *cells(group.values(run))] for seed, run in group.runs.items()]
         if len(group.runs) > 1:
             mean, deviation = group.over_seeds(statistics.mean), group.over_seeds(statistics.stdev)
@@ -203,7 +206,7 @@ def as_json(groups: list[Group], paper: str) -> str:
         }
         for group in groups
     ]
-    return json.dumps({"groups": listed, "note": paper}, indent=1, ensure_ascii=False) + "\n"
+    return files.json_text({"groups": listed, "note": paper})
 
 
 FORMATS = {"text": as_text, "md": as_markdown, "json": as_json, "tsv": as_tsv}

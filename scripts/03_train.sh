@@ -27,8 +27,10 @@ if [[ -n $CURVE && $(value_of --random_seed "${TRAIN[@]}" ${rest[@]+"${rest[@]}"
 fi
 flags=(--model_card "$CARD" --init_checkpoint "$BASE" --train_data "$data/train.jsonl" --valid_data "$data/valid.jsonl"
   --work_dir "$work_dir" ${LORA[@]+"${LORA[@]}"} "${TRAIN[@]}" ${curve[@]+"${curve[@]}"} --resume auto ${rest[@]+"${rest[@]}"})
+processes=()
+[[ ! ${NPROC:-1} =~ ^[0-9]+$ || ${NPROC:-1} == 1 ]] || processes=(--world_size "$NPROC")
 say "Before training"
-attended "$python" src/preflight.py "${flags[@]}"
+attended "$python" src/preflight.py "${flags[@]}" ${processes[@]+"${processes[@]}"} -- "${decoding[@]}"
 [[ -z ${CHECK_ONLY:-} ]] || exit 0
 say "Training, preset $preset"
 launch src/gpt2_ft.py "${flags[@]}"

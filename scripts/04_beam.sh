@@ -12,8 +12,7 @@ take_preset "$@"
 ensure_setup
 
 decode() { # OUTPUT flags…
-  launch src/gpt2_beam.py --model_card "$CARD" --data "$data/test.jsonl" --work_dir "$work_dir" --output_file "$1" \
-    "${@:2}" "${DECODE[@]}" --resume ${rest[@]+"${rest[@]}"}
+  launch src/gpt2_beam.py "${decoding[@]}" --work_dir "$work_dir" --output_file "$1" "${@:2}" --resume ${rest[@]+"${rest[@]}"}
 }
 
 if [[ -n $COMPARE_WITH_BASE ]]; then

@@ -66,6 +66,8 @@ take_preset() {
   if [[ -n ${WITHOUT_BASE:-} ]]; then COMPARE_WITH_BASE=""; fi
   work_dir=${work_dir:-trained_models/$preset}
   data=data/$DATA
+  # shellcheck disable=SC2034  # used by the scripts that source this file
+  decoding=(--model_card "$CARD" --data "$data/test.jsonl" "${DECODE[@]}")
 }
 
 # Stop if `rest` has a flag that steps beside the training would have to know.

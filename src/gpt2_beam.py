@@ -54,7 +54,6 @@ def main(argv: list[str] | None = None) -> int:
     import torch
 
     from lora_nlg import dist, files, locks
-    from lora_nlg.data import examples
     from lora_nlg.methods.switch import Switch
     from lora_nlg.model import gpt2
     from lora_nlg.storage import checkpoints, models
@@ -67,13 +66,12 @@ def main(argv: list[str] | None = None) -> int:
     outputs = output_files(args)
     files.check_outputs([path for o in outputs for path in (o, o.with_suffix(".run.json"))], [args.data])
     locks.check(locks.of_outputs(outputs))
-    lines = examples.read_examples(args.data, model_config.vocab_size)
-    longest = args.seq_len - args.eval_len
-    contexts = [line.context[-longest:] for line in lines]
+    n_cut, contexts = read_contexts(args)
 
     ranks = dist.start(args.device, args.rank, args.world_size, args.local_rank)
     if args.compile and ranks.device.type != "cuda":
         raise errors.UserError(f"--compile records what a GPU does, and this is the {ranks.device.type}; leave it out")
+    warn_of_memory(args, contexts, ranks)
     several = [checkpoints.read(path) for path in args.lora_checkpoint or ()]
     generator = torch.Generator().manual_seed(args.random_seed)
     model = models.base_model(model_config, args.init_checkpoint, generator, precision, several[0] if several else None)
@@ -86,9 +84,10 @@ def main(argv: list[str] | None = None) -> int:
     model.to(ranks.device).requires_grad_(False)
 
     if ranks.is_main:
-        print(f"{len(lines):,} lines, {len(set(map(tuple, contexts))):,} distinct inputs, ", end="")
+        print(f"{len(contexts):,} lines, {len(set(map(tuple, contexts))):,} distinct inputs, ", end="")
         print(f"beam {args.beam}, {ranks.world_size} × {ranks.device}, {precision}", flush=True)
-        if n_cut := sum(len(line.context) > longest for line in lines):
+        if n_cut:
+            longest = args.seq_len - args.eval_len
             print(f"warning: {n_cut:,} contexts have more than {longest} ids and keep their last ones", file=sys.stderr)
     with dist.within(locks.held(locks.of_outputs(outputs)), ranks):
         for number, output in enumerate(outputs):
@@ -174,6 +173,39 @@ def is_decoded(output: Path, run) -> bool:
         ] == files.sha256(output)
     except (OSError, ValueError, KeyError, TypeError, RecursionError, errors.UserError):
         return False
+
+
+def read_contexts(args: argparse.Namespace) -> tuple[int, list[list[int]]]:
+    """Return how many contexts of the data are too long, and all of them, of which those keep their last ids."""
+    from lora_nlg.data import examples
+
+    longest, vocab_size = args.seq_len - args.eval_len, config.model_config(args.model_card).vocab_size
+    contexts = [line.context for line in examples.read_examples(args.data, vocab_size)]
+    return sum(len(context) > longest for context in contexts), [context[-longest:] for context in contexts]
+
+
+def needed_memory(args: argparse.Namespace, contexts: list[list[int]], world_size: int) -> float:
+    """Return about how many bytes each of `world_size` processes will take at most."""
+    from lora_nlg.decoding import needs
+
+    model_config, n_outputs = config.model_config(args.model_card), len(args.lora_checkpoint or [None])
+    rules, precision = flags.search_rules(args, args.eos_token_id), flags.chosen_precision(args)
+    return needs.of_decoding(model_config, contexts, rules, args.batch_size, world_size, precision, n_outputs)
+
+
+def warn_of_memory(args: argparse.Namespace, contexts: list[list[int]], ranks) -> None:
+    """Say on stderr if the longest batch, which comes last, may not fit. This is an estimate, and what is decoded is kept."""
+    from lora_nlg import memory
+    from lora_nlg.decoding import needs
+
+    on_gpu = ranks.device.type == "cuda"  # each rank has its own, while all share the machine's memory
+    if not on_gpu and not ranks.is_main:
+        return
+    devices = [ranks.device] * (1 if on_gpu else ranks.on_this_node)
+    try:
+        memory.check(needed_memory(args, contexts, ranks.world_size), devices, needs.REMEDY)
+    except errors.UserError as error:
+        print(f"warning: decoding {error}", file=sys.stderr, flush=True)
 
 
 def check_lengths(args: argparse.Namespace, model_config: config.ModelConfig) -> None:

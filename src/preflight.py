@@ -1,8 +1,10 @@
 """Check, before hours of training, what it and the steps after it will need: data, base, vocabulary, Java, disk and memory.
 
-Takes the flags of gpt2_ft.py. Prints one line a check and exits with 2 if any of them fails.
+Takes the flags of gpt2_ft.py, and after -- those of gpt2_beam.py for the decoding that is to follow, if one is. --world_size is the
+number of processes on this machine. Prints one line a check and exits with 2 if any of them fails.
 """
 
+import argparse
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, __file__.rpartition("/")[0])  # which PYTHONSAFEPATH leaves out
 
+import gpt2_beam
 import gpt2_ft
 from lora_nlg import errors
 
@@ -33,12 +36,23 @@ def vocabulary() -> str:
     return "GPT-2's, by its sha256"
 
 
-def checks(args) -> dict[str, Callable[[], str]]:
+def decoding(args: argparse.Namespace, processes: int) -> str:
+    """Compare what the decoding's largest batch takes with the memory of every device that its processes take."""
+    from lora_nlg import config, dist, memory
+    from lora_nlg.decoding import needs
+
+    gpt2_beam.check_lengths(args, config.model_config(args.model_card))
+    need = gpt2_beam.needed_memory(args, gpt2_beam.read_contexts(args)[1], processes)
+    return memory.check(need, dist.devices_of(args.device, processes), f"{needs.REMEDY}, in the preset's DECODE")
+
+
+def checks(args: argparse.Namespace, of_decoding: argparse.Namespace | None) -> dict[str, Callable[[], str]]:
     """Return the checks by name: each says what it found, or raises UserError."""
     from lora_nlg.training import needs
 
-    of_run = needs.Run(args)
-    return {
+    processes = max(args.world_size, 1)
+    of_run = needs.Run(args, processes)
+    found = {
         "data": of_run.data,
         "base": of_run.base,
         "vocabulary": vocabulary,
@@ -47,13 +61,23 @@ def checks(args) -> dict[str, Callable[[], str]]:
         "disk": of_run.disk,
         "memory": of_run.memory,
     }
+    if of_decoding is not None:
+        found["decoding"] = lambda: decoding(of_decoding, processes)
+    return found
+
+
+def _split(argv: list[str]) -> tuple[list[str], list[str], list[str]]:
+    """Return what is before the first --, that itself, and what is after it."""
+    at = argv.index("--") if "--" in argv else len(argv)
+    return argv[:at], argv[at : at + 1], argv[at + 1 :]
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run all checks, also after one has failed."""
-    args = gpt2_ft.parser().parse_args(argv)
+    of_training, separator, of_beam = _split(sys.argv[1:] if argv is None else argv)
+    args = gpt2_ft.parser().parse_args(of_training)
     failed = []
-    for name, check in checks(args).items():
+    for name, check in checks(args, gpt2_beam.parser().parse_args(of_beam) if separator else None).items():
         try:
             print(f"{name:<10} ok  {check()}", flush=True)
         except errors.UserError as error:

@@ -461,7 +461,7 @@ def test_a_rank_with_one_gpu_of_its_own_takes_that(device, monkeypatch):
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
     monkeypatch.setattr(dist, "_name_of", str)
     monkeypatch.setattr(rendezvous, "join", lambda *arguments: taken.append(arguments[1:]))
-    assert dist.start(device, 0, 0, 0) == dist.Ranks(3, 4, torch.device("cuda:0"))
+    assert dist.start(device, 0, 0, 0) == dist.Ranks(3, 4, torch.device("cuda:0"), on_this_node=4)
     assert taken == [torch.device("cuda:0"), ("nccl", "cuda:0")]
 
 

@@ -3,13 +3,17 @@
 import collections
 
 import pytest
+import torch
 
+import gpt2_beam
 import preflight
 import toy
-from lora_nlg import errors
+from lora_nlg import config, errors, memory
+from lora_nlg.decoding import beam
+from lora_nlg.decoding import needs as decoding_needs
 from lora_nlg.errors import UserError
 from lora_nlg.training import needs
-from runs import write_training
+from runs import write_decoding, write_training
 
 Usage = collections.namedtuple("Usage", "total used free")
 
@@ -47,7 +51,7 @@ def test_all_failures_are_named_at_once(flags, tmp_path, monkeypatch, capsys):
     (tmp_path / "base.safetensors").unlink()
     monkeypatch.setattr(preflight, "java", no_java)
     monkeypatch.setattr(needs.shutil, "disk_usage", lambda path: Usage(1, 1, 100))
-    monkeypatch.setattr(needs, "_available_memory", lambda: 1000)
+    monkeypatch.setattr(memory, "available", lambda: 1000)
     code, lines, error = run(flags, monkeypatch, capsys)
     assert code == 2
     failed = {name for name, line in lines.items() if line.startswith("NO")}
@@ -97,7 +101,7 @@ def test_disk_is_for_all_saves_that_can_be_there_at_once(flags, adapters, traine
 def test_memory_grows_with_batch_and_model(flags, monkeypatch):
     def need(*more):
         found = []
-        monkeypatch.setattr(needs, "_compare", lambda need, *rest: found.append(need))
+        monkeypatch.setattr(memory, "compare", lambda need, *rest: found.append(need))
         needs.Run(preflight.gpt2_ft.parser().parse_args([*flags, *more])).memory()
         return found[0]
 
@@ -108,3 +112,147 @@ def test_memory_grows_with_batch_and_model(flags, monkeypatch):
     )
     assert need("--model_card", "gpt2.md") - need("--model_card", "gpt2.sm") > 4 * 230e6  # the weights alone
     assert need("--lora_dim", "0", "--model_card", "gpt2.md") > 4 * 4 * 354e6  # weights, gradient, two averages
+
+
+# The decoding that follows
+
+
+def decoding_need(flags: str, n_contexts: int, length: int, world_size: int = 1) -> float:
+    """Return the estimate for distinct contexts of one length."""
+    args = gpt2_beam.parser().parse_args(["--data", "none", *flags.split()])
+    contexts = [[number, *range(1, length)] for number in range(n_contexts)]
+    return gpt2_beam.needed_memory(args, contexts, world_size)
+
+
+def test_the_cache_of_the_papers_run_takes_8_7_gb():
+    """GPT-2 Medium, 64 inputs of 61 tokens, 10 beams of 64: 24 layers, 691 slots, keys and values of width 1024 in float32."""
+    search = config.BeamConfig(beam=10, eval_len=64)
+    cache = decoding_needs.cache_bytes(config.model_config("gpt2.md"), 64, 61, search, 4)
+    assert round(cache / 1e9, 1) == 8.7
+    need = decoding_need("--model_card gpt2.md --batch_size 64 --beam 10 --eval_len 64", 630, 61)
+    weights, logits = 4 * 354.8e6, 4 * 640 * 50257
+    assert cache + weights + 3 * logits < need < cache + weights + 10 * logits + 2e9
+
+
+def test_the_estimated_cache_is_the_one_that_a_search_makes(monkeypatch):
+    """Fails when a cache gets another shape or type than the estimate knows."""
+    made = []
+
+    class Kept(beam.Cache):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            made.append(sum(x.numel() * x.element_size() for x in (*self.keys, *self.values)))
+
+    monkeypatch.setattr(beam, "Cache", Kept)
+    search = config.BeamConfig(beam=3, eval_len=5, eos_token_ids=(1,))
+    beam.beam_search(toy.model(), [[2, 3, 4], [5]], search)
+    assert made == [decoding_needs.cache_bytes(toy.CONFIG, 2, 3, search, 8)]
+
+
+def test_decoding_needs_what_its_flags_say():
+    paper = "--model_card gpt2.md --eval_len 64 --beam 10"
+    need = decoding_need(f"{paper} --batch_size 64", 630, 61)
+    assert decoding_need(f"{paper} --batch_size 32", 630, 61) < 0.6 * need
+    assert decoding_need(f"{paper} --batch_size 64 --beam 2", 630, 61) < 0.4 * need
+    assert decoding_need(f"{paper} --batch_size 64 --precision bf16", 630, 61) < 0.6 * need
+    assert decoding_need(f"{paper} --batch_size 64 --precision fp64", 630, 61) > 1.9 * (need - memory.RUNTIME)
+    assert decoding_need(f"{paper} --batch_size 999", 64, 61) == need  # no more sentences than there are
+    assert decoding_need(f"{paper} --batch_size 64", 128, 61, world_size=4) < 0.6 * need  # 32 each
+    assert decoding_need(paper, 5, 61, world_size=2) == decoding_need(paper, 3, 61)  # the first rank has one more
+
+
+@pytest.fixture
+def both(flags, tmp_path):
+    """Flags of a training and of its decoding."""
+    return [*flags, "--", *f"--model_card {tmp_path}/config.json --data {tmp_path}/valid.jsonl --eval_len 8".split()]
+
+
+def test_decoding_that_does_not_fit_is_refused_before_training(both, monkeypatch, capsys):
+    code, lines, _ = run(both, monkeypatch, capsys)
+    assert code == 0
+    assert lines["decoding"].startswith("ok  needs about ")
+    monkeypatch.setattr(memory, "available", lambda: 2e9)
+    monkeypatch.setattr(decoding_needs, "LOGIT_COPIES", 5_000)  # as of a great model: the toy is small
+    code, lines, error = run([*both, "--device", "cpu", "--batch_size", "22", "--beam", "211"], monkeypatch, capsys)
+    assert code == 2
+    assert {name for name, line in lines.items() if line.startswith("NO")} == {"decoding"}
+    assert "2.0 GB of memory available; use a smaller --batch_size" in error
+    assert "or a smaller --beam, in the preset's DECODE" in error
+
+
+def test_decoding_that_the_model_does_not_allow_is_refused_before_training(both, monkeypatch, capsys):
+    code, lines, _ = run([*both, "--eval_len", "512"], monkeypatch, capsys)
+    assert code == 2
+    assert lines["decoding"].startswith("NO  --")
+
+
+# Several processes
+
+
+def gpus(monkeypatch, *free: float) -> None:
+    """Let torch say that there are GPUs with so many bytes free."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(free))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda gpu: (free[gpu.index], 80e9))
+
+
+def test_every_gpu_that_a_process_takes_is_looked_at(both, monkeypatch, capsys):
+    """Fails when only the first GPU is asked."""
+    gpus(monkeypatch, 80e9, 79e9, 5e6, 4e6)
+    both[both.index("--device") + 1] = "cuda"
+    code, lines, _ = run(["--world_size", "2", *both], monkeypatch, capsys)
+    assert code == 0
+    for name in ("memory", "decoding"):
+        assert "80.0 GB free on cuda:0; " in lines[name]
+        assert lines[name].endswith("79.0 GB free on cuda:1")
+    code, lines, _ = run(["--world_size", "3", *both], monkeypatch, capsys)
+    assert code == 2
+    for name in ("memory", "decoding"):
+        assert "5 MB free on cuda:2; use a smaller" in lines[name]
+
+
+def test_a_gpu_that_is_missing_is_said(both, monkeypatch, capsys):
+    gpus(monkeypatch, 80e9, 80e9)
+    both[both.index("--device") + 1] = "cuda"
+    code, lines, _ = run(["--world_size", "3", *both], monkeypatch, capsys)
+    assert code == 2
+    for name in ("memory", "decoding"):
+        assert "wants GPU 2, but this machine has 2" in lines[name]
+
+
+def test_a_gpu_that_another_process_has_to_itself_is_named(monkeypatch):
+    def exclusive(gpu):
+        raise RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable\nmore")
+
+    gpus(monkeypatch, 80e9)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", exclusive)
+    with pytest.raises(UserError, match=r"^cuda:0 does not say .*busy or unavailable\); choose another GPU$"):
+        memory.check(1, [torch.device("cuda:0")], "")
+
+
+def test_processes_on_one_cpu_share_its_memory(flags, monkeypatch, capsys):
+    monkeypatch.setattr(memory, "available", lambda: 1e9)
+    assert run(flags, monkeypatch, capsys)[0] == 0
+    code, lines, _ = run(["--world_size", "2", *flags], monkeypatch, capsys)
+    assert code == 2
+    assert "for 2 processes, 1.0 GB of memory available" in lines["memory"]
+
+
+def test_several_processes_on_one_named_gpu_are_refused(flags, monkeypatch, capsys):
+    gpus(monkeypatch, 80e9, 80e9)
+    flags[flags.index("--device") + 1] = "cuda:1"
+    code, lines, _ = run(["--world_size", "2", *flags], monkeypatch, capsys)
+    assert code == 2
+    assert "would put 2 processes on one GPU" in lines["memory"]
+
+
+@pytest.mark.parametrize(("free", "says"), [(1e6, "warning: decoding needs about "), (1e12, "")])
+def test_decoding_alone_warns_and_goes_on(free, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(memory, "available", lambda: free)
+    flags = f"{write_decoding(tmp_path, 3)} --device cpu --eval_len 4 --precision fp64"
+    assert gpt2_beam.main(flags.split()) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: decoding")]
+    assert len(said) == bool(says)
+    assert all(
+        line.startswith(says) and "1 MB of memory available; use a smaller --batch_size" in line for line in said
+    )

@@ -407,9 +407,8 @@ def test_sigterm_leaves_no_temporary_folder_and_no_program(hangs, tmp_path):
         program.terminate()
         assert program.wait(timeout=120) == 143
     assert list((tmp_path / "tmp").iterdir()) == []
-    if hangs == "meteor":  # the tokeniser's ends by itself, after a second
-        with pytest.raises(ProcessLookupError):
-            os.kill(int((tmp_path / "pid").read_text()), 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 def test_ptb_tokeniser_that_fails_is_one_sentence_with_what_it_said(tmp_path):

@@ -29,7 +29,7 @@ class CheckJava(argparse.Action):
         with meteor.Meteor(found, "-m", "exact") as aligner:
             aligner.send([tokens], [[tokens]])
             aligner.receive(1)
-        print(f"Java {found.version} runs METEOR and the PTB tokeniser: {found.path}")
+        print(f"Java {found.version} runs METEOR and the PTB tokeniser: {errors.visible(found.path)}")
         parser.exit()
 
 
@@ -40,7 +40,7 @@ class IndexParaphrases(argparse.Action):
         from metrics import java, paraphrases
 
         n_pairs = paraphrases.make_index(java.data_file(java.PARAPHRASES), paraphrases.INDEX)
-        print(f"{n_pairs:,} pairs in {paraphrases.INDEX}")
+        print(f"{n_pairs:,} pairs in {errors.visible(str(paraphrases.INDEX))}")
         parser.exit()
 
 
@@ -100,7 +100,7 @@ def show(
             print(results.table_line(name, one, bounds))
         elif args.bootstrap or not args.paired:  # the paired table has the scores as well, without their intervals
             shown = results.for_people(one, bounds)
-            print(shown if name == args.systems[0] and len(names) == 1 else f"{name}\n{shown}")
+            print(shown if name == args.systems[0] and len(names) == 1 else f"{errors.visible(name)}\n{shown}")
     if differences:
         (first_name, second_name), (first, second) = names, scored
         print(results.paired_for_people(first_name, second_name, first, second, differences))
@@ -120,7 +120,9 @@ def main(argv: list[str] | None = None) -> int:
     coverage = common_coverage(args.systems, systems)
     for path, system in zip(args.systems, systems, strict=True):
         if empty := results.count_empty(system.texts):
-            print(f"warning: {empty} of {len(system.texts)} outputs in {path} are empty", file=sys.stderr)
+            print(
+                f"warning: {empty} of {len(system.texts)} outputs in {errors.visible(path)} are empty", file=sys.stderr
+            )
 
     definition = nist.SEGMENT_MEANS if args.python else nist.MTEVAL
     runtime = java.find_java()

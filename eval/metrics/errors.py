@@ -2,21 +2,42 @@
 
 import argparse
 import os
+import re
 import signal
 import sys
 import traceback
 from collections.abc import Callable
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import NoReturn
+
+from metrics import endings
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports after Ctrl-C
 OURS = ("metrics",)  # whose absence no other Python mends
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
+ENDING = (signal.SIGTERM, signal.SIGHUP)  # what asks a program to end, beside Ctrl-C
+
+# What a terminal obeys in place of showing it, as lora_nlg.errors has it; a test holds the two equal.
+OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class UserError(Exception):
     """A mistake a person can mend. The text is one sentence: what, where (path, line), what was expected, what to do."""
+
+
+def visible(text: str) -> str:
+    """Return `text` on one line, with every character that would act on a terminal as its escape, such as \\x1b."""
+    return OBEYED.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def visible_lines(text: str) -> str:
+    """Return the same of a page or a table, which keeps its line ends and its tabs."""
+    return OBEYED.sub(lambda found: found[0] if found[0] in "\n\t" else visible(found[0]), text)
+
+
+class Ended(SystemExit):
+    """A signal ends the program."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,7 +45,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with exit code 2."""
-        self.exit(EXIT_USER_ERROR, f"{self.prog}: error: {message}; --help lists all flags\n")
+        self.exit(EXIT_USER_ERROR, f"{self.prog}: error: {visible(message)}; --help lists all flags\n")
 
 
 def run(main: Callable[[list[str] | None], int]) -> int:
@@ -33,13 +54,14 @@ def run(main: Callable[[list[str] | None], int]) -> int:
     if hasattr(sys.stdout, "reconfigure"):
         # × and é, where a locale or PYTHONIOENCODING has no such letter
         sys.stdout.reconfigure(errors="backslashreplace")
-    for ending in (signal.SIGTERM, signal.SIGHUP):  # so that temporary files are removed
+    endings.raise_again_if_lost(Ended)
+    for ending in ENDING:  # so that temporary files are removed
         if signal.getsignal(ending) != signal.SIG_IGN:  # as nohup has it
-            signal.signal(ending, lambda number, frame: sys.exit(128 + number))
+            signal.signal(ending, _end)
     try:
         return main(None)
     except UserError as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
+        print(f"{program}: error: {visible(str(error))}", file=sys.stderr)
         return EXIT_USER_ERROR
     except (ImportError, AttributeError) as error:
         if (said := _of_another_python(error)) is None:
@@ -58,6 +80,14 @@ def run(main: Callable[[list[str] | None], int]) -> int:
     except BrokenPipeError:  # the reader went away (… | head): stdout must not be flushed again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
+    finally:
+        endings.cancel()
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    for other in ENDING:
+        signal.signal(other, signal.SIG_IGN)  # a second one would end the cleaning up
+    endings.raise_when_safe(Ended(128 + number), frame)
 
 
 def _of_another_python(error: ImportError | AttributeError) -> str | None:

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -11,7 +12,7 @@ from typing import TextIO
 
 import regex
 
-from metrics.errors import UserError
+from metrics.errors import OBEYED, UserError, visible_lines
 
 _BREAKS = regex.compile(r"[\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]")
 
@@ -45,11 +46,17 @@ def read(path: str | os.PathLike) -> str:
 
 
 def write_or_print(path: str | os.PathLike | None, text: str) -> None:
-    """Write a file, whole or not at all; without a path print `text`."""
+    """Write a file, whole or not at all; without a path print `text`, with what a terminal would obey as its escape."""
     if path is None:
-        print(text, end="")
+        print(visible_lines(text), end="")
     else:
         write(path, text)
+
+
+def json_text(value) -> str:
+    """Return a value as the JSON of a file, in which no character is raw that a terminal would obey."""
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    return OBEYED.sub(lambda found: "\n" if found[0] == "\n" else f"\\u{ord(found[0]):04x}", text) + "\n"
 
 
 def write(path: str | os.PathLike, text: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from metrics import java as java_runtime
 from metrics.errors import UserError
 from metrics.files import one_line
+from metrics.processes import Processes
 
 TIMEOUT = 600  # seconds; 5 000 references take one
 TEXTS_A_SECOND = 100  # what is added to the time-out for long files
@@ -44,10 +45,12 @@ class Groups:
             yield list(itertools.islice(tokens, size))
 
 
-def tokenise(java: java_runtime.Java, text_sets: Iterable[Iterable[str]], folder: str) -> list[Tokens]:
+def tokenise(
+    java: java_runtime.Java, text_sets: Iterable[Iterable[str]], folder: str, processes: Processes | None = None
+) -> list[Tokens]:
     """Return the sets' tokens, in a file in `folder`, which must be there as long as they are used; one JVM for all.
 
-    Raises UserError if it fails.
+    `processes` ends the JVM where its block ends. Raises UserError if it fails.
     """
     questions, answers, messages = (Path(folder) / name for name in ("ptb.in", "ptb.out", "ptb.err"))
     sizes = _write(questions, text_sets)
@@ -58,7 +61,8 @@ def tokenise(java: java_runtime.Java, text_sets: Iterable[Iterable[str]], folder
         with open(questions, "rb") as stdin, open(answers, "wb") as stdout, open(messages, "wb") as stderr:
             command = java.command("-cp", jar, *flags)
             environment = java_runtime.environment()
-            done = subprocess.run(command, env=environment, timeout=timeout, stdin=stdin, stdout=stdout, stderr=stderr)
+            pipes = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
+            code = (processes or Processes()).run(command, timeout, env=environment, **pipes)
     except subprocess.TimeoutExpired:
         said = java_runtime.said(messages.read_bytes())
         raise UserError(
@@ -67,8 +71,8 @@ def tokenise(java: java_runtime.Java, text_sets: Iterable[Iterable[str]], folder
     except OSError as error:
         raise UserError(f"cannot start the PTB tokeniser with {java.path}: {error.strerror}") from error
     tokens = _sets(answers, sizes)
-    if done.returncode or tokens is None:
-        printed = answers.read_bytes() if done.returncode else b""  # a JVM that cannot start says so there
+    if code or tokens is None:
+        printed = answers.read_bytes() if code else b""  # a JVM that cannot start says so there
         said = java_runtime.said(messages.read_bytes() or printed)
         raise UserError(f"the PTB tokeniser failed under {java.path}; it said: {said}")
     return tokens

@@ -1,11 +1,11 @@
 """How scores are written: for people, as a line of a table, segment by segment, and as JSON with their signature."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 
 from metrics import __version__, files, nist
 from metrics.bootstrap import LEVEL, RESAMPLES, SEED, Difference
+from metrics.errors import visible
 from metrics.java import METEOR_JAR, PARAPHRASES, PTB_JAR, Java, data_file
 from metrics.scores import METRICS, SEGMENT_METRICS, Scores
 
@@ -26,8 +26,8 @@ def paired_for_people(
 ) -> str:
     """Return a table of two systems' scores, and how far the second is above the first."""
     lines = [
-        f"A: {first_name}",
-        f"B: {second_name}",
+        f"A: {visible(first_name)}",
+        f"B: {visible(second_name)}",
         f"{'':8}{'A':>8}{'B':>9}{'B - A':>10}{'95 % interval of B - A':>26}{'p':>8}",
     ]
     for name in METRICS:
@@ -49,7 +49,7 @@ def table_line(name: str, scores: Scores, intervals: Intervals | None = None) ->
     values = [scores.corpus[metric] for metric in METRICS]
     if intervals:
         values += [bound for metric in METRICS for bound in intervals[metric]]
-    return "\t".join((files.one_line(name), *(f"{value:.4f}" for value in values)))
+    return "\t".join((visible(files.one_line(name)), *(f"{value:.4f}" for value in values)))
 
 
 def write_segments(path: str, sources: Sequence[str] | None, outputs: Sequence[str], scores: Scores) -> None:
@@ -122,9 +122,7 @@ def write_json(
         }
     if intervals or differences:
         result["bootstrap"] = {"resamples": RESAMPLES, "seed": SEED, "level": LEVEL}
-    with files.atomic_writer(path) as file:
-        json.dump(result, file, indent=1, ensure_ascii=False)
-        file.write("\n")
+    files.write(path, files.json_text(result))
 
 
 def count_empty(outputs: Sequence[str]) -> int:

@@ -12,6 +12,7 @@ from metrics.errors import UserError
 from metrics.files import temporary_folder
 from metrics.java import SHORT_RUN, Java, find_java
 from metrics.ngrams import References
+from metrics.processes import Processes
 from metrics.tokenise import tokenise
 from metrics.waiting import spin_until, start
 
@@ -68,8 +69,8 @@ def score(
     java = java or find_java()
     quick = replace(java, flags=SHORT_RUN) if len(systems) * len(references) <= SHORT else java
     every_reference = (reference for group in references for reference in group)
-    with temporary_folder() as folder:
-        tokenising = start(ptb.tokenise, quick, [every_reference, *systems], folder)
+    with temporary_folder() as folder, Processes() as processes:
+        tokenising = start(ptb.tokenise, quick, [every_reference, *systems], folder, processes)
         counting = start(_count, references, systems)
         spin_until(tokenising.done, "PTB tokeniser")
         reference_tokens, *output_tokens = tokenising.result()

@@ -14,6 +14,7 @@ import run_dir
 from report_page import charts
 from report_page.contents import SYSTEM, Contents, Row
 from report_page.figures import deviation, duration, interval, number, signed, whole
+from run_dir import errors
 
 HERE = Path(__file__).parent
 SENTENCE_BLEU = "sentBLEU"  # stands for BLEU, which without smoothing is 0 for most sentences
@@ -26,7 +27,7 @@ WORST = 10
 
 
 def render(run: Contents) -> str:
-    """Return the page's HTML. Every text from a file is escaped by the template."""
+    """Return the page's HTML. Every text from a file is escaped by the template, and control characters are shown."""
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -35,7 +36,7 @@ def render(run: Contents) -> str:
     )
     environment.globals.update(name=lambda key: NAMES.get(key, key))
     script = (HERE / "table.js").read_text(encoding="utf-8")
-    return environment.get_template("page.html.jinja").render(
+    page = environment.get_template("page.html.jinja").render(
         run=run,
         metrics=run.task.scores,
         segment_metrics=_segment_metrics(run),
@@ -59,6 +60,7 @@ def render(run: Contents) -> str:
         script=Markup(script),
         script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+    return errors.visible_lines(page)  # HTML has no place for control characters, and no escape for NUL
 
 
 def _systems(run: Contents) -> list[dict]:

@@ -23,6 +23,7 @@ class Ranks:
     rank: int
     world_size: int
     device: torch.device
+    on_this_node: int = 1  # processes of the run on this machine
 
     @property
     def is_main(self) -> bool:
@@ -38,17 +39,28 @@ def start(device: str, rank: int, world_size: int, local_rank: int) -> Ranks:
     """
     here = rendezvous.place(rank, world_size, local_rank)
     several = here.world_size > 1
-    if several and here.on_this_node > 1 and device[-1:].isdecimal() and not _has_a_gpu_of_its_own():
-        raise UserError(
-            f"--device {device} would put {here.on_this_node} processes on one GPU; with --device cuda each takes its own"
-        )
+    if several and not _has_a_gpu_of_its_own():
+        _refuse_one_gpu_for(here.on_this_node, device)
     chosen = device_of(device, 0 if _has_a_gpu_of_its_own() else here.local_rank)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if several:
         backend, gpu = ("nccl", _name_of(chosen)) if chosen.type == "cuda" else ("gloo", "")
         rendezvous.join(here, backend, gpu)
-    return Ranks(here.rank, here.world_size, chosen)
+    return Ranks(here.rank, here.world_size, chosen, here.on_this_node)
+
+
+def devices_of(name: str, processes: int) -> list[torch.device]:
+    """Return the devices that `processes` of one machine will take, each its own. Raises UserError if one is missing."""
+    _refuse_one_gpu_for(processes, name)
+    return [device_of(name, number) for number in range(processes)]
+
+
+def _refuse_one_gpu_for(processes: int, name: str) -> None:
+    if processes > 1 and name[-1:].isdecimal():
+        raise UserError(
+            f"--device {name} would put {processes} processes on one GPU; with --device cuda each takes its own"
+        )
 
 
 def _has_a_gpu_of_its_own() -> bool:

@@ -8,6 +8,8 @@ import traceback
 from collections.abc import Callable
 from types import ModuleType
 
+from lora_nlg import endings
+
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports after Ctrl-C
 OURS = ("lora_nlg",)  # whose absence no other Python mends
@@ -45,6 +47,7 @@ def run(main: Callable[[list[str] | None], int]) -> int:
     if hasattr(sys.stdout, "reconfigure"):
         # × and é, where a locale or PYTHONIOENCODING has no such letter
         sys.stdout.reconfigure(errors="backslashreplace")
+    endings.raise_again_if_lost(Stopped)
     for number in ending_signals():
         signal.signal(number, _terminate)
     try:
@@ -73,6 +76,8 @@ def run(main: Callable[[list[str] | None], int]) -> int:
     except BrokenPipeError:  # the reader went away (… | head): not an error, but stdout must not be flushed again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
+    finally:
+        endings.cancel()
 
 
 def ending_signals() -> tuple[int, ...]:
@@ -86,7 +91,7 @@ def _terminate(number: int, frame) -> None:
     """End as after an error, so that temporary files are removed. Training and decoding save in place of this."""
     for other in ending_signals():
         signal.signal(other, signal.SIG_IGN)  # a second one would end the cleaning up
-    raise Stopped(number, "")
+    endings.raise_when_safe(Stopped(number, ""), frame)
 
 
 def _of_another_python(error: ImportError | AttributeError) -> str | None:

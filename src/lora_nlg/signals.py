@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 
+from lora_nlg import endings
 from lora_nlg.errors import Stopped, ending_signals
 
 # Seconds in which several Ctrl-C are one: the terminal sends it to all, and a launcher passes it on as well
@@ -48,7 +49,7 @@ def stopped_by_signals(how_to_resume: str) -> Iterator[None]:
 
     def stop(number: int, frame) -> None:
         if request.is_first(number):
-            raise Stopped(number, how_to_resume)
+            endings.raise_when_safe(Stopped(number, how_to_resume), frame)
 
     with _handlers(stop):
         yield

@@ -79,8 +79,9 @@ class Cache:
     def select(self, sentences: Tensor) -> None:
         """Keep `sentences` (int64 indices) only."""
         self.lengths, self.mask = self.lengths[sentences], self.mask[sentences]
-        self.keys = [k[sentences] for k in self.keys]
-        self.values = [v[sentences] for v in self.values]
+        for kept in (self.keys, self.values):
+            for layer, tensor in enumerate(kept):  # one after the other: the old and the new of all would not fit
+                kept[layer] = tensor[sentences]
 
 
 class CompiledStep:

@@ -11,14 +11,12 @@ from pathlib import Path
 
 import torch
 
-from lora_nlg import config, dist, flags, methods
+from lora_nlg import config, dist, flags, memory, methods
 from lora_nlg.data import examples
 from lora_nlg.errors import UserError
 from lora_nlg.methods.cost import Cost, cost_of
 from lora_nlg.model.gpt2 import GPT2
 
-GB = 1e9
-RUNTIME = 0.6 * GB  # Python, torch and the data
 # Activations kept for the backward pass, in numbers of width C a token and layer: inputs of both norms (2), c_attn's output (3),
 # attention's (2), the norms' (2), c_fc's before and after GELU (8). Measured peaks are below what this gives.
 WIDTHS_A_LAYER = 17
@@ -28,8 +26,9 @@ LOGIT_COPIES = 3  # of a compiled step: logits, their log-softmax, their gradien
 class Run:
     """The needs of the run that `args`, of gpt2_ft.py, describes."""
 
-    def __init__(self, args: argparse.Namespace):
+    def __init__(self, args: argparse.Namespace, processes: int = 1):
         self.args, self.model = args, config.model_config(args.model_card)
+        self.processes = processes  # on this machine
 
     @functools.cached_property
     def cost(self) -> Cost:
@@ -83,48 +82,16 @@ class Run:
         existing = next(
             p for p in (Path(self.args.work_dir).absolute(), *Path(self.args.work_dir).absolute().parents) if p.exists()
         )
-        return _compare(need, shutil.disk_usage(existing).free, "free", "free some space, or lower --keep_last")
+        return memory.compare(need, shutil.disk_usage(existing).free, "free", "free some space, or lower --keep_last")
 
     def memory(self) -> str:
-        """Compare what the largest batch takes with the memory of the device."""
+        """Compare what the largest batch takes with the memory of every device that this machine's processes take."""
         cost = self.cost
         rows = self._lengths()[: self.args.train_batch_size]
         tokens = len(rows) * rows[0]  # of a compiled step, which pads; less of others
         activations = tokens * self.model.n_layer * WIDTHS_A_LAYER * self.model.n_embd
         logits = sum(rows) * self.model.vocab_size * LOGIT_COPIES
         numbers = cost.total + cost.trained + activations + logits  # trained: the gradients
-        need = RUNTIME + cost.number_size * numbers + cost.optimizer_bytes
-        device = dist.device_of(self.args.device)
-        if device.type == "cuda":
-            where = "free on the GPU"
-        else:
-            where = "of memory available"
-        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _available_memory()
-        if free is None:
-            return f"about {_size(need)} on {device}; how much is available is not known here"
-        return _compare(
-            need,
-            free,
-            where,
-            "use a smaller --train_batch_size, with --grad_acc for the same batch, or --precision bf16",
-        )
-
-
-def _compare(need: float, free: float, where: str, remedy: str) -> str:
-    text = f"needs about {_size(need)}, {_size(free)} {where}"
-    if need > free:
-        raise UserError(f"{text}; {remedy}")
-    return text
-
-
-def _size(n_bytes: float) -> str:
-    return f"{n_bytes / GB:,.1f} GB" if n_bytes >= GB else f"{n_bytes / 1e6:,.0f} MB"
-
-
-def _available_memory() -> int | None:
-    """Return the bytes that Linux says can still be had; None on other systems."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
-    except (OSError, StopIteration):
-        return None
+        need = memory.RUNTIME + cost.number_size * numbers + cost.optimizer_bytes
+        remedy = "use a smaller --train_batch_size, with --grad_acc for the same batch, or --precision bf16"
+        return memory.check(need, dist.devices_of(self.args.device, self.processes), remedy)
