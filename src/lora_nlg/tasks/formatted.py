@@ -3,8 +3,9 @@
 A group is one distinct input with all its references and the text that was generated for it.
 """
 
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,11 +22,17 @@ class Group:
     prediction: str | None = None
 
 
+def as_lines(examples: Iterable[tuple[str, str] | tuple[str, str, dict]]) -> Iterator[str]:
+    """Yield the line, with its end, of every (input, reference) and of further keys, where there is a third."""
+    for context, completion, *more in examples:
+        yield json.dumps({"context": context, "completion": completion} | dict(*more)) + "\n"
+
+
 def read_formatted(path: str | Path) -> Iterator[dict]:
     """Yield the {"context": MR, "completion": reference} objects of a formatted file; other keys stay."""
     for where, fields in read_json_lines(path, context=str, completion=str):
         if not fields["context"].strip():
-            raise UserError(f"{where}: the context is empty; expected a meaning representation")
+            raise UserError(f"{where}: the context is empty; expected an input")
         yield fields
 
 
