@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import documents
 import format_converting_dart
 import format_converting_webnlg
 import gpt2_beam
@@ -331,6 +332,21 @@ def test_references_longer_than_eval_len_are_counted_once(tmp_path, capsys):
     gpt2_beam.main([*flags, "--eval_len", "9"])
     assert "references" not in capsys.readouterr().err
     assert toy.CONFIG.n_positions >= 32
+
+
+# The presets
+
+
+@pytest.mark.parametrize("size", ["sm", "md", "lg"])
+@pytest.mark.parametrize("name", ["webnlg", "dart"])
+def test_the_presets_are_e2es_but_for_what_the_paper_says(name, size):
+    """Its Table 11. Their curve would be E2E's."""
+    expected, found = (documents.of_preset(f"{task}_gpt2_{size}") for task in ("e2e", name))
+    del expected["gpt2_ft"]["--compare_curve"]
+    if name == "dart":
+        expected["gpt2_ft"] |= {"--weight_decay": "0", "--lora_dropout": "0", "--label_smooth": "0"}
+    assert found == expected
+    assert found["gpt2_beam"].items() >= {"--beam": "10", "--length_penalty": "0.8", "--eval_len": "64"}.items()
 
 
 # The scripts
