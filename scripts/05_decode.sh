@@ -11,8 +11,8 @@ take_preset "$@"
 ensure_setup
 
 say "Ids to text"
-references=$("$python" src/describe_task.py "$TASK" --field references)
-read -ra decode_flags < <("$python" src/describe_task.py "$TASK" --field decode_flags)
+references=$(of_task references) decode_flags=$(of_task decode_flags)
+read -ra decode_flags <<<"$decode_flags"
 for name in ${COMPARE_WITH_BASE:+base} prediction; do
   attended "$python" src/gpt2_decode.py --sample_file "$work_dir/beam_$name.jsonl" --input_file "$data/test_formatted.jsonl" \
     --output_pred_file "$work_dir/$name.txt" --output_ref_file "$work_dir/$references" --ref_type "$TASK" \

@@ -12,9 +12,8 @@ take_preset "$@"
 ensure_setup
 
 say "Scores"
-of_task() { "$python" src/describe_task.py "$TASK" --field "$1"; }
-scorer=$(of_task scorer) references=$(of_task references)
-read -ra protocols < <(of_task protocols)
+scorer=$(of_task scorer) references=$(of_task references) protocols=$(of_task protocols)
+read -ra protocols <<<"$protocols"
 systems=("$work_dir/prediction.txt") segments=(-l "$work_dir/segments.tsv")
 if [[ -n $COMPARE_WITH_BASE ]]; then
   systems=("$work_dir/base.txt" "${systems[@]}") segments=(-l "$work_dir/base_segments.tsv" "${segments[@]}")
