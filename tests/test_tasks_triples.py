@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from lora_nlg import errors, files
 from lora_nlg.data import bpe
 from lora_nlg.data.examples import Example
 from lora_nlg.tasks import TASKS, triples, webnlg
+from lora_nlg.tasks.formatted import read_formatted
 
 ROOT = Path(__file__).resolve().parents[1]
 VOCAB = ROOT / "vocab"
@@ -296,20 +298,21 @@ def test_the_folder_is_whole_or_as_it_was(decode, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pred", "refs", "webnlg"]
 
 
-REAL_DECODE = {"webnlg": ("test.json", 3, 1862, 80), "dart": ("dart-v1.1.1-full-test.json", 576, 4159, 116)}
+REAL_DECODE = {"webnlg": ("test.json", 3, 1862, 80, 8), "dart": ("dart-v1.1.1-full-test.json", 576, 4159, 116, 35)}
 
 
 @needs_vocab
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(name, marks=real_data.marks(name)) for name in REAL_DECODE])
 def test_real_references(name, tmp_path, capsys):
-    """How many --ref_num 6 drops, and how many are longer than the recipe's eval_len."""
-    raw, n_dropped, n_inputs, n_long = REAL_DECODE[name]
+    """How many an input has, how many --ref_num 6 drops, and how many are longer than the recipe's eval_len."""
+    raw, n_dropped, n_inputs, n_long, n_most = REAL_DECODE[name]
     formatted, encoded = str(tmp_path / "formatted"), tmp_path / "encoded"
     FORMAT[name]([str(real_data.folder(name) / raw), formatted])
     gpt2_encode.main(["--vocab", str(VOCAB), "--input", formatted, "--output", str(encoded), "--add_bos", "--add_eos"])
     completions = [json.loads(line)["completion"] for line in encoded.read_text().splitlines()]
     assert sum(len(ids) > 64 for ids in completions) == n_long
+    assert max(Counter(fields["context"] for fields in read_formatted(formatted)).values()) == n_most
     every = decoded(tmp_path / "beam", dict.fromkeys(range(len(completions)), "A"))
     paths = ["--input_file", formatted, "--sample_file", every, "--vocab", str(VOCAB), "--ref_type", name]
     outputs = ["--output_ref_file", str(tmp_path / "refs"), "--output_pred_file", str(tmp_path / "pred")]
