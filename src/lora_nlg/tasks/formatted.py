@@ -52,10 +52,13 @@ def clean(text: str) -> str:
 
 
 def standardise(text: str, tokenize: bool, lower: bool) -> str:
-    """Put spaces around every sign that is no letter, digit or underscore (`tokenize`), and fold case (`lower`)."""
-    if tokenize:
-        text = " ".join(" ".join(re.split(r"(\W)", text)).split())
-    return text.lower() if lower else text
+    """Fold case (`lower`), then put spaces around every sign that is no letter, digit or underscore (`tokenize`).
+
+    In this order, as the recipe does: the capital İ of Turkish becomes two signs, of which the second stands apart.
+    """
+    if lower:
+        text = text.lower()
+    return " ".join(" ".join(re.split(r"(\W)", text)).split()) if tokenize else text
 
 
 def read_predictions(path: str | Path, encoding, n_inputs: int) -> list[tuple[int, str]]:
