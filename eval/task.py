@@ -11,6 +11,9 @@ SHAPE = {
     "task": str,
     "scorer": str,
     "scores": [str],
+    "protocols?": [str],
+    "references?": str,
+    "decode_flags?": [str],
     "slots": (str, None),
     "published": (str, None),
     "copied": (str, None),
@@ -27,6 +30,9 @@ class Task:
     slots: str | None = "e2e"  # the rules that find slots, see slots.RULES; None: it has no slots to count
     published: str | None = "e2e"  # the scores to hold a run against, see published.TABLES; None: there are none
     copied: str | None = "name"  # the slot whose value an output should hold word for word; None: there is none
+    protocols: tuple[str, ...] = ()  # which of the scorer's are asked for; (): it has but one
+    references: str = "reference.txt"  # in a work dir: a file, or a folder of files
+    decode_flags: tuple[str, ...] = ()  # with which its outputs were made texts
 
 
 def read(formatted: Path) -> Task:
@@ -44,4 +50,7 @@ def read(formatted: Path) -> Task:
         slots=fields["slots"],
         published=fields["published"],
         copied=fields["copied"],
+        protocols=tuple(fields.get("protocols", ())),
+        references=fields.get("references", Task.references),
+        decode_flags=tuple(fields.get("decode_flags", ())),
     )

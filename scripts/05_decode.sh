@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Usage: bash scripts/05_decode.sh [--preset NAME] [--work_dir DIR] [flags of gpt2_decode.py]
 #
-# Turns the predicted ids of the work dir into text: prediction.txt (and base.txt), one line an input, and reference.txt.
+# Turns the predicted ids of the work dir into text: prediction.txt (and base.txt), one line an input, and the references, in
+# reference.txt or, for WebNLG and DART, in the folder references with six files, tokenised and in lower case.
 # Takes seconds.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
@@ -10,7 +11,10 @@ take_preset "$@"
 ensure_setup
 
 say "Ids to text"
+references=$(of_task references) decode_flags=$(of_task decode_flags)
+read -ra decode_flags <<<"$decode_flags"
 for name in ${COMPARE_WITH_BASE:+base} prediction; do
   attended "$python" src/gpt2_decode.py --sample_file "$work_dir/beam_$name.jsonl" --input_file "$data/test_formatted.jsonl" \
-    --output_pred_file "$work_dir/$name.txt" --output_ref_file "$work_dir/reference.txt" ${rest[@]+"${rest[@]}"}
+    --output_pred_file "$work_dir/$name.txt" --output_ref_file "$work_dir/$references" --ref_type "$TASK" \
+    ${decode_flags[@]+"${decode_flags[@]}"} ${rest[@]+"${rest[@]}"}
 done

@@ -70,6 +70,9 @@ take_preset() {
   decoding=(--model_card "$CARD" --data "$data/test.jsonl" "${DECODE[@]}")
 }
 
+# Print a field of the row of the preset's task.
+of_task() { "$python" src/describe_task.py "$TASK" --field "$1"; }
+
 # Stop if `rest` has a flag that steps beside the training would have to know.
 refuse_flags_of_all_steps() {
   local argument

@@ -5,6 +5,7 @@
 # them, and how they compare with the paper's. Presets:
 #   mini            the bundled base and data, no download; minutes on 2 CPU cores, the README says how many (the default)
 #   e2e_gpt2_md     the paper's run: GPT-2 Medium on E2E; a GPU node (also e2e_gpt2_sm, e2e_gpt2_lg)
+#   webnlg_gpt2_md, dart_gpt2_md  the paper's runs on its two other data sets (also _sm, _lg)
 #   e2e_scratch     the real data without a pretrained base, on a CPU
 #   e2e_small_lora  a small base pretrained on the real texts, adapted with LoRA (e2e_small_full: whole), on a CPU
 # NPROC, NNODES, NODE_RANK and MASTER_ADDR as in 03_train.sh. All nodes train; the first decodes and scores. If they share

@@ -15,7 +15,7 @@ def parser() -> argparse.ArgumentParser:
     p = flags.Parser(description=__doc__, allow_abbrev=False)
     p.add_argument("task", choices=TASKS, help="a row of the table of tasks")
     p.add_argument("--output", metavar="FILE", help="write task.json, beside the formatted data")
-    p.add_argument("--field", help="print this field alone, e.g. scorer")
+    p.add_argument("--field", help="print this field alone, e.g. scorer; several values with spaces between them")
     return p
 
 
@@ -26,7 +26,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.field is not None:
         if args.field not in described:
             raise errors.UserError(f"--field must be one of {', '.join(described)}, but is {args.field!r}")
-        print(described[args.field])
+        value = described[args.field]
+        print(*value if isinstance(value, tuple) else (value,))
     if args.output is not None:
         from lora_nlg import files
 

@@ -1,4 +1,4 @@
-"""Get what the project does not carry: GPT-2's vocabulary, the E2E data, pretrained checkpoints."""
+"""Get what the project does not carry: GPT-2's vocabulary, the data of E2E, WebNLG and DART, pretrained checkpoints."""
 
 import argparse
 import sys
@@ -8,6 +8,7 @@ sys.path.insert(0, __file__.rpartition("/")[0])  # which PYTHONSAFEPATH leaves o
 from lora_nlg import errors, flags
 from lora_nlg.storage import downloads
 
+DATA = {"e2e": "E2E", "webnlg": "WebNLG 2017", "dart": "DART 1.1.1"}
 NOT_PINNED = "; not pinned: its checksum is known from its server alone"
 
 
@@ -19,10 +20,11 @@ def parser() -> argparse.ArgumentParser:
     vocab = commands.add_parser("vocab", help="GPT-2's vocabulary (VOCAB_URL: another address)")
     vocab.add_argument("--folder", default="vocab", help="default: %(default)s")
 
-    e2e = commands.add_parser(
-        "e2e", help="E2E's three files (E2E_DATA_DIR: a folder that has them; E2E_URL: another address)"
-    )
-    e2e.add_argument("--folder", default="data/e2e", help="default: %(default)s")
+    for name, title in DATA.items():
+        upper = name.upper()
+        places = f"({upper}_DATA_DIR: a folder that has them; {upper}_URL: another address)"
+        data = commands.add_parser(name, help=f"{title}'s three files {places}")
+        data.add_argument("--folder", default=f"data/{name}", help="default: %(default)s")
 
     checkpoint = commands.add_parser("checkpoint", help="GPT-2 from the Hugging Face Hub (HF_ENDPOINT: a mirror)")
     checkpoint.add_argument("card", nargs="+", choices=(downloads.BUNDLED_CARD, *downloads.HUB_NAMES, "all"))
@@ -41,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
                 fetched = downloads.checkpoint(card, args.folder)
                 report(f"{args.folder}/{downloads.HUB_NAMES[card]}", fetched, card in downloads.HUB_SHA256)
     else:
-        fetch = {"vocab": downloads.vocabulary, "e2e": downloads.e2e}[args.command]
+        fetch = downloads.vocabulary if args.command == "vocab" else getattr(downloads, args.command)
         report(args.folder, fetch(args.folder))
     return 0
 

@@ -1,7 +1,6 @@
 """Turn a task's raw lines into JSON lines: {"context": input, "completion": reference}."""
 
 import argparse
-import json
 import sys
 
 sys.path.insert(0, __file__.rpartition("/")[0])  # which PYTHONSAFEPATH leaves out
@@ -24,12 +23,13 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
 
     from lora_nlg import files
+    from lora_nlg.tasks import formatted
 
     files.check_outputs([args.output], inputs=[args.input])
     lines = 0
     with files.atomic_writer(args.output) as file:
-        for text, reference in TASKS[args.task].read_raw(args.input):
-            file.write(json.dumps({"context": text, "completion": reference}) + "\n")
+        for line in formatted.as_lines(TASKS[args.task].read_raw(args.input)):
+            file.write(line)
             lines += 1
     print(f"formatted {lines:,} lines into {args.output}")
     return 0

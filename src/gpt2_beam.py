@@ -89,6 +89,12 @@ def main(argv: list[str] | None = None) -> int:
         if n_cut:
             longest = args.seq_len - args.eval_len
             print(f"warning: {n_cut:,} contexts have more than {longest} ids and keep their last ones", file=sys.stderr)
+        if n_long := sum(len(line.completion) > args.eval_len for line in lines):
+            print(
+                f"warning: {n_long:,} of the {len(lines):,} references have more than --eval_len {args.eval_len} ids, and outputs as "
+                f"long are cut; --eval_len {max(len(line.completion) for line in lines)} is enough for all",
+                file=sys.stderr,
+            )
     with dist.within(locks.held(locks.of_outputs(outputs)), ranks):
         for number, output in enumerate(outputs):
             if several:

@@ -3,16 +3,18 @@
 Input lines with the same context are one input with several references; its prediction is the last one for any of its lines.
 
 --ref_type e2e: --output_ref_file is one file, the references of an input on consecutive lines and a blank line after each
-input. --ref_type webnlg and dart: it is a folder with reference0 … reference(N-1) for --ref_num N; line i of each belongs
-to input i and is empty where that input has fewer references. In both, line i of --output_pred_file is input i.
+input. --ref_type webnlg and dart: it is a folder with reference0 … reference(N-1) for --ref_num N, and nothing else; line i of
+each belongs to input i, and is that of reference0 again where the input has fewer references. In both, line i of
+--output_pred_file is input i.
 
 --only_predicted leaves out the inputs without a prediction, in both outputs, and says in PRED_FILE.covered.json which are left;
 measure_scores.py reads it and shows the scores as those of a part.
 """
 
 import argparse
-import contextlib
 import json
+import os
+import re
 import sys
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from lora_nlg import errors, flags
 from lora_nlg.tasks import TASKS
 
 DEFAULT_REF_NUM = 4
-REF_TYPES = (*TASKS, "webnlg", "dart")  # of the last two, only how their references are written is known
+REF_TYPES = tuple(TASKS)
 COVERED = ".covered.json"  # after the name of the prediction file
 
 
@@ -56,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Decode one file."""
     args = parser().parse_args(argv)
-    one_file = args.ref_type in TASKS and not TASKS[args.ref_type].reference_files
+    one_file = not TASKS[args.ref_type].reference_files
     if one_file and args.ref_num is not None:
         raise errors.UserError(
             f"--ref_num would have no effect: --ref_type {args.ref_type} writes all references; leave it out"
@@ -69,13 +71,16 @@ def main(argv: list[str] | None = None) -> int:
     from lora_nlg.data import bpe
     from lora_nlg.tasks import formatted
 
-    folder = Path(args.output_ref_file)
-    ref_files = [folder] if one_file else [folder / f"reference{i}" for i in range(ref_num)]
+    refs = Path(args.output_ref_file)
     given = [path for path in (args.sample_file, args.input_file, args.ref_unique_file) if path]
     note = Path(args.output_pred_file + COVERED)
+    if not one_file:
+        check_folder(refs, [args.output_pred_file, *given])
+    ref_files = [refs] if one_file else [refs / f"reference{i}" for i in range(ref_num)]
     files.check_outputs([args.output_pred_file, note, *ref_files], inputs=given)
     inputs = list(formatted.read_formatted(args.input_file))
-    formatted.check_references(inputs, args.input_file)
+    if one_file:  # elsewhere an empty reference is a line as any other: DART has one
+        formatted.check_references(inputs, args.input_file)
     predictions = formatted.read_predictions(args.sample_file, bpe.load_encoding(args.vocab), len(inputs))
     every_group = formatted.group_lines(inputs, group_keys(args, inputs), predictions, kept_lines(args, inputs))
     groups = predicted(every_group, args)
@@ -85,7 +90,10 @@ def main(argv: list[str] | None = None) -> int:
 
     if len(groups) < len(every_group):  # before the texts, so that a part is never without its note
         write_note(note, every_group)
-    write(groups, args.output_pred_file, ref_files, one_file)
+    if one_file:
+        write(groups, args.output_pred_file, refs)
+    else:
+        write_folder(groups, args.output_pred_file, refs, ref_num)
     if len(groups) == len(every_group):
         note.unlink(missing_ok=True)
     print(f"decoded {len(groups):,} inputs into {args.output_pred_file}, references in {args.output_ref_file}")
@@ -146,24 +154,43 @@ def write_note(path: Path, groups: list) -> None:
         file.write("\n")
 
 
-def write(groups: list, pred_file: str, ref_files: list[Path], one_file: bool) -> None:
-    """Write predictions, and references: all of them in `one_file`, or the first of each input in as many files as there are."""
+def write(groups: list, pred_file: str, ref_file: Path) -> None:
+    """Write predictions, and references: those of an input on consecutive lines, and a blank line after each input's."""
     from lora_nlg import files
 
-    with contextlib.ExitStack() as stack:
-        pred, *refs = [stack.enter_context(files.atomic_writer(path)) for path in (Path(pred_file), *ref_files)]
+    with files.atomic_writer(pred_file) as pred, files.atomic_writer(ref_file) as refs:
         for group in groups:
             pred.write(group.prediction + "\n")
-            if one_file:
-                refs[0].writelines(reference + "\n" for reference in group.references)
-                refs[0].write("\n")
-            else:
-                padded = group.references + [""] * len(refs)
-                for file, reference in zip(refs, padded, strict=False):
-                    file.write(reference + "\n")
-    dropped = 0 if one_file else sum(max(0, len(group.references) - len(refs)) for group in groups)
-    if dropped:
-        print(f"--ref_num {len(refs)} left out {dropped:,} references of inputs that have more", file=sys.stderr)
+            refs.writelines(reference + "\n" for reference in group.references)
+            refs.write("\n")
+
+
+def write_folder(groups: list, pred_file: str, folder: Path, ref_num: int) -> None:
+    """Write predictions, and a folder of `ref_num` files with a reference of each input; the first again where there are fewer."""
+    from lora_nlg import files
+
+    with files.atomic_writer(pred_file) as pred, files.atomic_folder(folder) as new:
+        pred.writelines(group.prediction + "\n" for group in groups)
+        for i in range(ref_num):
+            with files.atomic_writer(new / f"reference{i}") as file:
+                file.writelines(group.references[i if i < len(group.references) else 0] + "\n" for group in groups)
+    if dropped := sum(max(0, len(group.references) - ref_num) for group in groups):
+        print(f"--ref_num {ref_num} left out {dropped:,} references of inputs that have more", file=sys.stderr)
+
+
+def check_folder(folder: Path, others: list[str]) -> None:
+    """Raise UserError if replacing the folder of references would lose anything but references, or one of the files `others`."""
+    inside = [name for name in others if Path(os.path.realpath(folder)) in Path(os.path.realpath(name)).parents]
+    if inside:
+        raise errors.UserError(
+            f"{inside[0]} is in {folder}, which holds references alone; name another place for one of them"
+        )
+    known = re.compile(r"reference\d+")
+    foreign = [name for name in sorted(os.listdir(folder)) if not known.fullmatch(name)] if folder.is_dir() else []
+    if foreign:
+        raise errors.UserError(
+            f"{folder} holds {foreign[0]}, and --output_ref_file is to hold references alone; name another folder, or a new one"
+        )
 
 
 if __name__ == "__main__":

@@ -17,12 +17,12 @@ SETS = {
     "webnlg": (
         "WEBNLG_DATA_DIR",
         ("train.json", "dev.json", "test.json"),
-        "the WebNLG 2017 data are in examples/NLG/data/webnlg_challenge_2017 of the LoRA authors' repository",
+        "bash scripts/02_create_datasets.sh webnlg downloads the WebNLG 2017 data into data/webnlg",
     ),
     "dart": (
         "DART_DATA_DIR",
         ("dart-v1.1.1-full-dev.json", "dart-v1.1.1-full-test.json"),
-        "the DART data, version 1.1.1, are in examples/NLG/data/dart of the LoRA authors' repository",
+        "bash scripts/02_create_datasets.sh dart downloads DART 1.1.1 into data/dart",
     ),
     "scoring": (
         None,
@@ -56,11 +56,18 @@ def missing(name: str) -> str | None:
     return f"no {absent[0]}: {how}" + (f"; {variable} names a folder that has them" if variable else "")
 
 
-def needs(*names: str):
-    """Return the mark of a test that reads the real `names`: `shared`, and skipped where one of them is missing."""
+def marks(*names: str) -> list[pytest.MarkDecorator]:
+    """Return the marks of a test or case that reads the real `names`: `shared`, and skipped where one of them is missing."""
     reasons = [reason for name in names if (reason := missing(name))]
+    return [pytest.mark.shared, pytest.mark.skipif(bool(reasons), reason=". ".join(reasons))]
+
+
+def needs(*names: str):
+    """Return `marks` as one decorator."""
 
     def mark(test):
-        return pytest.mark.shared(pytest.mark.skipif(bool(reasons), reason=". ".join(reasons))(test))
+        for one in marks(*names):
+            test = one(test)
+        return test
 
     return mark

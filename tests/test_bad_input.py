@@ -51,7 +51,7 @@ FLAGS = {
     "gpt2_encode": f"--vocab {VOCAB} --input formatted.jsonl --output out/encoded.jsonl",
     "gpt2_decode": f"--vocab {VOCAB} --input_file formatted.jsonl --sample_file samples.jsonl "
     "--output_ref_file out/refs --output_pred_file out/pred",
-    "gpt2_beam": f"{MODEL} --data encoded.jsonl --eval_len 8 --eos_token_id 46",
+    "gpt2_beam": f"{MODEL} --data encoded.jsonl --eval_len 12 --eos_token_id 46",
     "gpt2_ft": f"{MODEL} --train_data encoded.jsonl --valid_data encoded.jsonl --train_batch_size 2 --log_interval 1",
     "gpt2_export": "--output out/adapters.pt",
     "make_mini_data": "",
@@ -247,7 +247,7 @@ REFUSED = [
     ("gpt2_beam --beams 2", {}, "unrecognized arguments: --beams 2"),
     ("gpt2_beam --batch_size -1", {}, "--batch_size must be at least 1, but is -1"),
     ("gpt2_beam --eval_len 64", {}, "--eval_len 64 leaves no room"),
-    ("gpt2_beam --min_length 9", {}, "--min_length must be from 0 to --eval_len (8), but is 9"),
+    ("gpt2_beam --min_length 13", {}, "--min_length must be from 0 to --eval_len (12), but is 13"),
     ("gpt2_beam --eos_token_id 211", {}, "--eos_token_id must be from 0 to 210, but is 211"),
     ("gpt2_beam --no_repeat_ngram_size -4", {}, "--no_repeat_ngram_size must be 0 (off) or more, but is -4"),
     ("gpt2_beam --lora_dim 4", {}, "--lora_dim and --lora_alpha need … --lora_checkpoint"),

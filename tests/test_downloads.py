@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import download
+import real_data
 from lora_nlg.config import ModelConfig
 from lora_nlg.errors import UserError
 from lora_nlg.storage import downloads
@@ -176,6 +178,99 @@ def test_a_folder_instead_of_the_network(e2e_server, tmp_path, monkeypatch):
     assert downloads.e2e(tmp_path / "e2e")
     assert in_folder(tmp_path / "e2e") == CONTENT
     assert e2e_server.requests == []
+
+
+# WebNLG and DART, by their git blob ids
+
+TRIPLES = {"train.json": b'{"entries": []}', "dev.json": b"dev " * 10, "test.json": b"test " * 10}
+ONE = [{"tripleset": [["a", "B", "c"]], "annotations": [{"source": "x", "text": "A is c."}]}]
+ONE_FORMATTED = b'{"context": "a : b : c", "completion": "A is c."}\n'
+DART_DEV, DART_TEST = "dart-v1.1.1-full-dev.json", "dart-v1.1.1-full-test.json"
+
+
+def blob_id(content: bytes) -> str:
+    return hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
+
+
+@pytest.fixture
+def webnlg_server(server, monkeypatch):
+    monkeypatch.setattr(downloads, "WEBNLG_FILES", {name: blob_id(content) for name, content in TRIPLES.items()})
+    monkeypatch.setenv("WEBNLG_URL", server.url + "/data")
+    monkeypatch.delenv("WEBNLG_DATA_DIR", raising=False)
+    server.files = {f"/data/{name}": content for name, content in TRIPLES.items()}
+    return server
+
+
+def test_git_blob_ids_verify_a_download(webnlg_server, tmp_path, capsys):
+    """Fails when the id is taken of the content alone, or not looked at."""
+    assert blob_id(b"hello\n") == "ce013625030ba8dba906f756967f9e9ca394464a"  # as git hash-object prints
+    assert download.main(["webnlg", "--folder", str(tmp_path / "webnlg")]) == 0
+    assert in_folder(tmp_path / "webnlg") == TRIPLES
+    assert not downloads.webnlg(tmp_path / "webnlg") and len(webnlg_server.requests) == 3
+    webnlg_server.files["/data/dev.json"] = b"other"
+    with pytest.raises(UserError, match=r"dev\.json: what came has another sha256 or git blob id.*WEBNLG_DATA_DIR"):
+        downloads.webnlg(tmp_path / "other")
+    assert in_folder(tmp_path / "other") == {}
+
+
+@pytest.mark.parametrize("name", ["webnlg", "dart"])
+def test_the_addresses_are_the_authors_repository(name, monkeypatch, tmp_path):
+    """Read off where nothing is asked: the first address that is downloaded, and the ids of all."""
+    asked = []
+    monkeypatch.delenv(f"{name.upper()}_DATA_DIR", raising=False)
+    monkeypatch.delenv(f"{name.upper()}_URL", raising=False)
+    monkeypatch.setattr(downloads, "_fetch", lambda *arguments: asked.append(arguments))
+    with pytest.raises(UserError, match="does not exist"):
+        getattr(downloads, name)(tmp_path / name)
+    [(url, ids, *_)] = asked
+    folder = {"webnlg": "webnlg_challenge_2017", "dart": "dart"}[name]
+    assert url == f"https://raw.githubusercontent.com/microsoft/LoRA/main/examples/NLG/data/{folder}"
+    assert len(ids) == 3 and all(re.fullmatch("[0-9a-f]{40}", value) for value in ids.values())
+
+
+@pytest.fixture
+def dart_folder(tmp_path, monkeypatch):
+    """A folder with DART's development and test sets; of the latter only what it is formatted to is known."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / DART_DEV).write_bytes(b"dev")
+    (source / DART_TEST).write_text(json.dumps(ONE, indent=3))
+    ids = {downloads.DART_TRAIN: blob_id(b"train"), DART_DEV: blob_id(b"dev"), DART_TEST: blob_id(b"elsewhere")}
+    monkeypatch.setattr(downloads, "DART_FILES", ids)
+    monkeypatch.setattr(downloads, "DART_FORMATTED", {DART_TEST: sha256(ONE_FORMATTED)})
+    monkeypatch.setenv("DART_DATA_DIR", str(source))
+    return source
+
+
+def test_other_json_of_the_same_content_is_as_good(dart_folder, tmp_path, capsys):
+    (dart_folder / downloads.DART_TRAIN).write_bytes(b"train")
+    assert downloads.dart(tmp_path / "dart")
+    assert in_folder(tmp_path / "dart") == in_folder(dart_folder)
+    assert not downloads.dart(tmp_path / "dart")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_folder_may_lack_the_training_set_of_dart_which_is_said(dart_folder, tmp_path, capsys):
+    assert downloads.dart(tmp_path / "dart")
+    assert set(in_folder(tmp_path / "dart")) == {DART_DEV, DART_TEST}
+    [said] = capsys.readouterr().err.splitlines()
+    assert f"{dart_folder} has no {downloads.DART_TRAIN}, so there will be no DART to train on" in said
+
+
+@pytest.mark.parametrize("content", [json.dumps(ONE).replace("is c", "is d"), json.dumps(ONE[0]), "no JSON", ""])
+@pytest.mark.parametrize("name", [DART_DEV, DART_TEST])
+def test_another_content_is_refused(dart_folder, tmp_path, name, content):
+    (dart_folder / name).write_text(content)
+    with pytest.raises(UserError, match=f"{name} is not the published file: its git blob id is not "):
+        downloads.dart(tmp_path / "dart")
+    assert in_folder(tmp_path / "dart") == {}
+
+
+@real_data.needs("webnlg", "dart")
+def test_the_real_files_have_the_published_ids(monkeypatch, tmp_path):
+    for name in ("webnlg", "dart"):
+        monkeypatch.setenv(f"{name.upper()}_DATA_DIR", str(real_data.folder(name)))
+        assert getattr(downloads, name)(tmp_path / name)
 
 
 VOCAB = {"encoder.json": b"{}", "vocab.bpe": b"#version\n"}

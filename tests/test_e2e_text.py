@@ -138,6 +138,11 @@ def test_standardise(tokenize, lower, expected):
     assert formatted.standardise("It's  A family-friendly café_1.", tokenize, lower) == expected
 
 
+def test_case_is_folded_before_signs_are_split_off():
+    """Fails the other way round: İ is one letter, and in lower case a letter and a dot above, which is none."""
+    assert formatted.standardise("İzmir", tokenize=True, lower=True) == "i \u0307 zmir"
+
+
 def test_predictions_are_cut_at_end_of_text_and_at_a_blank_line(write):
     path = write(
         '{"id": 1, "predict": [1, 2, 5, 1, 0, 0]}\n{"id": 0, "predict": [2, 4, 1, 5]}\n{"id": 2, "predict": []}\n'

@@ -130,7 +130,9 @@ def test_the_changelog_has_this_version():
 
 def test_real_data_are_where_their_variable_says_or_are_asked_for_in_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("WEBNLG_DATA_DIR", str(tmp_path))
-    assert real_data.missing("webnlg").startswith(f"no {tmp_path / 'train.json'}: the WebNLG 2017 data are in ")
+    assert real_data.missing("webnlg").startswith(
+        f"no {tmp_path / 'train.json'}: bash scripts/02_create_datasets.sh webnlg "
+    )
     assert real_data.missing("webnlg").endswith("; WEBNLG_DATA_DIR names a folder that has them")
     for name in ("train.json", "dev.json", "test.json"):
         (tmp_path / name).touch()

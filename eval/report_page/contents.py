@@ -91,7 +91,9 @@ def read(work_dir: Path, data: Path) -> Contents:
                 f"{work_dir / 'slots.json'} is of {len(marks)} outputs, but {SYSTEM} has {len(outputs)}; run step 07 again"
             )
     departures = _departures(record, of)
-    hashed = [data, *(work_dir / name for name in ("beam_prediction.jsonl", SYSTEM, "reference.txt"))]
+    references = work_dir / of.references
+    hashed = [data, work_dir / "beam_prediction.jsonl", work_dir / SYSTEM]
+    hashed += sorted(references.iterdir()) if references.is_dir() else [references]
     return Contents(
         record=record,
         data=data,

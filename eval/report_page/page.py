@@ -267,9 +267,13 @@ def _commands(run: Contents) -> list[tuple[str, list[str]]]:
     if run.record.decoding:
         commands.append(("Beam search", _command("src/gpt2_beam.py", *run.record.decoding.get("argv", []))))
     to_text = ["--sample_file", folder / "beam_prediction.jsonl", "--input_file", run.data]
-    to_text += ["--output_pred_file", folder / SYSTEM, "--output_ref_file", folder / "reference.txt"]
+    to_text += ["--output_pred_file", folder / SYSTEM, "--output_ref_file", folder / run.task.references]
+    if run.task.decode_flags:
+        to_text += ["--ref_type", run.task.name, *run.task.decode_flags]
     commands.append(("Ids to text", _command("src/gpt2_decode.py", *to_text)))
-    scoring: list[object] = [folder / "reference.txt", folder / SYSTEM]
+    scoring: list[object] = [folder / run.task.references, folder / SYSTEM]
+    if run.task.protocols:
+        scoring += ["--protocol", *run.task.protocols]
     if "mean" in run.record.signature.get("nist_reference_length", ""):
         scoring.append("-p")
     commands.append(("Scores", _command(run.task.scorer, *scoring)))

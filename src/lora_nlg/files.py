@@ -41,6 +41,33 @@ def atomic_writer(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
                 os.unlink(temporary)
 
 
+@contextlib.contextmanager
+def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a new folder beside `path`, and put it in the place of `path`, with whatever was there, when the block ends well.
+
+    On any error `path` is as before. Raises UserError, naming the folder, when it cannot be written.
+    """
+    path = Path(os.path.realpath(path))  # a link stays one
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent) as temporary:
+            new, old = Path(temporary, "new"), Path(temporary, "old")
+            new.mkdir()
+            yield new
+            _sync_folder(new)
+            if path.exists():  # a folder that is not empty can only be renamed away
+                os.rename(path, old)
+            try:
+                os.rename(new, path)
+            except BaseException:
+                if old.exists():
+                    os.rename(old, path)
+                raise
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
 def _sync_folder(folder: Path) -> None:
     """Make a rename last through a power cut; Windows cannot, and network file systems may refuse."""
     with contextlib.suppress(OSError):

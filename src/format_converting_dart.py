@@ -1,0 +1,27 @@
+"""Turn DART 1.1.1's JSON into JSON lines, one a text: {"context": triples, "completion": text}."""
+
+import argparse
+import sys
+
+sys.path.insert(0, __file__.rpartition("/")[0])  # which PYTHONSAFEPATH leaves out
+
+import format_converting
+from lora_nlg import errors, flags
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the recipe's two arguments."""
+    p = flags.Parser(description=__doc__, allow_abbrev=False)
+    p.add_argument("input", metavar="IN", help="dart-v1.1.1-full-train.json, -dev.json or -test.json")
+    p.add_argument("output", metavar="OUT", help="formatted file (JSON lines)")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Format one file."""
+    args = parser().parse_args(argv)
+    return format_converting.main(["dart", args.input, args.output])
+
+
+if __name__ == "__main__":
+    sys.exit(errors.run(main))
