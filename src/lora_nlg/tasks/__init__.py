@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_nlg.tasks import e2e
+from lora_nlg.tasks import e2e, own
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class Task:
     slots: str | None = None  # the rules that count slots; None: its inputs have none
     published: str | None = None  # the figures to compare with
     copied: str | None = None  # the slot whose value every output should hold
+    input_name: str = "input"  # what people call an input
+    example: str = "any text"  # of an input
 
     def described(self, name: str) -> dict[str, object]:
         """Return what task.json says."""
@@ -40,5 +42,14 @@ TASKS = {
         slots="e2e",
         published="e2e",
         copied="name",
+        input_name="MR",
+        example="name : Blue Spice | Type : coffee shop | area : riverside",
+    ),
+    "own": Task(
+        own.read_raw,
+        own.check_input,
+        reference_files=False,
+        scorer="eval/e2e/measure_scores.py",
+        scores=("BLEU", "NIST", "METEOR", "ROUGE_L", "CIDEr"),
     ),
 }
