@@ -19,6 +19,11 @@ SETS = {
         ("train.json", "dev.json", "test.json"),
         "the WebNLG 2017 data are in examples/NLG/data/webnlg_challenge_2017 of the LoRA authors' repository",
     ),
+    "webnlg/outputs": (
+        None,
+        ("scores.tsv",),
+        "these are public system outputs with their known scores, which the project does not pass on",
+    ),
     "dart": (
         "DART_DATA_DIR",
         ("dart-v1.1.1-full-dev.json", "dart-v1.1.1-full-test.json"),
