@@ -18,6 +18,7 @@ done
 export PIP_USER=0   # also against a pip.conf: .venv is where things go
 export PYTHONUTF8=1 # what is printed has ×, ≥ and accents, whatever the locale
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit
+export CALLED_FROM=${CALLED_FROM:-$OLDPWD} # what a user types is seen from there, by the scripts that a script runs too
 # shellcheck disable=SC2034  # used by the scripts that source this file
 python=.venv/bin/python
 
@@ -42,18 +43,44 @@ help_if_asked() {
 # Instant when the environment is complete.
 ensure_setup() { attended bash scripts/00_setup.sh; }
 
-# Read --preset NAME (default: mini) and --work_dir DIR out of "$@"; the other arguments are left in `rest`.
+# The data sets that step 2 makes by name; any other word is a folder or file of the user's own.
+known_set() { [[ " e2e webnlg dart mini " == *" $1 "* ]]; }
+
+# Print the whole path of a folder or file of the user's own data, seen from where the script was called, from here or from data/.
+own_data() {
+  local place
+  for place in "$CALLED_FROM/$1" "$1" "data/$1"; do
+    if [[ $1 == /* ]]; then place=$1; fi
+    if [[ -e $place ]]; then
+      realpath -- "$place"
+      return
+    fi
+  done
+  fail "no data set, folder or file $1; expected e2e, webnlg, dart, mini, or a folder with train.txt (or .jsonl, .csv, .tsv)"
+}
+
+# Print where step 2 puts what it makes of that data: by name, and told apart by path.
+own_data_made() {
+  local name=${1##*/}
+  name=${name%.*}
+  printf 'data/own/%s-%s' "${name//[^A-Za-z0-9_-]/_}" "$(printf '%s' "$1" | cksum | cut -d' ' -f1)"
+}
+
+# Read --preset NAME (default: mini), --work_dir DIR and --data, --source, --target of own data out of "$@"; the other arguments are
+# left in `rest`, and `chosen` is what tells another step the same.
 take_preset() {
-  preset=mini work_dir="" rest=()
+  local given_data=""
+  preset=mini work_dir="" rest=() columns=()
   while [[ $# -gt 0 ]]; do
     case $1 in
-      --preset | --work_dir)
+      --preset | --work_dir | --data | --source | --target)
         [[ $# -ge 2 ]] || fail "$1 needs a value"
-        if [[ $1 == --preset ]]; then preset=$2; else work_dir=$2; fi
-        shift 2
+        set -- "$1=$2" "${@:3}"
         ;;
       --preset=*) preset=${1#*=} && shift ;;
       --work_dir=*) work_dir=${1#*=} && shift ;;
+      --data=*) given_data=${1#*=} && shift ;;
+      --source=* | --target=*) columns+=("$1") && shift ;;
       *) rest+=("$1") && shift ;;
     esac
   done
@@ -65,7 +92,20 @@ take_preset() {
   source "scripts/presets/$preset.sh"
   if [[ -n ${WITHOUT_BASE:-} ]]; then COMPARE_WITH_BASE=""; fi
   work_dir=${work_dir:-trained_models/$preset}
-  data=data/$DATA
+  chosen=(--preset "$preset")
+  DATA=${given_data:-${DATA:-}}
+  [[ -n $DATA ]] || fail "preset $preset is for data of your own; give --data FOLDER or --data FILE"
+  if known_set "$DATA"; then
+    [[ ${#columns[@]} -eq 0 ]] || fail "${columns[0]} would have no effect; it is for data of your own, $DATA is known"
+    data=data/$DATA
+    if [[ -n $given_data ]]; then TASK=$DATA CURVE=""; fi
+    if [[ $TASK == mini ]]; then TASK=e2e; fi
+  else
+    DATA=$(own_data "$DATA") || exit
+    data=$(own_data_made "$DATA")
+    TASK=own CURVE=""
+  fi
+  if [[ -n $given_data ]]; then chosen+=(--data "$DATA" ${columns[@]+"${columns[@]}"}); fi
   # shellcheck disable=SC2034  # used by the scripts that source this file
   decoding=(--model_card "$CARD" --data "$data/test.jsonl" "${DECODE[@]}")
 }
@@ -101,7 +141,7 @@ prepare() {
   if [[ $BASE == pretrained_checkpoints/gpt2* && $BASE != pretrained_checkpoints/gpt2.mini ]]; then
     attended bash scripts/01_download_pretrained_checkpoints.sh "$CARD"
   fi
-  attended bash scripts/02_create_datasets.sh "$DATA"
+  attended bash scripts/02_create_datasets.sh "$DATA" ${columns[@]+"${columns[@]}"}
 }
 
 running="" stopping="" stopped=0

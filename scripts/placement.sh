@@ -24,7 +24,7 @@ table=eval/published_placement.tsv
 for rank in $(tail -n +2 "$table" | cut -f 3 | sort -nu); do
   targets=$(awk -F '\t' -v rank="$rank" '$3 == rank { print $2 }' "$table" | sort -u)
   # shellcheck disable=SC2086  # several of them
-  attended bash scripts/sweep.sh --ranks "$rank" --targets $targets --preset "$preset" --work_dir "$work_dir" "${rest[@]}"
+  attended bash scripts/sweep.sh --ranks "$rank" --targets $targets "${chosen[@]}" --work_dir "$work_dir" "${rest[@]}"
 done
 [[ ${NODE_RANK:-0} == 0 ]] || exit 0 # the first node has the scores
 runs=("$work_dir"/r*/lp*)

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# Usage: bash scripts/run_all.sh [--preset NAME] [--work_dir DIR] [flags of gpt2_ft.py]
+# Usage: bash scripts/run_all.sh [--preset NAME] [--data DIR] [--work_dir DIR] [flags of gpt2_ft.py]
 #
 # The whole pipeline: set-up, base, data, training, decoding, text, scores, a summary of
 # them, and how they compare with the paper's. Presets:
 #   mini            the bundled base and data, no download; minutes on 2 CPU cores, the README says how many (the default)
 #   e2e_gpt2_md     the paper's run: GPT-2 Medium on E2E; a GPU node (also e2e_gpt2_sm, e2e_gpt2_lg)
 #   webnlg_gpt2_md, dart_gpt2_md  the paper's runs on its two other data sets (also _sm, _lg)
+#   mine            the bundled base on data of your own: --data FOLDER or FILE (docs/your_data.md), minutes on a CPU
 #   e2e_scratch     the real data without a pretrained base, on a CPU
 #   e2e_small_lora  a small base pretrained on the real texts, adapted with LoRA (e2e_small_full: whole), on a CPU
+# --data takes the place of any preset's data, e.g. --preset e2e_gpt2_md --data FOLDER; --source and --target name its columns.
 # NPROC, NNODES, NODE_RANK and MASTER_ADDR as in 03_train.sh. All nodes train; the first decodes and scores. If they share
 # this folder, run steps 00 to 02 once before.
 set -euo pipefail
@@ -15,7 +17,7 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
 take_preset "$@"
 refuse_flags_of_all_steps
-where=(--preset "$preset" --work_dir "$work_dir")
+where=("${chosen[@]}" --work_dir "$work_dir")
 
 prepare
 attended bash scripts/03_train.sh "${where[@]}" ${rest[@]+"${rest[@]}"}

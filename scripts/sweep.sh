@@ -107,7 +107,7 @@ name_training() {
   training=$work_dir/${name}_seed$3
   log=$training/sweep.log
   mkdir -p "$training"
-  flags=(--preset "$preset" --work_dir "$training" ${adapters[@]+"${adapters[@]}"} --random_seed "$3" ${rest[@]+"${rest[@]}"})
+  flags=("${chosen[@]}" --work_dir "$training" ${adapters[@]+"${adapters[@]}"} --random_seed "$3" ${rest[@]+"${rest[@]}"})
 }
 
 train() { # where it is not done
@@ -118,7 +118,7 @@ train() { # where it is not done
 }
 
 score() { # PENALTY: where it is not done, in a folder that has the training's files by links
-  local where=(--preset "$preset" --work_dir "$run") file next
+  local where=("${chosen[@]}" --work_dir "$run") file next
   is_done "$run" && return
   mkdir -p "$run"
   for file in model.final.pt run.json log.jsonl; do

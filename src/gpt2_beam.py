@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     outputs = output_files(args)
     files.check_outputs([path for o in outputs for path in (o, o.with_suffix(".run.json"))], [args.data])
     locks.check(locks.of_outputs(outputs))
-    n_cut, contexts = read_contexts(args)
+    n_cut, contexts, lengths = read_contexts(args)
 
     ranks = dist.start(args.device, args.rank, args.world_size, args.local_rank)
     if args.compile and ranks.device.type != "cuda":
@@ -89,10 +89,10 @@ def main(argv: list[str] | None = None) -> int:
         if n_cut:
             longest = args.seq_len - args.eval_len
             print(f"warning: {n_cut:,} contexts have more than {longest} ids and keep their last ones", file=sys.stderr)
-        if n_long := sum(len(line.completion) > args.eval_len for line in lines):
+        if n_long := sum(length > args.eval_len for length in lengths):
             print(
-                f"warning: {n_long:,} of the {len(lines):,} references have more than --eval_len {args.eval_len} ids, and outputs as "
-                f"long are cut; --eval_len {max(len(line.completion) for line in lines)} is enough for all",
+                f"warning: {n_long:,} of the {len(lengths):,} references have more than --eval_len {args.eval_len} ids, and outputs as "
+                f"long are cut; --eval_len {max(lengths)} is enough for all",
                 file=sys.stderr,
             )
     with dist.within(locks.held(locks.of_outputs(outputs)), ranks):
@@ -181,13 +181,14 @@ def is_decoded(output: Path, run) -> bool:
         return False
 
 
-def read_contexts(args: argparse.Namespace) -> tuple[int, list[list[int]]]:
-    """Return how many contexts of the data are too long, and all of them, of which those keep their last ids."""
+def read_contexts(args: argparse.Namespace) -> tuple[int, list[list[int]], list[int]]:
+    """Return how many contexts of the data are too long, all of them, of which those keep their last ids, and the references' lengths."""
     from lora_nlg.data import examples
 
     longest, vocab_size = args.seq_len - args.eval_len, config.model_config(args.model_card).vocab_size
-    contexts = [line.context for line in examples.read_examples(args.data, vocab_size)]
-    return sum(len(context) > longest for context in contexts), [context[-longest:] for context in contexts]
+    lines = examples.read_examples(args.data, vocab_size)
+    n_cut = sum(len(line.context) > longest for line in lines)
+    return n_cut, [line.context[-longest:] for line in lines], [len(line.completion) for line in lines]
 
 
 def needed_memory(args: argparse.Namespace, contexts: list[list[int]], world_size: int) -> float:

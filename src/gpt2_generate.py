@@ -24,9 +24,9 @@ sys.path.insert(0, __file__.rpartition("/")[0])  # which PYTHONSAFEPATH leaves o
 
 from lora_nlg import config, errors, flags
 from lora_nlg.methods import placement
+from lora_nlg.tasks import TASKS, Task
 
-PROMPT = "MR> "
-EXAMPLE = "name : Blue Spice | Type : coffee shop | area : riverside"
+PROMPT = "> "
 STDIN = "standard input"
 
 
@@ -36,6 +36,12 @@ def parser() -> argparse.ArgumentParser:
     flags.add_model_flags(p, card="gpt2.md", alpha=None)
     p.add_argument("--vocab", default="vocab", help="folder with encoder.json and vocab.bpe; default: %(default)s")
     p.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:N")
+    p.add_argument(
+        "--task",
+        choices=TASKS,
+        default="e2e",
+        help="what the model learnt; own: any text is an input; default: %(default)s",
+    )
     p.add_argument("--jsonl", action="store_true", help="JSON lines in and out")
     p.add_argument("--alternatives", type=int, default=3, help="0: none; default: %(default)s")
 
@@ -57,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     check(args, model_config)
     generator = load(args, model_config, rules)
     if sys.stdin.isatty() and not args.jsonl:
-        converse(generator, args.alternatives)
+        converse(generator, args.alternatives, TASKS[args.task])
         return 0
 
     from tqdm import tqdm
@@ -103,12 +109,13 @@ def load(args: argparse.Namespace, model_config: config.ModelConfig, rules: conf
     device = dist.start(args.device, rank=0, world_size=1, local_rank=0).device
     given = placement.Given.by(args)
     model = models.merged_model(model_config, args.init_checkpoint, args.lora_checkpoint, given, precision)
-    return Generator(model.to(device).eval(), encoding, rules, device, precision)
+    check_input = TASKS[args.task].check_input
+    return Generator(model.to(device).eval(), encoding, rules, device, precision, check_input)
 
 
-def converse(generator, n_alternatives: int) -> None:
+def converse(generator, n_alternatives: int, task: Task) -> None:
     """Answer at a prompt until the end of input; a mistake gets its sentence and another try."""
-    print(f"Type an MR, for example {EXAMPLE}; Ctrl-D ends.")
+    print(f"Type an {task.input_name}, for example {task.example}; Ctrl-D ends.")
     while True:
         try:
             mr = input(PROMPT).strip()
@@ -117,7 +124,7 @@ def converse(generator, n_alternatives: int) -> None:
             return
         if mr:
             try:
-                print(plain(generator.answers(mr, "this MR", n_alternatives + 1), n_alternatives))
+                print(plain(generator.answers(mr, f"this {task.input_name}", n_alternatives + 1), n_alternatives))
             except errors.UserError as error:
                 print(errors.visible(str(error)), file=sys.stderr)
 

@@ -19,6 +19,11 @@ SETS = {
         ("train.json", "dev.json", "test.json"),
         "bash scripts/02_create_datasets.sh webnlg downloads the WebNLG 2017 data into data/webnlg",
     ),
+    "webnlg/outputs": (
+        None,
+        ("scores.tsv",),
+        "these are public system outputs with their known scores, which the project does not pass on",
+    ),
     "dart": (
         "DART_DATA_DIR",
         ("dart-v1.1.1-full-dev.json", "dart-v1.1.1-full-test.json"),

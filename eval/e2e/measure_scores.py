@@ -133,7 +133,7 @@ def main(argv: list[str] | None = None) -> int:
     differences = bootstrap.differences(*scored) if args.paired else None
 
     for path, system, one in zip(args.seg_level, systems, scored, strict=False):
-        results.write_segments(path, references.sources or system.sources, system.texts, one)
+        results.write_segments(path, references.sources or system.sources, system.texts, one.segments)
     if args.json:
         signature = results.signature(references.groups, definition, runtime)
         signature["inputs"] = coverage.inputs if coverage else len(references.groups)

@@ -6,15 +6,29 @@ training seed moves a score as well.
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
-
-from metrics.scores import METRICS, Scores
 
 RESAMPLES = 1000
 SEED = 110
 DRAWN_AT_ONCE = 10_000_000  # inputs: 160 MB
 LEVEL = 0.95  # share of the resampled scores that an interval holds
+
+
+class Scores(Protocol):
+    """What is resampled: a system's corpus scores by metric, of all segments and of weighted ones (see metrics.scores)."""
+
+    @property
+    def bleu_statistics(self) -> np.ndarray:
+        """A row for each segment."""
+
+    @property
+    def corpus(self) -> dict[str, float]:
+        """The scores of all segments together."""
+
+    def weighted(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Return them if segment i stood in the corpus weights[..., i] times."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +41,7 @@ class Difference:
 
 
 def resample(scores: Scores, resamples: int = RESAMPLES, seed: int = SEED) -> dict[str, np.ndarray]:
-    """Return the corpus scores, by METRICS, (resamples,) each, of segments drawn with replacement; a seed makes the draws."""
+    """Return the corpus scores, by metric, (resamples,) each, of segments drawn with replacement; a seed makes the draws."""
     segments = len(scores.bleu_statistics)
     random, chances = np.random.default_rng(seed), np.full(segments, 1 / segments)
     at_once = max(1, DRAWN_AT_ONCE // segments)
@@ -46,15 +60,15 @@ def interval(resampled: np.ndarray) -> tuple[float, float]:
 
 
 def intervals(scores: Scores) -> dict[str, tuple[float, float]]:
-    """Return the interval of each of METRICS."""
+    """Return the interval of each metric."""
     return {metric: interval(values) for metric, values in resample(scores).items()}
 
 
 def differences(first: Scores, second: Scores) -> dict[str, Difference]:
-    """Return, for each of METRICS, how far `second` is above `first`. Both must be of the same inputs in the same order."""
+    """Return, for each metric, how far `second` is above `first`. Both must be of the same inputs in the same order."""
     of_first, of_second = resample(first), resample(second)
     result = {}
-    for metric in METRICS:
+    for metric in first.corpus:
         resampled = of_second[metric] - of_first[metric]
         value = second.corpus[metric] - first.corpus[metric]
         result[metric] = Difference(value, interval(resampled), p_value(resampled))

@@ -1,23 +1,28 @@
 """How scores are written: for people, as a line of a table, segment by segment, and as JSON with their signature."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from metrics import __version__, files, nist
-from metrics.bootstrap import LEVEL, RESAMPLES, SEED, Difference
+from metrics.bootstrap import LEVEL, RESAMPLES, SEED, Difference, Scores
 from metrics.errors import visible
 from metrics.java import METEOR_JAR, PARAPHRASES, PTB_JAR, Java, data_file
-from metrics.scores import METRICS, SEGMENT_METRICS, Scores
+from metrics.scores import METRICS
 
-Intervals = dict[str, tuple[float, float]]  # by METRICS; see bootstrap.intervals
+Intervals = dict[str, tuple[float, float]]  # by metric; see bootstrap.intervals
 
 
-def for_people(scores: Scores, intervals: Intervals | None = None) -> str:
-    """Return a heading and a line for each score, with its interval if there are any."""
+def for_people(
+    scores: Scores, intervals: Intervals | None = None, splits: dict[str, dict[str, float]] | None = None
+) -> str:
+    """Return a heading and a line for each score, with its interval if there are any, and with those of parts of the inputs."""
     lines = ["SCORES:", "=============="]
-    for name in METRICS:
+    for name in scores.corpus:
         bounds = "   95 % interval {:.4f} to {:.4f}".format(*intervals[name]) if intervals else ""
-        lines.append(f"{name}: {scores.corpus[name]:.4f}{bounds}")
+        parts = "".join(f"   {split} {values[name]:.4f}" for split, values in (splits or {}).items())
+        lines.append(f"{name}: {scores.corpus[name]:.4f}{parts}{bounds}")
     return "\n".join(lines)
 
 
@@ -30,7 +35,7 @@ def paired_for_people(
         f"B: {visible(second_name)}",
         f"{'':8}{'A':>8}{'B':>9}{'B - A':>10}{'95 % interval of B - A':>26}{'p':>8}",
     ]
-    for name in METRICS:
+    for name in differences:
         one = differences[name]
         bounds = "{:+.4f} to {:+.4f}".format(*one.interval)
         values = f"{first.corpus[name]:8.4f}{second.corpus[name]:9.4f}{one.value:+10.4f}"
@@ -38,26 +43,28 @@ def paired_for_people(
     return "\n".join(lines)
 
 
-def table_header(with_intervals: bool) -> str:
+def table_header(with_intervals: bool, metrics: Sequence[str] = METRICS) -> str:
     """Return the line that names the columns of `table_line`."""
-    bounds = [f"{metric}_{end}" for metric in METRICS for end in ("low", "high")] if with_intervals else []
-    return "\t".join(("File", *METRICS, *bounds))
+    bounds = [f"{metric}_{end}" for metric in metrics for end in ("low", "high")] if with_intervals else []
+    return "\t".join(("File", *metrics, *bounds))
 
 
 def table_line(name: str, scores: Scores, intervals: Intervals | None = None) -> str:
     """Return one line of a table: the name, the scores, and the bounds of their intervals if there are any."""
-    values = [scores.corpus[metric] for metric in METRICS]
+    values = list(scores.corpus.values())
     if intervals:
-        values += [bound for metric in METRICS for bound in intervals[metric]]
+        values += [bound for metric in scores.corpus for bound in intervals[metric]]
     return "\t".join((visible(files.one_line(name)), *(f"{value:.4f}" for value in values)))
 
 
-def write_segments(path: str, sources: Sequence[str] | None, outputs: Sequence[str], scores: Scores) -> None:
+def write_segments(
+    path: str, sources: Sequence[str] | None, outputs: Sequence[str], segments: dict[str, np.ndarray]
+) -> None:
     """Write a TSV with a header and, for each segment, its source (may be blank), its output and its scores."""
     with files.atomic_writer(path) as file:
-        print("src", "sys_out", *SEGMENT_METRICS, sep="\t", file=file)
+        print("src", "sys_out", *segments, sep="\t", file=file)
         for i, output in enumerate(outputs):
-            values = (f"{scores.segments[metric][i]:.4f}" for metric in SEGMENT_METRICS)
+            values = (f"{of_all[i]:.4f}" for of_all in segments.values())
             print(files.one_line(sources[i] if sources else ""), files.one_line(output), *values, sep="\t", file=file)
 
 
@@ -103,15 +110,22 @@ def write_json(
     signature: dict,
     intervals: Sequence[Intervals] | None = None,
     differences: dict[str, Difference] | None = None,
+    splits: Mapping[str, Sequence[Scores]] | None = None,
 ) -> None:
     """Write {"systems": [{"file", "empty_outputs", "scores"}, …], "signature": {…}}, nothing rounded.
 
+    `splits` adds "splits" to each system, {name: {"inputs", "scores"}} of parts of the inputs.
     `intervals` adds "intervals" to each system, `differences` a "paired" beside them; both say in "bootstrap" how they were made.
     """
     rows = [
         {"file": name, "empty_outputs": count_empty(outputs), "scores": one.corpus}
         for name, outputs, one in zip(names, systems, scores, strict=True)
     ]
+    for number, row in enumerate(rows if splits else []):
+        row["splits"] = {
+            name: {"inputs": len(of_all[number].bleu_statistics), "scores": of_all[number].corpus}
+            for name, of_all in (splits or {}).items()
+        }
     if intervals:
         for row, bounds in zip(rows, intervals, strict=True):
             row["intervals"] = bounds

@@ -8,30 +8,43 @@ from pathlib import Path
 from lora_nlg.errors import UserError
 
 JSON_NAMES = {str: "a string", int: "a whole number", list: "a list"}
+BREAKS = re.compile(r"[\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]")
 HALF_PAIR = re.compile(r"[\ud800-\udfff]")  # JSON can say what no UTF-8 file can hold
 
 
-def read_lines(path: str | Path) -> Iterator[tuple[str, str]]:
-    """Yield ("path:line", text without the white space around it) of a UTF-8 file.
+def one_line(text: str) -> str:
+    """Replace tabs, and all that some program takes for the end of a line, by spaces."""
+    return BREAKS.sub(" ", text)
 
-    A byte order mark and Windows line ends are accepted. Raises UserError for no file, an empty one, a blank line or
-    bytes that are not UTF-8.
-    """
-    where = str(path)
+
+def raw_lines(path: str | Path) -> Iterator[str]:
+    """Yield a UTF-8 file's lines with "\n" at their ends and without a byte order mark. Raises UserError, also if it is empty."""
+    number, text = 0, ""
     try:
         with open(path, "rb") as file:
             for number, line in enumerate(file, 1):
-                where = f"{path}:{number}"
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-                if not text:
-                    raise UserError(f"{where}: the line is blank; every line must hold one example, so remove it")
-                yield where, text
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").replace("\r\n", "\n")
+                if text:
+                    yield text
     except UnicodeDecodeError as error:
-        raise UserError(f"{where}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
+        raise UserError(f"{path}:{number}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}; check the path and its rights") from error
-    if where == str(path):
+    if not text:  # a file that holds a byte order mark alone is empty, too
         raise UserError(f"{path} is empty; expected one example a line")
+
+
+def read_lines(path: str | Path, *, skip_blank: bool = False) -> Iterator[tuple[str, str]]:
+    """Yield ("path:line", text without the white space around it) of a UTF-8 file.
+
+    A byte order mark and Windows line ends are accepted. Raises UserError for no file, an empty one, a blank line (which
+    `skip_blank` leaves out) or bytes that are not UTF-8.
+    """
+    for number, line in enumerate(raw_lines(path), 1):
+        if text := line.strip():
+            yield f"{path}:{number}", text
+        elif not skip_blank:
+            raise UserError(f"{path}:{number}: the line is blank; every line must hold one example, so remove it")
 
 
 def count_lines(path: str | Path) -> int | None:

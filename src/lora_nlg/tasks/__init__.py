@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_nlg.tasks import dart, e2e, triples, webnlg
+from lora_nlg.tasks import dart, e2e, own, triples, webnlg
 
 # A raw file's (input, reference) pairs; a third, where there is one, has further keys of the formatted line.
 Raw = Callable[[str | Path], Iterator[tuple[str, str] | tuple[str, str, dict]]]
@@ -30,6 +30,8 @@ class Task:
     slots: str | None = None  # the rules that count slots; None: its inputs have none
     published: str | None = None  # the figures to compare with
     copied: str | None = None  # the slot whose value every output should hold
+    input_name: str = "input"  # what people call an input
+    example: str = "any text"  # of an input
 
     @property
     def references(self) -> str:
@@ -65,6 +67,15 @@ TASKS = {
         slots="e2e",
         published="e2e",
         copied="name",
+        input_name="MR",
+        example="name : Blue Spice | Type : coffee shop | area : riverside",
+    ),
+    "own": Task(
+        own.read_raw,
+        own.check_input,
+        reference_files=False,
+        scorer="eval/e2e/measure_scores.py",
+        scores=("BLEU", "NIST", "METEOR", "ROUGE_L", "CIDEr"),
     ),
     "webnlg": _of_triples(webnlg.read_raw),
     "dart": _of_triples(dart.read_raw),

@@ -1,0 +1,101 @@
+"""Score outputs of WebNLG or DART: BLEU (0 to 100), METEOR (0 to 1) and TER (less is better), by one of three protocols.
+
+    python eval/triples/measure_scores.py REFERENCES SYS [SYS ...] --protocol webnlg2017|dart|generation_eval
+
+REFERENCES is a folder with reference0, reference1 …, or the formatted .jsonl; SYS has one output a line. With WebNLG's .jsonl,
+the inputs of unseen and of seen categories are scored by themselves, too. docs/triples.md says what the protocols are for.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the metrics are, for the programs of every task
+
+from metrics import errors
+
+PROTOCOLS = ("webnlg2017", "dart", "generation_eval")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the flags."""
+    p = errors.Parser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="measure_scores.py",
+        allow_abbrev=False,
+    )
+    p.add_argument("references", metavar="REFERENCES", help="a folder with reference0 …, or a .jsonl")
+    p.add_argument("systems", metavar="SYS", nargs="+", help="a system's outputs")
+    p.add_argument(
+        "--protocol", choices=PROTOCOLS, required=True, help="how texts are taken apart and references count"
+    )
+    p.add_argument(
+        "-l",
+        "--seg-level",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="write each input's scores, once for each SYS",
+    )
+    p.add_argument("--json", metavar="FILE", help="write the scores, and all that can change them, to this file")
+    p.add_argument("--bootstrap", action="store_true", help="add 95 %% intervals over the choice of inputs")
+    p.add_argument("--paired", action="store_true", help="test the difference of two SYS over the choice of inputs")
+    return p
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Return the parsed flags; flags that would do nothing are errors."""
+    p = parser()
+    args = p.parse_args(argv)
+    if args.seg_level and len(args.seg_level) != len(args.systems):
+        p.error(f"each SYS needs its own -l: {len(args.systems)} SYS, but {len(args.seg_level)} -l")
+    if args.paired and len(args.systems) != 2:
+        p.error(f"--paired compares two SYS, but {len(args.systems)} were given")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Score the systems."""
+    args = parse(argv)
+
+    from metrics import bootstrap, files, java, results, triples
+    from metrics.protocols import PROTOCOLS as RULES
+
+    folder = Path(args.references).is_dir()  # whose files are not looked at one by one
+    outputs = [*args.seg_level, *([args.json] if args.json else [])]
+    files.check_outputs(outputs, inputs=[*([] if folder else [args.references]), *args.systems])
+    protocol = RULES[args.protocol]
+    references = triples.read_references(args.references)
+    if references.are_raw and protocol.repeats_first:
+        protocol = triples.as_decoded(protocol)
+    systems = [triples.read_outputs(path, len(references.groups)) for path in args.systems]
+    for path, texts in zip(args.systems, systems, strict=True):
+        if empty := results.count_empty(texts):
+            print(f"warning: {empty} of {len(texts)} outputs in {path} are empty", file=sys.stderr)
+    runtime = java.find_java()
+    scored = triples.score(references, systems, protocol, runtime)
+
+    splits = {
+        name: [one.of(chosen) for one in scored] for name, chosen in (references.splits or {}).items() if chosen.any()
+    }
+    if splits:
+        splits["All"] = scored
+    intervals = [bootstrap.intervals(one) for one in scored] if args.bootstrap else None
+    differences = bootstrap.differences(scored[0], scored[1]) if args.paired else None
+    for path, texts, one in zip(args.seg_level, systems, scored, strict=False):
+        results.write_segments(path, references.sources, texts, one.segments)
+    if args.json:
+        signature = triples.signature(args.protocol, protocol, references, runtime)
+        results.write_json(args.json, args.systems, systems, scored, signature, intervals, differences, splits)
+    for number, (path, one) in enumerate(zip(args.systems, scored, strict=True)):
+        print(path)
+        of_splits = {name: scores[number].corpus for name, scores in splits.items() if scores is not scored}
+        print(results.for_people(one, intervals[number] if intervals else None, of_splits))
+    if differences:
+        print(results.paired_for_people(args.systems[0], args.systems[1], scored[0], scored[1], differences))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(errors.run(main))

@@ -1,0 +1,129 @@
+"""Tables of texts: files whose lines are rows of cells, as people and spreadsheets write them.
+
+Cells are quoted as in a CSV file, whatever separates them: a tab if the first line has one, else a comma. The first line may name
+the columns; without names there must be two, source and text. What a wrong decoding made of £ and é is mended.
+
+The scorer's twin is metrics.tables: neither side imports the other. A test holds them equal.
+"""
+
+import csv
+import os
+import re
+from dataclasses import dataclass
+
+from lora_nlg.data.lines import one_line, raw_lines
+from lora_nlg.errors import UserError
+
+# £ and é whose UTF-8 bytes were read as Latin-1, in both cases; and £ of another Windows code page, where it is a Polish letter,
+# which no number follows.
+_MISREAD = ((re.compile("[Ââ]£"), "£"), (re.compile("[Ãã]©"), "é"), (re.compile(r"Ł(?=\s?\d)"), "£"))
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """What a column is for, and the names that a header may give it: lower case, blanks and dashes as underscores."""
+
+    role: str
+    names: tuple[str, ...]
+    if_two: tuple[str, ...] = ()  # further names, where there are only two columns
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row's text and, where the table has sources, its source; neither has a line break."""
+
+    line: int  # of the file, where the row ends
+    text: str
+    source: str | None
+
+
+def plain(name: str) -> str:
+    """Return a name as `Column.names` has it."""
+    return name.strip().lower().replace(" ", "_").replace("-", "_")
+
+
+def is_table(path: str) -> bool:
+    """Return whether a file is read as a table, which its name says."""
+    return os.path.splitext(path)[1].lower() in (".tsv", ".csv")
+
+
+def read(path: str, text: Column, source: Column | None = None) -> list[Row]:
+    """Return the rows in the file's order, without blank lines. Raises UserError, naming the line, for what is no such table."""
+    rows = _rows(path)
+    first = rows[0][1]
+    text_at = _find(path, first, text)
+    source_at = _find(path, first, source) if source else None
+    if text_at is None and source_at is None and source and len(first) == 2:
+        source_at, text_at, names = 0, 1, "the first line has 2"
+    elif text_at is None:
+        header = one_line(", ".join(first))
+        raise UserError(f"{path}: the header {header!r} names no {text.role} column; call it {text.names[0]!r}")
+    else:
+        del rows[0]
+        names = f"the header names {len(first)} columns"
+    if not rows:
+        raise UserError(f"{path} has a header and no rows")
+    for line, cells in rows:
+        if len(cells) != len(first):
+            raise UserError(f"{path}, line {line}: {len(cells)} cells, but {names}")
+    return [Row(line, cells[text_at], None if source_at is None else cells[source_at]) for line, cells in rows]
+
+
+def _find(path: str, header: list[str], column: Column) -> int | None:
+    names = [plain(cell) for cell in header]
+    found = [i for i, name in enumerate(names) if name in column.names]
+    if not found and len(header) == 2:
+        found = [i for i, name in enumerate(names) if name in column.if_two]
+    if len(found) > 1:
+        columns = one_line(", ".join(header[i] for i in found))
+        raise UserError(f"{path}: the header names more than one {column.role} column: {columns}")
+    return found[0] if found else None
+
+
+def _rows(path: str) -> list[tuple[int, list[str]]]:
+    """Return the number of the line where each row ends, and the row's cells; there is at least one row."""
+    lines = list(raw_lines(path))
+    for wrong, right in _MISREAD:
+        lines = [wrong.sub(right, line) for line in lines]
+    first = next((line for line in lines if line.strip()), None)
+    if first is None:
+        raise UserError(f"{path} has only blank lines")
+    tab = "\t" in re.sub('"[^"]*"', "", first) or ("," not in first and path.lower().endswith(".tsv"))
+    rows = _in_single_quotes(lines, "\t" if tab else ",") or _as_csv(path, lines, "\t" if tab else ",")
+    return [(line, [one_line(cell).strip() for cell in cells]) for line, cells in rows]
+
+
+def _in_single_quotes(lines: list[str], separator: str) -> list[tuple[int, list[str]]] | None:
+    """Return the rows if single quotes enclose every cell, but perhaps those of the first line, else None."""
+    rows: list[tuple[int, list[str]]] = []
+    for number, line in enumerate(lines, 1):
+        line = line.strip()
+        if len(line) > 1 and line[0] == line[-1] == "'":
+            cells = [cell.replace("''", "'") for cell in line[1:-1].split(f"'{separator}'")]
+        elif rows and line:
+            return None
+        else:
+            cells = line.split(separator) if line else []
+        if cells:
+            rows.append((number, cells))
+    is_table = len(rows) > 1 and all(len(cells) == len(rows[0][1]) for _, cells in rows)
+    return rows if is_table else None
+
+
+def _as_csv(path: str, lines: list[str], separator: str) -> list[tuple[int, list[str]]]:
+    """Return the rows, with the quotes taken off that enclose a cell; such a cell may have line breaks and separators."""
+    reader = csv.reader(lines, delimiter=separator, strict=True)
+    try:
+        rows = [(reader.line_num, cells) for cells in reader if "".join(cells).strip()]
+        if not any("\n" in cell and "\t" in cell for _, cells in rows for cell in cells):
+            return rows
+    except csv.Error as error:
+        if separator == ",":
+            raise UserError(f"{path}, line {reader.line_num}: not a CSV table: {error}") from error
+    # Tabs are no part of a text, so they alone say where cells end; a quote that encloses no whole cell is part of the text.
+    cells_of_lines = [[_unquoted(cell.strip()) for cell in line.split("\t")] for line in lines]
+    return [(number, cells) for number, cells in enumerate(cells_of_lines, 1) if any(cells)]
+
+
+def _unquoted(cell: str) -> str:
+    return cell[1:-1].replace('""', '"') if re.fullmatch('"(?:[^"]|"")*"', cell) else cell
