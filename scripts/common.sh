@@ -87,7 +87,7 @@ take_preset() {
   [[ ${rest[0]--} == -* ]] || fail "unknown argument ${rest[0]}; a preset is given as --preset NAME"
   [[ $preset =~ ^[A-Za-z0-9_.-]+$ && -f scripts/presets/$preset.sh ]] ||
     fail "unknown preset $preset; expected one of: $(basename -s .sh scripts/presets/*.sh | tr '\n' ' ')"
-  TASK=e2e PRETRAIN=() COMPARE_WITH_BASE="" CURVE="" # what a preset may leave out
+  DATA="" CARD="" DECODE=() TASK=e2e PRETRAIN=() COMPARE_WITH_BASE="" CURVE="" # what a preset may leave out
   # shellcheck source=scripts/presets/mini.sh
   source "scripts/presets/$preset.sh"
   if [[ -n ${WITHOUT_BASE:-} ]]; then COMPARE_WITH_BASE=""; fi
@@ -107,7 +107,7 @@ take_preset() {
   fi
   if [[ -n $given_data ]]; then chosen+=(--data "$DATA" ${columns[@]+"${columns[@]}"}); fi
   # shellcheck disable=SC2034  # used by the scripts that source this file
-  decoding=(--model_card "$CARD" --data "$data/test.jsonl" "${DECODE[@]}")
+  decoding=(--model_card "$CARD" --data "$data/test.jsonl" ${DECODE[@]+"${DECODE[@]}"})
 }
 
 # Print a field of the row of the preset's task.

@@ -91,8 +91,8 @@ def main(argv: list[str] | None = None) -> int:
             print(f"warning: {n_cut:,} contexts have more than {longest} ids and keep their last ones", file=sys.stderr)
         if n_long := sum(length > args.eval_len for length in lengths):
             print(
-                f"warning: {n_long:,} of the {len(lengths):,} references have more than --eval_len {args.eval_len} ids, and outputs as "
-                f"long are cut; --eval_len {max(lengths)} is enough for all",
+                f"warning: {n_long:,} of the {len(lengths):,} references have more than --eval_len {args.eval_len} ids, and outputs "
+                f"as long are cut; --eval_len {max(lengths)} is enough for all",
                 file=sys.stderr,
             )
     with dist.within(locks.held(locks.of_outputs(outputs)), ranks):
@@ -182,7 +182,7 @@ def is_decoded(output: Path, run) -> bool:
 
 
 def read_contexts(args: argparse.Namespace) -> tuple[int, list[list[int]], list[int]]:
-    """Return how many contexts of the data are too long, all of them, of which those keep their last ids, and the references' lengths."""
+    """Return how many contexts are too long, all of them, of which those keep their last ids, and the references' lengths in ids."""
     from lora_nlg.data import examples
 
     longest, vocab_size = args.seq_len - args.eval_len, config.model_config(args.model_card).vocab_size
