@@ -46,6 +46,9 @@ ensure_setup() { attended bash scripts/00_setup.sh; }
 # The data sets that step 2 makes by name; any other word is a folder or file of the user's own.
 known_set() { [[ " e2e webnlg dart mini " == *" $1 "* ]]; }
 
+# A folder of data/ where a user has put formatted and encoded files by hand.
+made_by_hand() { [[ $1 != */* && -f data/$1/test_formatted.jsonl ]]; }
+
 # Print the whole path of a folder or file of the user's own data, seen from where the script was called, from here or from data/.
 own_data() {
   local place
@@ -100,6 +103,8 @@ take_preset() {
     data=data/$DATA
     if [[ -n $given_data ]]; then TASK=$DATA CURVE=""; fi
     if [[ $TASK == mini ]]; then TASK=e2e; fi
+  elif made_by_hand "$DATA"; then
+    data=data/$DATA
   else
     DATA=$(own_data "$DATA") || exit
     data=$(own_data_made "$DATA")

@@ -124,8 +124,8 @@ def test_intervals_differences_and_segments(data, capsys):
     low, high = found["systems"][0]["intervals"]["TER"]
     assert low <= found["systems"][0]["scores"]["TER"] <= high
     header, first, *_ = (line.split("\t") for line in (data / "a.tsv").read_text().splitlines())
-    assert header == ["src", "sys_out", "sentBLEU", "METEOR", "TER"]
-    assert first[:2] == [TEST[0][0], OUTPUTS[0]] and float(first[2]) == 100 and float(first[4]) == 0
+    assert header == ["src", "sys_out", "BLEU", "sentBLEU", "METEOR", "TER"]
+    assert first[:2] == [TEST[0][0], OUTPUTS[0]] and float(first[2]) == 100 and float(first[5]) == 0
     assert found["signature"]["protocol"] == "dart" and "sacrebleu 2" in found["signature"]["bleu"]
     shown = capsys.readouterr().out
     assert "BLEU: " in shown and "Unseen" in shown and "B - A" in shown

@@ -54,6 +54,7 @@ class Scores:
     def segments(self) -> dict[str, np.ndarray]:
         """The scores of each segment by itself, (segments,) each. sentBLEU adds one to the hits and n-grams of each order."""
         return {
+            "BLEU": PERCENT * bleu.score(self.bleu_statistics),
             "sentBLEU": PERCENT * bleu.score(self.bleu_statistics, smoothing=1),
             "METEOR": meteor.score(self.meteor_statistics),
             "TER": ter.score(self.ter_statistics),
