@@ -1,7 +1,13 @@
 """BLEU, METEOR and TER of WebNLG and DART by their protocols, on texts written here and on official outputs."""
 
+import contextlib
 import importlib.util
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +135,45 @@ def test_intervals_differences_and_segments(data, capsys):
     assert found["signature"]["protocol"] == "dart" and "sacrebleu 2" in found["signature"]["bleu"]
     shown = capsys.readouterr().out
     assert "BLEU: " in shown and "Unseen" in shown and "B - A" in shown
+
+
+@pytest.mark.slow
+def test_no_process_outlives_a_killed_scorer(data):
+    """Fails when the processes that count edits wait for work from nobody."""
+    for name, text in (
+        ("out.txt", "a b c d e f\n"),
+        *((f"references/reference{i}", "f e d c b a\n") for i in range(4)),
+    ):
+        (data / name).write_text(text * 4000)
+    program = [sys.executable, ROOT / "eval" / "triples" / "measure_scores.py", data / "references", data / "out.txt"]
+    scorer = subprocess.Popen(
+        [*map(str, program), "--protocol", "dart"], start_new_session=True, stdout=subprocess.DEVNULL
+    )
+
+    def others() -> set[int]:
+        """Return the Python processes of the scorer's group."""
+        found = set()
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                name, _, rest = path.read_text().partition(") ")
+                if "(python" in name and int(rest.split()[2]) == scorer.pid:
+                    found.add(int(path.parent.name))
+        return found - {scorer.pid}
+
+    deadline = time.monotonic() + 60
+    while len(others()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert len(others()) >= 2
+    time.sleep(3)  # until they have begun
+    scorer.kill()
+    scorer.wait()
+    deadline = time.monotonic() + 30
+    while others() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    left = others()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(scorer.pid, signal.SIGKILL)
+    assert not left
 
 
 @pytest.mark.parametrize(

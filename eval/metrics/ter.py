@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 
@@ -23,9 +24,7 @@ def statistics(outputs: Sequence[str], groups: Sequence[Sequence[str]], *, best_
     jobs = [(output, tuple(group), best_ratio, case) for output, group in zip(outputs, groups, strict=True)]
     # Not forked: METEOR's threads may hold locks
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(
-        _cores(), mp_context=context, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
-    )
+    pool = ProcessPoolExecutor(_cores(), mp_context=context, initializer=_begin)
     try:
         counted = pool.map(_segment, jobs, chunksize=AT_ONCE)
         for row, counts in zip(
@@ -46,6 +45,19 @@ def score(statistics: np.ndarray) -> np.ndarray:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _begin() -> None:
+    """Leave Ctrl-C to the parent, and end with it, however that ends: else a process would wait for work for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _segment(job: tuple[str, tuple[str, ...], bool, bool]) -> tuple[float, float]:
