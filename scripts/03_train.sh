@@ -29,8 +29,10 @@ flags=(--model_card "$CARD" --init_checkpoint "$BASE" --train_data "$data/train.
   --work_dir "$work_dir" ${LORA[@]+"${LORA[@]}"} "${TRAIN[@]}" ${curve[@]+"${curve[@]}"} --resume auto ${rest[@]+"${rest[@]}"})
 processes=()
 [[ ! ${NPROC:-1} =~ ^[0-9]+$ || ${NPROC:-1} == 1 ]] || processes=(--world_size "$NPROC")
+later=() # without test data there is only training
+[[ ! -f $data/test.jsonl ]] || later=(-- "${decoding[@]}")
 say "Before training"
-attended "$python" src/preflight.py "${flags[@]}" ${processes[@]+"${processes[@]}"} -- "${decoding[@]}"
+attended "$python" src/preflight.py "${flags[@]}" ${processes[@]+"${processes[@]}"} ${later[@]+"${later[@]}"}
 [[ -z ${CHECK_ONLY:-} ]] || exit 0
 say "Training, preset $preset"
 launch src/gpt2_ft.py "${flags[@]}"

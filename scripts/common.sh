@@ -18,7 +18,7 @@ done
 export PIP_USER=0   # also against a pip.conf: .venv is where things go
 export PYTHONUTF8=1 # what is printed has ×, ≥ and accents, whatever the locale
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit
-export CALLED_FROM=${CALLED_FROM:-$OLDPWD} # what a user types is seen from there, by the scripts that a script runs too
+called_from=$OLDPWD # what a user types is seen from there
 # shellcheck disable=SC2034  # used by the scripts that source this file
 python=.venv/bin/python
 
@@ -52,7 +52,7 @@ made_by_hand() { [[ $1 != */* && -f data/$1/test_formatted.jsonl ]]; }
 # Print the whole path of a folder or file of the user's own data, seen from where the script was called, from here or from data/.
 own_data() {
   local place
-  for place in "$CALLED_FROM/$1" "$1" "data/$1"; do
+  for place in "$called_from/$1" "$1" "data/$1"; do
     if [[ $1 == /* ]]; then place=$1; fi
     if [[ -e $place ]]; then
       realpath -- "$place"

@@ -6,4 +6,6 @@
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
-exec bash scripts/sweep.sh --seeds "$@"
+root=$PWD
+cd -- "$called_from" # whence a folder of data is seen
+exec bash "$root/scripts/sweep.sh" --seeds "$@"

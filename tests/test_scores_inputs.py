@@ -154,6 +154,7 @@ def test_sources(write, name, content):
         ("r.csv", "mr,ref\nA,x\nA\n", "line 3: 1 cells, but the header names 2 columns"),
         ("r.csv", 'mr,ref\nA,"x" y\n', "line 2: not a CSV table"),
         ("r.tsv", "mr\tref\n", "a header and no rows"),
+        ("r.csv", ",\n\n", "only empty lines and cells"),
         ("r.tsv", "mr\tref\nA\t \n", "line 2: the reference is empty"),
     ],
 )

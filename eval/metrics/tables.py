@@ -86,11 +86,11 @@ def _rows(path: str) -> list[tuple[int, list[str]]]:
     lines = list(raw_lines(path))
     for wrong, right in _MISREAD:
         lines = [wrong.sub(right, line) for line in lines]
-    first = next((line for line in lines if line.strip()), None)
-    if first is None:
-        raise UserError(f"{path} has only blank lines")
+    first = next((line for line in lines if line.strip()), "")
     tab = "\t" in re.sub('"[^"]*"', "", first) or ("," not in first and path.lower().endswith(".tsv"))
     rows = _in_single_quotes(lines, "\t" if tab else ",") or _as_csv(path, lines, "\t" if tab else ",")
+    if not rows:
+        raise UserError(f"{path} has only empty lines and cells")
     return [(line, [one_line(cell).strip() for cell in cells]) for line, cells in rows]
 
 
