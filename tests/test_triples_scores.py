@@ -71,6 +71,7 @@ def test_references_that_count_and_what_stands_for_missing_ones():
     assert triples._chosen(["x", "", "y"], PROTOCOLS["generation_eval"]) == ["x", "x", "y", "x", "x", "x"]
 
 
+@pytest.mark.slow
 def test_an_empty_reference_counts_in_bleu_and_not_in_ter(data):
     """The shortest output is nearer to the empty line than to a long reference; TER has one reference alone."""
     (data / "references" / "reference0").write_text("one two three four five six\n")
@@ -91,6 +92,7 @@ def test_what_equals_a_reference_is_perfect(data, protocol):
     assert found["METEOR"] > 0.99 if protocol != "dart" else found["METEOR"] == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_one_protocols_ter_by_hand(data):
     """webnlg2017: 0 + 1 + 7 edits over mean words of 7, (4 + 6 + 7) / 3 and 12; a mean of ratios in generation_eval."""
     found = scores(data, "--protocol", "webnlg2017")["systems"][0]["scores"]
@@ -101,6 +103,7 @@ def test_one_protocols_ter_by_hand(data):
     assert found["TER"] == pytest.approx((0 + 1 / 6 + 4 / 7) / 3)
 
 
+@pytest.mark.slow
 def test_webnlgs_formatted_file_gives_unseen_seen_and_all(data):
     [system] = scores(data, "--protocol", "webnlg2017", references="test.jsonl")["systems"]
     assert list(system["splits"]) == ["Unseen", "Seen", "All"]
@@ -115,6 +118,7 @@ def test_webnlgs_formatted_file_gives_unseen_seen_and_all(data):
     assert alone["systems"][0]["scores"] == pytest.approx(system["splits"]["Unseen"]["scores"])
 
 
+@pytest.mark.slow
 def test_raw_references_are_folded_as_the_decode_step_folds_them(data):
     (data / "out.txt").write_text("".join(triples.split(text).lower() + "\n" for text in OUTPUTS), encoding="utf-8")
     raw = scores(data, "--protocol", "generation_eval", references="test.jsonl")["systems"][0]["scores"]
