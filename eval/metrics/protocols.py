@@ -9,15 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Protocol:
     """One way to score."""
 
     normalise: Callable[[str], str]  # of outputs and references
     references: int  # the first so many of an input count
-    repeats_first: (
-        bool  # in place of a missing reference: reference 0 again; else an empty line that counts in BLEU and METEOR
-    )
+    # In place of a missing reference: reference 0 again; else an empty line that counts in BLEU and METEOR
+    repeats_first: bool
     meteor_references: int  # METEOR is given empty lines up to so many
     tokenizer: str  # sacrebleu's, of BLEU
     lowercase: bool  # in BLEU
@@ -38,7 +37,34 @@ def plain_ascii(text: str) -> str:
 
 
 PROTOCOLS = {
-    "webnlg2017": Protocol(plain_ascii, 3, False, 3, "none", True, False, False),
-    "dart": Protocol(split, 3, False, 8, "none", False, False, False),
-    "generation_eval": Protocol(str.strip, 6, True, 6, "13a", False, True, True),
+    "webnlg2017": Protocol(
+        normalise=plain_ascii,
+        references=3,
+        repeats_first=False,
+        meteor_references=3,
+        tokenizer="none",
+        lowercase=True,
+        mean_ter=False,
+        ter_case=False,
+    ),
+    "dart": Protocol(
+        normalise=split,
+        references=3,
+        repeats_first=False,
+        meteor_references=8,
+        tokenizer="none",
+        lowercase=False,
+        mean_ter=False,
+        ter_case=False,
+    ),
+    "generation_eval": Protocol(
+        normalise=str.strip,
+        references=6,
+        repeats_first=True,
+        meteor_references=6,
+        tokenizer="13a",
+        lowercase=False,
+        mean_ter=True,
+        ter_case=True,
+    ),
 }

@@ -18,10 +18,8 @@ from metrics.results import references_sha256
 from metrics.waiting import start
 
 METRICS = ("BLEU", "METEOR", "TER")
-SPLITS = {
-    "Unseen": False,
-    "Seen": True,
-}  # WebNLG's test inputs whose category is not, or is, in the training data; "cate" says
+# WebNLG's test inputs whose category is not, or is, in the training data; "cate" says
+SPLITS = {"Unseen": False, "Seen": True}
 REFERENCE_FILE = re.compile(r"(?P<set>.*)reference(?P<number>\d+)(\.[A-Za-z]+)?")
 PERCENT = 100
 
@@ -176,9 +174,10 @@ def score(references: References, systems: Sequence[Sequence[str]], protocol: Pr
             aligner.send(map(_unbroken, outputs), padded)
         counting = start(lambda: [_bleu_statistics(outputs, groups, protocol) for outputs in texts])
         given = [[one for one in group if one] for group in groups]
-        edits = [
-            ter.statistics(outputs, given, best_ratio=protocol.mean_ter, case=protocol.ter_case) for outputs in texts
-        ]
+        every_output = [output for outputs in texts for output in outputs]  # for one set of processes
+        edits = ter.statistics(
+            every_output, given * len(systems), best_ratio=protocol.mean_ter, case=protocol.ter_case
+        ).reshape(len(systems), len(groups), ter.COLUMNS)
         aligned = aligner.receive(len(systems) * len(groups)).reshape(len(systems), len(groups), meteor.COLUMNS)
     return [Scores(*one, protocol.mean_ter) for one in zip(counting.result(), aligned, edits, strict=True)]
 

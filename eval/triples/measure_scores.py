@@ -13,8 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the metrics are, for the programs of every task
 
 from metrics import errors
-
-PROTOCOLS = ("webnlg2017", "dart", "generation_eval")
+from metrics.protocols import PROTOCOLS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,19 +59,18 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
 
     from metrics import bootstrap, files, java, results, triples
-    from metrics.protocols import PROTOCOLS as RULES
 
     folder = Path(args.references).is_dir()  # whose files are not looked at one by one
     outputs = [*args.seg_level, *([args.json] if args.json else [])]
     files.check_outputs(outputs, inputs=[*([] if folder else [args.references]), *args.systems])
-    protocol = RULES[args.protocol]
+    protocol = PROTOCOLS[args.protocol]
     references = triples.read_references(args.references)
     if references.are_raw and protocol.repeats_first:
         protocol = triples.as_decoded(protocol)
     systems = [triples.read_outputs(path, len(references.groups)) for path in args.systems]
     for path, texts in zip(args.systems, systems, strict=True):
         if empty := results.count_empty(texts):
-            print(f"warning: {empty} of {len(texts)} outputs in {path} are empty", file=sys.stderr)
+            print(f"warning: {empty} of {len(texts)} outputs in {errors.visible(path)} are empty", file=sys.stderr)
     runtime = java.find_java()
     scored = triples.score(references, systems, protocol, runtime)
 
@@ -89,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
         signature = triples.signature(args.protocol, protocol, references, runtime)
         results.write_json(args.json, args.systems, systems, scored, signature, intervals, differences, splits)
     for number, (path, one) in enumerate(zip(args.systems, scored, strict=True)):
-        print(path)
+        print(errors.visible(path))
         of_splits = {name: scores[number].corpus for name, scores in splits.items() if scores is not scored}
         print(results.for_people(one, intervals[number] if intervals else None, of_splits))
     if differences:

@@ -23,9 +23,7 @@ class Task:
     reference_files: bool  # references are numbered files in a folder; else one file, a blank line after each input's
     scorer: str  # the program of step 6
     scores: tuple[str, ...]
-    protocols: tuple[
-        str, ...
-    ] = ()  # which of the scorer's step 6 asks for; (): it has but one, and scores each output too
+    protocols: tuple[str, ...] = ()  # which of the scorer's step 6 asks for; (): it has but one
     decode_flags: tuple[str, ...] = ()  # of gpt2_decode.py in step 5, for what is scored so
     slots: str | None = None  # the rules that count slots; None: its inputs have none
     published: str | None = None  # the figures to compare with
