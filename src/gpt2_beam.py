@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, __file__.rpartition("/")[0])  # which PYTHONSAFEPATH leaves out
 
-from lora_nlg import config, errors, flags
+from lora_nlg import config, errors, flags, methods
 from lora_nlg.methods import placement
 
 
@@ -79,6 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     switch, given, configs = Switch(model), placement.Given.by(args), []
     for adapters in several:  # all, before hours with the first
         configs.append(models.put_adapters(model, adapters, given, weights, precision))
+        config.check_prefix(model.n_before, args.seq_len, model_config, args.model_card)
         switch.take_off()
     decisive = dict(model=model_config, weights=weights, search=rules, precision=precision)
     model.to(ranks.device).requires_grad_(False)
@@ -97,16 +98,17 @@ def main(argv: list[str] | None = None) -> int:
             )
     with dist.within(locks.held(locks.of_outputs(outputs)), ranks):
         for number, output in enumerate(outputs):
+            of_adapters: dict = {}
             if several:
                 tensors = several[number].adapters()
                 switch.put_on(configs[number], tensors, merge=True)
-                decisive |= dict(lora=configs[number], adapters=models.digest(tensors))
+                of_adapters = dict(methods.section(configs[number]), adapters=models.digest(tensors))
             if len(several) > 1 and ranks.is_main:
                 print(f"with {several[number].path}", flush=True)
             # The base of several must stay as it is: the next are merged into it.
             if precision in dist.AUTOCAST and len(outputs) == 1:
                 gpt2.store_frozen_in(model, dist.AUTOCAST[precision])
-            decode_to(output, model, contexts, rules, ranks, args, decisive, argv or sys.argv[1:])
+            decode_to(output, model, contexts, rules, ranks, args, decisive | of_adapters, argv or sys.argv[1:])
     dist.stop()
     return 0
 

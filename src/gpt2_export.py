@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, __file__.rpartition("/")[0])  # which PYTHONSAFEPATH leaves out
 
-from lora_nlg import config, errors, flags
+from lora_nlg import config, errors, flags, methods
 from lora_nlg.methods import placement
 
 VOCABULARY = Path(__file__).parent.parent / "vocab"
@@ -63,6 +63,11 @@ def export_model(args: argparse.Namespace, folder: Path) -> None:
         placement.Given.by(args),
         flags.chosen_precision(args),
     )
+    if model.trained_by is not None:
+        raise errors.UserError(
+            f"--to hf cannot express {methods.called(model.trained_by.method)}: it cannot be merged into the base; "
+            "decode with gpt2_beam.py or gpt2_generate.py"
+        )
     checkpoints.save_hugging_face(model, folder)
     for name, published in TOKENIZER_FILES.items():
         if model_config.vocab_size == config.GPT2_VOCAB_SIZE and (VOCABULARY / published).is_file():

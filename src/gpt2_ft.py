@@ -1,4 +1,4 @@
-"""Fine-tune GPT-2 on encoded examples, with LoRA adapters (--lora_dim R) or whole (--lora_dim 0)."""
+"""Fine-tune GPT-2 on encoded examples, with LoRA adapters (--lora_dim R), whole (--lora_dim 0), or by another --method."""
 
 import argparse
 import json
@@ -62,6 +62,14 @@ def parser() -> argparse.ArgumentParser:
     optim.add_argument("--i_lrs", default="0.00025", help="cycle: the rate at each corner")
     optim.add_argument("--grad_acc", type=int, default=1, help="micro-batches an update")
     optim.add_argument("--clip", type=float, default=0.0, help="largest gradient norm; 0: no clipping")
+    optim.add_argument(
+        "--lora_plus_ratio", type=float, default=1.0, help="LoRA+: B's learning rate over A's, e.g. 16; default: 1"
+    )
+    optim.add_argument(
+        "--precondition",
+        action="store_true",
+        help="multiply the gradient of each of LoRA's A and B by the inverse Gram matrix of the other",
+    )
 
     output = p.add_argument_group("output")
     output.add_argument("--work_dir", default="trained_models/run", help="default: %(default)s")
@@ -260,12 +268,14 @@ def main(argv: list[str] | None = None) -> int:
     settings = train_config(args)
     config.check_seq_len(args.seq_len, model_config, args.model_card)
     method_config = methods.from_flags(args, model_config)
+    config.check_prefix(methods.positions_before(method_config), args.seq_len, model_config, args.model_card)
     work_dir = Path(args.work_dir)
     files.check_outputs([work_dir / name for name in RESULTS], [args.train_data, args.valid_data])
     locks.check(locks.of_folder(work_dir))
     adapters = checkpoints.read(args.lora_checkpoint) if args.lora_checkpoint else None
     if adapters:
         adapters.check_start(method_config)
+    factors = config.FactorConfig(args.lora_plus_ratio, args.precondition)
     published = curve.read(args.compare_curve, args.log_interval) if args.compare_curve else None
 
     examples = [read_examples(path, model_config.vocab_size) for path in (args.train_data, args.valid_data)]
@@ -274,10 +284,10 @@ def main(argv: list[str] | None = None) -> int:
     train_split, valid_split = make_splits(args, settings, examples[0], examples[1], ranks)
     optim = optim_config(args, train_split.order.n_batches, ranks.world_size)
     model, base = make_model(args, model_config, method_config, adapters, ranks)
-    section = methods.METHODS[method_config.method].section
     run = record.Record(
         work_dir / "run.json", argv or sys.argv[1:], device=str(ranks.device), model=model_config, optim=optim, train=settings,
-        base=base, world_size=ranks.world_size, train_data=files.sha256(args.train_data), **{section: method_config},
+        base=base, world_size=ranks.world_size, train_data=files.sha256(args.train_data), 
+        **methods.section(method_config), **factors.recorded(),
     )  # fmt: skip
     saves = Saves(work_dir, what_decides_the_result(run.fields["settings"]), args.keep_last, base)
     resume = "auto" if dist.restarted() else args.resume
@@ -294,7 +304,7 @@ def main(argv: list[str] | None = None) -> int:
             announce(args, method_config, cost_of(model), train_split, optim.max_step, ranks)
         if state != {}:
             valid_loss = train.train(
-                model, train_split, valid_split, optim, saves, ranks, published, state, args.tensorboard
+                model, train_split, valid_split, optim, saves, ranks, published, state, args.tensorboard, factors
             )
             if ranks.is_main:
                 run.write(valid_loss=valid_loss, checkpoint=str(work_dir / "model.final.pt"), **known)

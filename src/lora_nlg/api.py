@@ -85,6 +85,9 @@ class Model:
         `optim.max_step` micro-batches are taken. The work dir gets what gpt2_ft.py writes: model.final.pt, log.jsonl and so on.
         """
         methods.merge_adapters(self.network)  # of an earlier training, which are part of this one's base
+        if self.network.trained_by is not None:
+            left = methods.called(self.network.trained_by.method)
+            raise UserError(f"the model has {left} on it, which cannot become a part of a base; load the base alone")
         base = self._base()
         methods.add_adapters(self.network, lora)
         self.network.to(self.ranks.device)

@@ -175,6 +175,15 @@ def check_seq_len(seq_len: int, model: ModelConfig, card: str) -> None:
         raise UserError(f"--seq_len {seq_len} is longer than the {model.n_positions} positions of {card}")
 
 
+def check_prefix(n_before: int, seq_len: int, model: ModelConfig, card: str) -> None:
+    """Raise UserError when sequences of `seq_len` tokens do not fit the model behind a prefix of `n_before` positions."""
+    if n_before and n_before + seq_len > model.n_positions:
+        raise UserError(
+            f"--seq_len {seq_len} and the {n_before} positions of the prefix are more than the {model.n_positions} of {card}; "
+            f"pass --seq_len {max(model.n_positions - n_before, 0)} or less"
+        )
+
+
 @dataclass(frozen=True)
 class OptimConfig:
     """AdamW as the recipe has it, and the schedule of its learning rate."""
@@ -227,6 +236,23 @@ class OptimConfig:
                 "two or more rising steps from 0",
                 self.i_steps,
             )
+
+
+@dataclass(frozen=True)
+class FactorConfig:
+    """How LoRA's two factors, A and B, are trained apart from each other."""
+
+    lora_plus_ratio: float = 1.0  # B's learning rate over A's (LoRA+, Hayou et al. 2024)
+    precondition: bool = False  # each one's gradient times the inverse Gram matrix of the other (Zhang & Pilanci 2024)
+
+    def __post_init__(self):
+        require(
+            0 < self.lora_plus_ratio < math.inf, "lora_plus_ratio", "greater than 0 and finite", self.lora_plus_ratio
+        )
+
+    def recorded(self) -> dict[str, "FactorConfig"]:
+        """Return the section of run.json's settings; none where both are trained alike, as in earlier versions' runs."""
+        return {} if self == FactorConfig() else {"factors": self}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What a beam search remembers of its model: keys and values of every token, and on a GPU the recording of a step.
 
-Alphabet: B sentences, K beams, T prompt length, H heads, D head width, C width; N rows, the beams that are searched on, in the order
-of `rows` (N,) int64, which counts through all B · K.
+Alphabet: B sentences, K beams, l prefix length (0 without), T prompt length, H heads, D head width, C width; N rows, the beams that
+are searched on, in the order of `rows` (N,) int64, which counts through all B · K.
 """
 
 from collections.abc import Callable
@@ -18,16 +18,17 @@ COMPILED_STEPS = 16  # in a row with equal shapes: few recordings, and little at
 
 
 class Cache:
-    """Keys and values of prompts, stored once a sentence, and of every generated token, stored once and never moved.
+    """Keys and values of the prefix and the prompts, stored once a sentence, and of every generated token, stored once, never moved.
 
     A beam does not own its history: it attends to the slots of all K beams of its sentence under a mask that says which
     of them are its ancestors. Reordering the beams reorders rows of that mask.
     """
 
     def __init__(self, model: GPT2, lengths: Tensor, config: BeamConfig):
-        B, T, K = len(lengths), int(lengths.max()), config.beam
-        self.lengths, self.prompt_len, self.beam = lengths, T, K
-        self.size = T + K * (config.eval_len - 1)  # the last token generated is never attended to
+        B, K, prefix = len(lengths), config.beam, model.keys_before()
+        start = model.n_before + int(lengths.max())  # l + T
+        self.lengths, self.prefix, self.n_before, self.start, self.beam = lengths, prefix, model.n_before, start, K
+        self.size = start + K * (config.eval_len - 1)  # the last token generated is never attended to
         shape = (B, model.config.n_head, self.size, model.config.n_embd // model.config.n_head)
         weight = model.wte.weight
         dtype = (
@@ -38,17 +39,20 @@ class Cache:
         self.keys = [torch.zeros(shape, dtype=dtype, device=weight.device) for _ in model.h]
         self.values = [torch.zeros_like(k) for k in self.keys]
         slots = torch.arange(self.size, device=weight.device)
-        self.mask = (slots < lengths.unsqueeze(-1)).unsqueeze(1).repeat(1, K, 1)  # (B, K, size), True: may attend
-        self.end = T  # no row attends to slots from here on
-        self.newest = torch.arange(T - K, T, device=weight.device)  # (K,), the slots of the newest tokens
+        seen = slots < (self.n_before + lengths).unsqueeze(-1)
+        self.mask = seen.unsqueeze(1).repeat(1, K, 1)  # (B, K, size), True: may attend
+        self.end = start  # no row attends to slots from here on
+        self.newest = torch.arange(start - K, start, device=weight.device)  # (K,), the slots of the newest tokens
         self.rows = torch.arange(B, device=weight.device)  # (N,), the beams that are searched on
 
     def prefill(self, layer: int, qkv: Tensor, n_head: int) -> Tensor:
-        """Attend within the prompts, (B, T, 3C) to (B, T, C), and keep their keys and values."""
+        """Attend within the prompts, (B, T, 3C) to (B, T, C), and keep their keys and values, behind the prefix's."""
         _, k, v = split_heads(qkv, n_head)  # (B, H, T, D)
-        self.keys[layer][:, :, : self.prompt_len] = k
-        self.values[layer][:, :, : self.prompt_len] = v
-        return causal_attention(layer, qkv, n_head)
+        for kept, own, number in ((self.keys, k, 0), (self.values, v, 1)):
+            if self.prefix is not None:
+                kept[layer][:, :, : self.n_before] = self.prefix[layer][number]
+            kept[layer][:, :, self.n_before : self.start] = own
+        return causal_attention(layer, qkv, n_head, self.prefix)
 
     def extend(self, layer: int, qkv: Tensor, n_head: int) -> Tensor:
         """Attend from the newest token of every row, (N, 3C) to (N, C), to its prompt, its ancestors and itself."""
@@ -70,11 +74,11 @@ class Cache:
 
     def needs_room(self, step: int) -> bool:
         """Return whether rows cannot attend to the slots of `step`, counted from 0, yet."""
-        return self.prompt_len + (step + 1) * self.beam > self.end
+        return self.start + (step + 1) * self.beam > self.end
 
     def make_room(self, step: int, n_steps: int) -> None:
         """Let rows attend to the slots of `n_steps` steps from `step` on."""
-        self.end = min(self.prompt_len + (step + n_steps) * self.beam, self.size)
+        self.end = min(self.start + (step + n_steps) * self.beam, self.size)
 
     def select(self, sentences: Tensor) -> None:
         """Keep `sentences` (int64 indices) only."""

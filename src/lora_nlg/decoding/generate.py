@@ -41,7 +41,7 @@ class Generator:
         """
         self.check_input(text, where)
         prompt = [*self.encoding.encode_ordinary(text), END_OF_TEXT_ID]
-        longest = self.model.config.n_positions - self.rules.eval_len
+        longest = self.model.config.n_positions - self.model.n_before - self.rules.eval_len
         if len(prompt) > longest:
             raise UserError(f"{where}: {len(prompt)} tokens are too many, the model takes {longest}; shorten the input")
         endings = Endings(n)

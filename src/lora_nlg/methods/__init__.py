@@ -46,8 +46,8 @@ class Method(Protocol):
     def is_own(self, name: str) -> bool:
         """Return whether a tensor of this name is the method's, not the base's."""
 
-    def merge(self, model: "GPT2") -> None:
-        """Make the model a plain one again that computes the same. Raises UserError where that is not exact."""
+    def merge(self, model: "GPT2") -> Config | None:
+        """Make the model a plain one again that computes the same, as far as that is exact; return what is left on it."""
 
     def described(self, config: Config) -> dict[str, object]:
         """Return what a file says of what it holds; nothing if the file is a whole model."""
@@ -68,76 +68,175 @@ class Method(Protocol):
 class Row:
     """A line of the table."""
 
-    module: str  # with the functions of `Method`; imported when it is needed
-    is_asked: Callable[[argparse.Namespace], bool]  # whether the flags of gpt2_ft.py ask for it
-    add_flags: Callable[[argparse.ArgumentParser], object]  # adds its own flags of gpt2_ft.py
-    flags: tuple[str, ...]  # those of no effect with another method
-    why: str  # they are of none, in words
+    module: str  # with the functions of `Method`, or "module:object" that has them; imported when it is needed
     section: str  # of run.json's settings, with its configuration
+    flags: tuple[str, ...] = ()  # of gpt2_ft.py that it reads; those of other rows are of no effect with it
+    add_flags: Callable[[argparse.ArgumentParser], object] = lambda parser: None  # adds those that are its own
+    is_asked: Callable[[argparse.Namespace], bool] = lambda args: False  # whether flags ask for it without --method
+    why: str = ""  # its flags are of none where nothing is asked for, in words
 
 
+def _sizes_of_prefix(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--prefix_length", type=int, help="positions of a prefix; default: 14")
+
+
+def _sizes_of_adapters(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--adapter_dim", type=int, help="width between of bottleneck adapters; default: 8 (adapter_h), 6 (adapter_l)"
+    )
+
+
+def _sizes_of_fourier(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--fourier_n", type=int, help="FourierFT's coefficients a matrix; default: 1000")
+    parser.add_argument("--fourier_scale", type=float, help="what FourierFT's ΔW is multiplied by; default: 300")
+
+
+BIASES = ("no_decay_bias",)  # read by methods that train biases or layer norms
+START = ("lora_checkpoint",)  # training from what a file holds
+PREFIX = ("prefix_length", "trained_budget", *START)
 METHODS = {
     "lora": Row(
         module="lora_nlg.methods.lora",
-        is_asked=placement.is_asked,
-        add_flags=placement.add_flags,
-        flags=placement.FLAGS,
-        why="--lora_dim 0 trains no adapters",
         section="lora",
+        flags=placement.FLAGS,
+        add_flags=placement.add_flags,
+        is_asked=placement.is_asked,
+        why="--lora_dim 0 trains no adapters",
     ),
+    "pissa": Row(module="lora_nlg.methods.pissa", section="lora", flags=placement.FLAGS),  # LoRA by --lora_init pissa
     "full": Row(
         module="lora_nlg.methods.full",
-        is_asked=lambda args: False,  # it is what is left where nothing else is asked for
-        add_flags=lambda parser: None,
-        flags=("no_decay_bias",),
-        why="adapters have neither biases nor layer norms",
         section="lora",  # recorded as LoRA of rank 0
+        flags=BIASES,
+        why="adapters have neither biases nor layer norms",
     ),
+    "top2": Row(module="lora_nlg.methods.subsets:TOP2", section="top2", flags=(*BIASES, *START)),
+    "bias": Row(module="lora_nlg.methods.subsets:BIAS", section="bias", flags=(*BIASES, *START)),
+    "prefix_embed": Row(
+        module="lora_nlg.methods.prefix:EMBED", section="prefix_embed", flags=PREFIX, add_flags=_sizes_of_prefix
+    ),
+    "prefix_layer": Row(module="lora_nlg.methods.prefix:LAYER", section="prefix_layer", flags=PREFIX),
+    "prefix_kv": Row(module="lora_nlg.methods.prefix:KV", section="prefix_kv", flags=PREFIX),
+    "adapter_h": Row(
+        module="lora_nlg.methods.bottleneck:H",
+        section="adapter_h",
+        flags=("adapter_dim", "trained_budget", *BIASES, *START),
+        add_flags=_sizes_of_adapters,
+    ),
+    "adapter_l": Row(
+        module="lora_nlg.methods.bottleneck:L",
+        section="adapter_l",
+        flags=("adapter_dim", "trained_budget", *BIASES, *START),
+    ),
+    "dora": Row(module="lora_nlg.methods.dora", section="dora", flags=placement.FLAGS),
+    "vera": Row(
+        module="lora_nlg.methods.vera:METHOD",
+        section="vera",
+        flags=("vera_dim", "trained_budget", *placement.PLACES, *START),
+        add_flags=lambda p: p.add_argument("--vera_dim", type=int, help="VeRA's rank; default: 256"),
+    ),
+    "fourier": Row(
+        module="lora_nlg.methods.fourier:METHOD",
+        section="fourier",
+        flags=("fourier_n", "fourier_scale", "trained_budget", *placement.PLACES, *START),
+        add_flags=_sizes_of_fourier,
+    ),
+    **{
+        f"lora+prefix_{kind}": Row(
+            module=f"lora_nlg.methods.pairs:{kind.upper()}",
+            section=f"lora+prefix_{kind}",
+            flags=(*placement.FLAGS, "prefix_length"),
+        )
+        for kind in ("embed", "layer", "kv")
+    },
 }
 
 
 PLAIN = "full"  # the method whose files are those of a plain model
+CHOICES = tuple(name for name in METHODS if name != "pissa")  # of --method
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that gpt2_ft.py has for the methods."""
+    parser.add_argument_group("method").add_argument(
+        "--method",
+        metavar="NAME",
+        help=f"what is trained: {', '.join(CHOICES)}; default: lora if there is a --lora_dim, else full",
+    )
     for row in METHODS.values():
         row.add_flags(parser)
 
 
 def ignored_flags(args: argparse.Namespace) -> list[tuple[bool, tuple[str, ...], str]]:
     """Return (whether they are of no effect, flags, why) of every method."""
-    return [(name != chosen(args), row.flags, row.why) for name, row in METHODS.items()]
+    name = chosen(args)
+    read = METHODS[name].flags
+    unread = f"--method {name} does not read it"
+    return [
+        (other != name, tuple(flag for flag in row.flags if flag not in read), _why(name, row) or unread)
+        for other, row in METHODS.items()
+    ]
+
+
+def _why(name: str, row: Row) -> str:
+    """Return why a flag of `row` is of no effect with the method `name`, where there is more to say than that."""
+    return row.why if name in ("full", "lora", "dora") else ""
 
 
 def method(name: str) -> Method:
     """Return the functions of a method."""
-    return cast(Method, importlib.import_module(METHODS[name].module))
+    module, _, attribute = METHODS[name].module.partition(":")
+    found = importlib.import_module(module)
+    return cast(Method, getattr(found, attribute) if attribute else found)
 
 
 def chosen(args: argparse.Namespace) -> str:
-    """Return the method that the flags of gpt2_ft.py ask for: full fine-tuning if they ask for none. Raises UserError for two."""
+    """Return the method that the flags of gpt2_ft.py ask for: full fine-tuning if they ask for none. Raises UserError."""
+    if args.method is not None:
+        if args.method not in CHOICES:
+            raise UserError(f"--method must be one of {', '.join(CHOICES)}, but is {args.method!r}")
+        return args.method
     asked = [name for name, row in METHODS.items() if row.is_asked(args)]
     if len(asked) > 1:
         raise UserError(f"the flags ask for {' and '.join(asked)}; expected one method, so leave the others out")
     return asked[0] if asked else PLAIN
 
 
+def called(name: str) -> str:
+    """Return what a file of the method holds, in words for people."""
+    return "LoRA adapters" if name in ("lora", "pissa") else f"what --method {name} trains"
+
+
+def positions_before(config: Config) -> int:
+    """Return how many of the model's positions the method takes from the sequences."""
+    return getattr(getattr(config, "prefix", config), "prefix_length", 0)
+
+
 def from_flags(args: argparse.Namespace, model: ModelConfig) -> Config:
     """Return what the flags of gpt2_ft.py ask for. Raises UserError."""
-    return method(chosen(args)).from_flags(args, model)
+    config = method(chosen(args)).from_flags(args, model)
+    if chosen(args) == "lora" and not config.rank:
+        raise placement.without_rank("lora")
+    return config
+
+
+def section(config: Config) -> dict[str, Config]:
+    """Return `config` under the name of its section in run.json's settings."""
+    return {METHODS[config.method].section: config}
 
 
 def of_tensors(names: Iterable[str]) -> str:
-    """Return the method whose tensors are among `names`, those of a file; PLAIN if they are a plain model's."""
+    """Return the method whose tensors are among `names`, those of a file; PLAIN if they are a plain model's.
+
+    Where methods share names, the file's description tells them apart.
+    """
     names = list(names)
     return next((name for name in METHODS if any(map(method(name).is_own, names))), PLAIN)
 
 
 def of_base(tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
     """Return the tensors that are the base's, not a method's."""
-    own = method(of_tensors(tensors)).is_own
-    return {name: tensor for name, tensor in tensors.items() if not own(name)}
+    return {name: tensor for name, tensor in tensors.items() if of_tensors([name]) == PLAIN}
 
 
 def attach(model: "GPT2", config: Config) -> None:
@@ -153,10 +252,9 @@ def add_adapters(model: "GPT2", config: Config, generator: "torch.Generator | No
 
 
 def merge_adapters(model: "GPT2") -> None:
-    """Make the model a plain one again that computes the same."""
+    """Make the model a plain one again that computes the same, as far as that is exact; `trained_by` is what is left on it."""
     if model.trained_by is not None:
-        method(model.trained_by.method).merge(model)
-        model.trained_by = None
+        model.trained_by = method(model.trained_by.method).merge(model)
 
 
 def adapter_tensors(model: "GPT2") -> "dict[str, Tensor]":

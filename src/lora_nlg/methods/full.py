@@ -1,16 +1,24 @@
 """Full fine-tuning: every parameter is trained, and nothing is put on the model (--lora_dim 0)."""
 
+import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from lora_nlg.methods.placement import Given, LoraConfig, from_flags, no_adapters
+from lora_nlg.config import ModelConfig
+from lora_nlg.methods import placement
+from lora_nlg.methods.placement import Given, LoraConfig, no_adapters
 from lora_nlg.model.gpt2 import GPT2
 
 __all__ = ["attach", "check_start", "described", "from_description", "from_file", "from_flags", "is_own", "merge", "start",
            "summary", "tensors"]  # fmt: skip
+
+
+def from_flags(args: argparse.Namespace, model: ModelConfig) -> LoraConfig:
+    """Return adapters of rank 0. Raises UserError."""
+    return placement.from_flags(args, model, "full")
 
 
 def summary(config: LoraConfig) -> str:

@@ -6,7 +6,6 @@ Alphabet: C width, R rank, ΣR the ranks of all targets in one module together, 
 """
 
 import math
-from collections.abc import Iterator
 
 import loralib
 import torch
@@ -15,7 +14,6 @@ from torch.nn import functional as F
 
 from lora_nlg.methods.placement import (
     ATTENTION_TARGETS,
-    MODULES,
     LoraConfig,
     check_start,
     described,
@@ -24,6 +22,7 @@ from lora_nlg.methods.placement import (
     from_flags,
     summary,
 )
+from lora_nlg.methods.places import merge, plain, put
 from lora_nlg.model.gpt2 import GPT2, Conv1D, Embedding
 
 # The functions of a method's module; those that need no torch are placement's.
@@ -63,6 +62,13 @@ class Adapters(nn.Module):
             self.lora_B.normal_(0, std_B, generator=generator)
         else:
             self.lora_B.zero_()
+
+    def pairs(self, A: Tensor, B: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return (A (R, in), B (out, R)) of each target, views of lora_A and lora_B or of what has their shapes."""
+        n = len(self.targets)
+        return list(
+            zip(A.split(self.ranks), B.chunk(n) if len(set(self.ranks)) == 1 else B.split(self.ranks, 1), strict=True)
+        )
 
     def take_down(self, x: Tensor) -> Tensor:
         """Return A x (N, ΣR) of x (N, in), in training with dropout on x."""
@@ -118,10 +124,7 @@ class LoraConv1D(Adapters, Conv1D):
 
     def merged(self) -> Conv1D:
         """Return a plain Conv1D with W + ΔW."""
-        plain = Conv1D(*self.weight.shape)
-        plain.weight = nn.Parameter(self.weight + self.delta_weight(), requires_grad=False)
-        plain.bias = self.bias
-        return plain
+        return plain(self, self.weight + self.delta_weight())
 
 
 class LoraEmbedding(Adapters, Embedding):
@@ -154,29 +157,14 @@ class LoraEmbedding(Adapters, Embedding):
 
     def merged(self) -> Embedding:
         """Return a plain Embedding with W + ΔW."""
-        plain = Embedding(*self.weight.shape)
-        plain.weight = nn.Parameter(self.weight + self.delta_weight(), requires_grad=False)
-        return plain
-
-
-def places(model: GPT2) -> Iterator[tuple[int | None, str, nn.Module, str]]:
-    """Yield all that can be adapted: its layer (None: the embedding), its name in MODULES, and the owner and attribute it is at."""
-    for layer, block in enumerate(model.h):
-        for name in MODULES:
-            if name != "wte":
-                owner, attribute = name.split(".")
-                yield layer, name, getattr(block, owner), attribute
-    yield None, "wte", model, "wte"
+        made = Embedding(*self.weight.shape)
+        made.weight = nn.Parameter(self.weight + self.delta_weight(), requires_grad=False)
+        return made
 
 
 def attach(model: GPT2, config: LoraConfig) -> None:
     """Put adapters that are not set where `config` says, and freeze everything else."""
-    for layer, name, owner, attribute in places(model):
-        targets = tuple(target for target in MODULES[name] if target in config.targets)
-        if targets and (layer is None or config.layers is None or layer in config.layers):
-            base = getattr(owner, attribute)
-            adapted = (LoraEmbedding if isinstance(base, Embedding) else LoraConv1D)(base, config, targets)
-            setattr(owner, attribute, adapted.train(base.training))  # a model that decodes does not drop out
+    put(model, config, lambda base: LoraEmbedding if isinstance(base, Embedding) else LoraConv1D)
     loralib.mark_only_lora_as_trainable(model)
 
 
@@ -185,15 +173,6 @@ def start(model: GPT2, generator: torch.Generator | None) -> None:
     for module in model.modules():
         if isinstance(module, Adapters):
             module.start(generator)
-
-
-@torch.no_grad()
-def merge(model: GPT2) -> None:
-    """Replace every adapted module by a plain one with W + ΔW: the same function at the base model's cost."""
-    for _, _, owner, attribute in places(model):
-        module = getattr(owner, attribute)
-        if isinstance(module, LoraConv1D | LoraEmbedding):
-            setattr(owner, attribute, module.merged())
 
 
 def tensors(model: GPT2) -> dict[str, Tensor]:

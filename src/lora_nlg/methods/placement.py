@@ -10,10 +10,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lora_nlg.config import ModelConfig, require
 from lora_nlg.errors import UserError
+from lora_nlg.methods.sizes import largest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,10 +29,13 @@ MODULES = {
     "wte": ("wte",),
 }
 TARGETS = tuple(target for targets in MODULES.values() for target in targets)
-LORA_INITS = ("kaiming", "gaussian", "gaussian_b")
 LORA_SCALINGS = ("alpha/r", "rslora")
-FLAGS = ("lora_alpha", "lora_dropout", "lora_checkpoint", "lora_targets", "lora_layers", "lora_init", "lora_scaling")
-SUFFIXES = {"": 1, "k": 1_000, "M": 1_000_000}  # of --lora_budget
+PLACES = ("lora_targets", "lora_layers")  # flags of every method that is put on matrices
+FLAGS = (
+    "lora_dim", "lora_alpha", "lora_budget", "trained_budget", "lora_dropout", "lora_checkpoint", *PLACES, "lora_init", "lora_scaling",
+    "lora_plus_ratio", "precondition",
+)  # fmt: skip
+BUDGETS = ("lora_budget", "trained_budget")
 
 
 def target_sizes(model: ModelConfig) -> dict[str, tuple[int, int]]:
@@ -39,6 +43,11 @@ def target_sizes(model: ModelConfig) -> dict[str, tuple[int, int]]:
     C, inner = model.n_embd, model.n_inner
     to_width = dict.fromkeys(("q", "k", "v", "o"), (C, C))
     return {**to_width, "fc": (C, inner), "proj": (inner, C), "wte": (C, model.vocab_size)}
+
+
+def without_rank(method: str) -> UserError:
+    """Return the error for LoRA's adapters, or what holds some, that have no rank."""
+    return UserError(f"--method {method} needs a rank; give --lora_dim or --trained_budget")
 
 
 def rank_text(rank: int | dict[str, int]) -> str:
@@ -76,20 +85,28 @@ class LoraConfig:
 
     @property
     def init_std(self) -> tuple[float | None, float]:
-        """Standard deviations with which A and B are drawn; None: A is Kaiming-uniform with a = √5; 0: B is zero."""
+        """Standard deviations with which A and B are drawn; None: A is Kaiming-uniform with a = √5; 0: B is zero. PiSSA draws none."""
         kind, _, text = self.init.partition(":")
+        if self.init in ("kaiming", "pissa"):
+            return None, 0.0
         try:
-            std = float(text) if kind != "kaiming" else None
+            std = float(text)
         except ValueError:
             std = math.nan
-        known = kind in LORA_INITS and (self.init == "kaiming" if std is None else 0 < std < math.inf)
-        require(known, "lora_init", "kaiming, gaussian:STD or gaussian_b:STD with STD greater than 0", repr(self.init))
-        return std, std if std is not None and kind == "gaussian_b" else 0.0
+        known = kind in ("gaussian", "gaussian_b") and 0 < std < math.inf
+        rule = "kaiming, gaussian:STD or gaussian_b:STD with STD greater than 0, or pissa"
+        require(known, "lora_init", rule, repr(self.init))
+        return std, std if kind == "gaussian_b" else 0.0
+
+    @property
+    def is_pissa(self) -> bool:
+        """Whether A and B start as the first R singular vectors of W, which keeps the rest."""
+        return self.init == "pissa"
 
     @property
     def method(self) -> str:
         """The row of the table of methods."""
-        return "lora" if self.rank else "full"
+        return "full" if not self.rank else "pissa" if self.is_pissa else "lora"
 
     def rank_of(self, target: str) -> int:
         """Return R of `target`, one of the targets."""
@@ -105,6 +122,32 @@ class LoraConfig:
         sizes, n_layers = target_sizes(model), model.n_layer if self.layers is None else len(self.layers)
         copies = {target: 1 if target == "wte" else n_layers for target in self.targets}
         return sum(copies[target] * self.rank_of(target) * sum(sizes[target]) for target in self.targets)
+
+
+@dataclass(frozen=True)
+class DoraConfig(LoraConfig):
+    """LoRA's settings, of DoRA: LoRA, and the length of each output's weights (Liu et al. 2024)."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.is_pissa or "wte" in self.targets:
+            what = "--lora_init pissa" if self.is_pissa else "--lora_targets wte"
+            raise UserError(f"{what} is LoRA's alone; leave it out with --method dora")
+        if not self.rank:
+            raise without_rank("dora")
+
+    @property
+    def method(self) -> str:
+        """The row of the table of methods."""
+        return "dora"
+
+    def n_parameters(self, model: ModelConfig) -> int:
+        """Return LoRA's numbers, and one for each output of a matrix."""
+        sizes, n_layers = target_sizes(model), model.n_layer if self.layers is None else len(self.layers)
+        return super().n_parameters(model) + n_layers * sum(sizes[target][1] for target in self.targets)
+
+
+KINDS = {"lora": LoraConfig, "full": LoraConfig, "dora": DoraConfig}  # by method
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -123,12 +166,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--lora_budget", help="in place of --lora_dim: the highest rank with at most so many parameters, e.g. 0.39M"
     )
+    group.add_argument(
+        "--trained_budget", help="the same for the size of any method that has one: the largest within, e.g. 0.35M"
+    )
     group.add_argument("--lora_dropout", type=float, default=0.0, help="on the adapters' input")
     group.add_argument(
         "--lora_init",
         default="kaiming",
-        help="start: A Kaiming-uniform and B zero (kaiming), A from N(0, STD) and B zero (gaussian:STD), or both from N(0, STD) "
-        "(gaussian_b:STD); default: %(default)s",
+        help="start: A Kaiming-uniform and B zero (kaiming), A from N(0, STD) and B zero (gaussian:STD), both from N(0, STD) "
+        "(gaussian_b:STD), or the matrix's first singular vectors, of which it keeps the rest (pissa); default: %(default)s",
     )
     group.add_argument(
         "--lora_scaling",
@@ -158,34 +204,35 @@ def refuse_without_adapters(args: argparse.Namespace) -> None:
 
 def is_asked(args: argparse.Namespace) -> bool:
     """Return whether the flags of gpt2_ft.py ask for adapters."""
-    return args.lora_budget is not None or Given.by(args).rank != 0
+    return args.lora_budget is not None or args.trained_budget is not None or Given.by(args).rank != 0
 
 
-def from_flags(args: argparse.Namespace, model: ModelConfig) -> LoraConfig:
-    """Return the adapters that the flags of gpt2_ft.py describe; of rank 0 where there are none. Raises UserError."""
-    given, targets = Given.by(args), parse_targets(args.lora_targets)
-    assert given.alpha is not None  # gpt2_ft.py's flag has a default
-    layers = parse_layers(args.lora_layers)
+def places_of(args: argparse.Namespace, model: ModelConfig) -> dict:
+    """Return `targets` and `layers`, None for all, that the flags of gpt2_ft.py name. Raises UserError."""
+    targets, layers = parse_targets(args.lora_targets), parse_layers(args.lora_layers)
     if layers is not None and layers[-1] >= model.n_layer:
         raise UserError(
             f"--lora_layers must be from 0 to {model.n_layer - 1}, the last layer of {args.model_card}, but is {args.lora_layers}"
         )
     if layers is not None and targets == ("wte",):
         raise UserError("--lora_layers would have no effect: wte, the embedding, is in no layer; leave it out")
-    rank = given.rank
+    return {"targets": targets, "layers": None if layers == tuple(range(model.n_layer)) else layers}
+
+
+def from_flags(args: argparse.Namespace, model: ModelConfig, method: str = "lora") -> LoraConfig:
+    """Return the adapters that the flags of gpt2_ft.py describe; of rank 0 where there are none. Raises UserError."""
+    given, places = Given.by(args), places_of(args, model)
+    assert given.alpha is not None  # gpt2_ft.py's flag has a default
+    rank, targets = given.rank, places["targets"]
     if isinstance(rank, dict) and tuple(rank) == targets and len(set(rank.values())) == 1:
         rank = rank[targets[0]]
-    config = LoraConfig(
-        rank,
-        given.alpha,
-        dropout=args.lora_dropout,
-        targets=targets,
-        layers=None if layers == tuple(range(model.n_layer)) else layers,
-        init=args.lora_init,
-        scaling=args.lora_scaling,
-    )
-    if args.lora_budget is not None:
-        return _within(config, model, args)
+    budget = next((flag for flag in BUDGETS if getattr(args, flag) is not None), None)
+    if budget is not None and rank:
+        raise UserError(f"--{budget} chooses the rank that --lora_dim sets; give one of the two")
+    settings = dict(dropout=args.lora_dropout, init=args.lora_init, scaling=args.lora_scaling, **places)
+    config = KINDS[method](1 if budget else rank, given.alpha, **settings)
+    if budget is not None:
+        return _within(config, model, budget, getattr(args, budget))
     if max(config.rank_of(target) for target in targets) > model.n_embd:
         raise UserError(
             f"--lora_dim must be at most {model.n_embd}, the width of {args.model_card}, but is {rank_text(rank)}"
@@ -193,18 +240,14 @@ def from_flags(args: argparse.Namespace, model: ModelConfig) -> LoraConfig:
     return config
 
 
-def _within(config: LoraConfig, model: ModelConfig, args: argparse.Namespace) -> LoraConfig:
-    """Return `config` with the highest rank that --lora_budget allows."""
-    if config.rank:
-        raise UserError("--lora_budget chooses the rank that --lora_dim sets; give one of the two")
-    budget = parse_budget(args.lora_budget)
-    of_rank_1 = dataclasses.replace(config, rank=1).n_parameters(model)
-    if not of_rank_1 <= budget < of_rank_1 * (model.n_embd + 1):
-        raise UserError(
-            f"--lora_budget must be from {of_rank_1:,}, what rank 1 takes on {','.join(config.targets)}, to "
-            f"{of_rank_1 * model.n_embd:,}, rank {model.n_embd}, but is {args.lora_budget}"
-        )
-    return dataclasses.replace(config, rank=budget // of_rank_1)
+def _within(config: LoraConfig, model: ModelConfig, flag: str, text: str) -> LoraConfig:
+    """Return `config` with the highest rank that the budget `--FLAG TEXT` allows."""
+
+    def count(rank: int) -> int:
+        return dataclasses.replace(config, rank=rank).n_parameters(model)
+
+    where = f" on {','.join(config.targets)}"
+    return dataclasses.replace(config, rank=largest(flag, text, "rank", model.n_embd, count, where))
 
 
 def no_adapters(path: Path) -> UserError:
@@ -257,12 +300,19 @@ def check_start(found: LoraConfig | None, tensors: Mapping[str, "Tensor"], path:
         theirs, ours = (text(getattr(lora, flag)) for lora in (start, config))
         if theirs != ours:
             raise UserError(f"{path} {verb} {theirs}, not {ours}; pass --lora_{flag} {theirs}")
+    if start.is_pissa != config.is_pissa:
+        raise UserError(f"{path} started from {start.init}, not {config.init}; pass --lora_init {start.init}")
 
 
 def summary(config: LoraConfig) -> str:
     """Return what is trained, in words for people."""
+    return f"adapters on {places_text(config)}, rank {rank_text(config.rank)}"
+
+
+def places_text(config: Any) -> str:
+    """Return where the adapters of `config` are, in words for people."""
     where = "" if config.layers is None else f" of layers {layers_text(config.layers)}"
-    return f"adapters on {','.join(config.targets)}{where}, rank {rank_text(config.rank)}"
+    return f"{','.join(config.targets)}{where}"
 
 
 def described(config: LoraConfig) -> dict[str, object]:
@@ -278,11 +328,11 @@ def described(config: LoraConfig) -> dict[str, object]:
     }
 
 
-def from_description(said: Mapping[str, str]) -> LoraConfig | None:
+def from_description(said: Mapping[str, str], method: str = "lora") -> LoraConfig | None:
     """Undo `described`, of which an earlier version left out what was then not to be chosen; None for what others saved."""
     if not {"rank", "alpha"} <= set(said):
         return None
-    return LoraConfig(
+    return KINDS[method](
         parse_rank(said["rank"]),
         float(said["alpha"]),
         dropout=float(said.get("dropout", 0)),
@@ -326,11 +376,3 @@ def parse_rank(text: str) -> int | dict[str, int]:
     if not all(parts) or len(named) < len(parts) or not set(named) <= set(TARGETS):
         raise UserError(f"--lora_dim must be a rank, or one for every target such as q=8,v=4, but is {text!r}")
     return {target: named[target] for target in TARGETS if target in named}
-
-
-def parse_budget(text: str) -> int:
-    """Return the parameters of `--lora_budget`, e.g. 390 000 of "0.39M"."""
-    found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,12})?)(k|M|)", text)
-    if found is None:
-        raise UserError(f"--lora_budget must be a number of parameters such as 390000, 390k or 0.39M, but is {text!r}")
-    return round(float(found[1]) * SUFFIXES[found[2]])

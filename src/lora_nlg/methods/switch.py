@@ -18,7 +18,8 @@ class Switch:
     def __init__(self, model: GPT2):
         """Take a model without adapters."""
         self.model = model
-        self.base = [(owner, name, child) for owner in model.modules() for name, child in owner.named_children()]
+        # None, too, where there may be something later, such as a prefix
+        self.base = [(owner, name, child) for owner in model.modules() for name, child in owner._modules.items()]
 
     def take_off(self) -> None:
         """Leave the base alone, frozen."""

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from lora_nlg.config import ModelConfig
 from lora_nlg.model import first_calls
-from lora_nlg.model.attention import Attend, causal_attention
+from lora_nlg.model.attention import Attend, Prefix, causal_after
 from lora_nlg.model.matmul import linear
 
 first_calls.make()  # at import, as an exception: every program that computes comes through here before it does
@@ -120,12 +120,18 @@ class Block(nn.Module):
 
 
 class GPT2(nn.Module):
-    """The transformer up to its last layer norm; `logits` is the tied head, called only where logits are wanted."""
+    """The transformer up to its last layer norm; `logits` is the tied head, called only where logits are wanted.
+
+    `prefix` is what a method puts before every sequence: a module with its `length` in positions, called with the model for the
+    keys and values of each layer. The tokens' own positions are counted from there on.
+    """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
         self.trained_by: Any = None  # the configuration of the method that was put on it, see methods
+        self.prefix: Any
+        self.register_module("prefix", None)
         self.wte = Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.n_positions, config.n_embd)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
@@ -135,20 +141,36 @@ class GPT2(nn.Module):
         self,
         ids: Tensor,
         positions: Tensor | None = None,
-        attend: Attend = causal_attention,
+        attend: Attend | None = None,
         keep: Tensor | None = None,
     ) -> Tensor:
         """Return the hidden states (…, C) of `ids` (…) int64 at `positions` (…), by default 0 … T - 1.
 
-        With `keep` (M,) the states (M, C) of those tokens alone: the last block's MLP does no work for the others.
+        By default tokens attend causally, behind the prefix. With `keep` (M,) the states (M, C) of those tokens alone: the last
+        block's MLP does no work for the others.
         """
         if positions is None:
             positions = torch.arange(ids.shape[-1], device=ids.device)
-        x = self.wte(ids) + self.wpe(positions)  # (…, C)
+        if attend is None:
+            attend = causal_after(self.keys_before())
+        x = self.wte(ids) + self.wpe(positions + self.n_before)  # (…, C)
+        return self.states(x, attend, keep)
+
+    def states(self, x: Tensor, attend: Attend, keep: Tensor | None = None) -> Tensor:
+        """Return the hidden states of what the first block takes in, x (…, C)."""
         last = len(self.h) - 1
         for layer, block in enumerate(self.h):
             x = block(x, layer, attend, keep if layer == last else None)
         return self.ln_f(x)
+
+    @property
+    def n_before(self) -> int:
+        """The positions that the prefix takes."""
+        return 0 if self.prefix is None else self.prefix.length
+
+    def keys_before(self) -> Prefix | None:
+        """Return the prefix's keys and values, (2, H, l, D) for each layer; None without a prefix."""
+        return None if self.prefix is None else self.prefix(self)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return (…, V) for hidden states (…, C)."""

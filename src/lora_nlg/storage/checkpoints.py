@@ -61,7 +61,7 @@ class Checkpoint:
     @property
     def method(self) -> str:
         """The method whose tensors it holds; `methods.PLAIN` for a plain model's."""
-        return methods.of_tensors(self.tensors)
+        return methods.of_tensors(self.tensors) if self.config is None else self.config.method
 
     def adapters(self) -> dict[str, Tensor]:
         """Return the adapters' tensors; raise UserError if there are none."""
@@ -114,7 +114,7 @@ def read(path: str | Path) -> Checkpoint:
     _check(tensors, path, _fault_of_weights)
     tensors = _without_head(_expand_compact(tensors, path), path)
     try:
-        about = _described(said or content.get("lora", {}), methods.of_tensors(tensors))
+        about = _described(said or content.get("lora", {}), tensors)
     except (ValueError, TypeError, AttributeError, UserError) as error:
         raise UserError(f"{path} says of its adapters what cannot be understood ({error}); save it again") from error
     return Checkpoint(path, tensors, *about)
@@ -201,9 +201,13 @@ def _description(config: methods.Config, base: Base | None, step: int) -> dict[s
     return {name: str(value) for name, value in fields.items()} | {"version": lora_nlg.__version__}
 
 
-def _described(said: Mapping[str, str], method: str) -> tuple[methods.Config | None, Base | None, int]:
-    """Undo `_description`; (None, None, 0) for what others saved."""
-    base = None
+def _described(
+    said: Mapping[str, str], tensors: Mapping[str, Tensor]
+) -> tuple[methods.Config | None, Base | None, int]:
+    """Undo `_description`, of a file that holds `tensors`; (None, None, 0) for what others saved."""
+    base, method = None, said.get("method") or methods.of_tensors(tensors)
+    if method not in methods.METHODS:
+        raise UserError(f"the method {str(method)[:40]!r} is not known here")
     if "base_sha256" in said:
         base = Base(said.get("base_card", ""), said["base_sha256"])
     return methods.method(method).from_description(said), base, int(said.get("step", 0))

@@ -36,7 +36,7 @@ def base_model(
     base = _base_of(adapters) if source is None else read(source)
     if source is not None and base.method != methods.PLAIN:
         rest = "leave --init_checkpoint out" if base.base_tensors() else "pass the base as --init_checkpoint"
-        raise UserError(f"{base.path} holds LoRA adapters; pass it as --lora_checkpoint, and {rest}")
+        raise UserError(f"{base.path} holds {methods.called(base.method)}; pass it as --lora_checkpoint, and {rest}")
     settings = base.path.with_name("config.json")
     if base.path.name in BASE_FILES and settings.is_file():
         check_said(settings, config)
@@ -71,6 +71,8 @@ def put_adapters(
     or that are out of the range of `precision` once they are merged.
     """
     config = adapters.adapter_config(given)
+    if adapters.base and weights is None:
+        weights = fingerprint(model)  # now: some methods put copies of its weights into its place
     methods.attach(model, config)
     load_adapters(model, adapters, weights, precision)
     return config
@@ -83,7 +85,10 @@ def merged_model(
     given: Given = AS_THE_FILE_SAYS,
     precision: str = "fp32",
 ) -> GPT2:
-    """Return a plain GPT-2 for decoding, on the CPU: a base, with the adapters of a file merged into it if one is given."""
+    """Return a GPT-2 for decoding, on the CPU: a base, with the adapters of a file merged into it if one is given.
+
+    What cannot be merged, such as a prefix, is left on it: `trained_by` says so.
+    """
     adapters = read(adapters_path) if adapters_path else None
     model = base_model(config, source, torch.Generator().manual_seed(0), precision, adapters)
     if adapters:
@@ -109,7 +114,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 def load_adapters(model: GPT2, adapters: Checkpoint, weights: str | None = None, precision: str = "fp32") -> None:
     """Fill the adapters of `model`, on the CPU, from an adapter file or a whole checkpoint; raise UserError on another base's.
 
-    `weights` is the model's fingerprint, for a caller that has it: of GPT-2 Medium it takes seconds.
+    `weights` is the fingerprint of the model without them, for a caller that has it: of GPT-2 Medium it takes seconds.
     """
     _fill(model, adapters.adapters(), adapters.path, wanted=methods.adapter_tensors(model))
     if adapters.base and (given := weights or fingerprint(model)) != adapters.base.sha256:
@@ -129,7 +134,7 @@ def load_adapters(model: GPT2, adapters: Checkpoint, weights: str | None = None,
             "--init_checkpoint out"
         )
     for name, module in model.named_modules():
-        if hasattr(module, "merged"):  # LoRA's, whose ΔW can be out of range where A, B and W are not
+        if hasattr(module, "merged"):  # such as LoRA's, whose ΔW can be out of range where A, B and W are not
             _check_range(module.weight, module.merged().weight, f"{adapters.path}, merged into {name}", precision)
 
 

@@ -53,7 +53,8 @@ class SummedCrossEntropy(torch.autograd.Function):
 
 def masked_loss(model: GPT2, batch: Batch, label_smooth: float = 0.0) -> Tensor:
     """Return Σ ce / (M + 1e-4), a scalar, with ce = (1 - s) · nll + s · mean over V of -log p at each learnt position."""
-    learnt = model(batch.ids, batch.positions, attention.for_batch(batch), keep=batch.learnt)  # (M, C)
+    attend = attention.for_batch(batch, model.keys_before())
+    learnt = model(batch.ids, batch.positions, attend, keep=batch.learnt)  # (M, C)
     logits = at_least_float32(model.logits(learnt))  # (M, V)
     smoothing = label_smooth if label_smooth > SMALLEST_SMOOTHING else 0.0
     if torch.compiler.is_compiling():  # the compiler makes the most of torch's own

@@ -49,6 +49,8 @@ class Run:
     def data(self) -> str:
         """Read both files."""
         n_train, n_valid = map(len, self.splits)
+        n_before = methods.positions_before(methods.from_flags(self.args, self.model))
+        config.check_prefix(n_before, self.args.seq_len, self.model, self.args.model_card)
         return f"{n_train:,} and {n_valid:,} examples, the longest of {self._lengths()[0]} tokens"
 
     def _lengths(self) -> list[int]:

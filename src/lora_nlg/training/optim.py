@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from lora_nlg.config import OptimConfig
+from lora_nlg.config import FactorConfig, OptimConfig
+from lora_nlg.methods.lora import Adapters
 
+GRAM_EPS = 1e-6  # added to the diagonal of a Gram matrix, which is zero while B is
 CYCLE_EPS = 1e-6  # Kept for parity: the recipe's slopes are those of corners so many steps further apart
 
 
@@ -54,17 +56,43 @@ class AdamW(torch.optim.Optimizer):
                 torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
 
 
-def build_optimizer(model: nn.Module, config: OptimConfig) -> AdamW:
-    """Return AdamW over the model's trainable parameters; with `no_decay_bias`, biases and layer norms are not decayed."""
+def build_optimizer(model: nn.Module, config: OptimConfig, factors: FactorConfig | None = None) -> AdamW:
+    """Return AdamW over the model's trainable parameters; with `no_decay_bias`, biases and layer norms are not decayed.
+
+    A group's `lr_factor`, where it has one, is what the schedule's rate is multiplied by.
+    """
     trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    if factors is not None and factors.lora_plus_ratio != 1:
+        groups: list[dict[str, Any]] = [
+            dict(params=[p for name, p in trainable if not name.endswith(".lora_B")]),
+            dict(params=[p for name, p in trainable if name.endswith(".lora_B")], lr_factor=factors.lora_plus_ratio),
+        ]
+        return AdamW(groups, config)
     if not config.no_decay_bias:
         return AdamW([p for _, p in trainable], config)
-    undecayed = {name for name, _ in trainable if name.endswith("bias") or ".ln_" in f".{name}"}
-    groups: list[dict[str, Any]] = [
+    undecayed = {name for name, _ in trainable if name.endswith("bias") or is_norm(name)}
+    groups = [
         dict(params=[p for name, p in trainable if name not in undecayed]),
         dict(params=[p for name, p in trainable if name in undecayed], weight_decay=0.0),
     ]
     return AdamW([group for group in groups if group["params"]], config)
+
+
+def is_norm(name: str) -> bool:
+    """Return whether a parameter of this name is a layer norm's, of GPT-2 or of an adapter."""
+    return ".ln_" in f".{name}" or ".ln." in name
+
+
+@torch.no_grad()
+def precondition(model: nn.Module) -> None:
+    """Multiply the gradient of each A by (Bᵀ B)⁻¹ and that of each B by (A Aᵀ)⁻¹: R x R work (Zhang & Pilanci 2024)."""
+    for module in model.modules():
+        if isinstance(module, Adapters) and module.lora_A.grad is not None and module.lora_B.grad is not None:
+            gradients = module.pairs(module.lora_A.grad, module.lora_B.grad)
+            for (A, B), (of_A, of_B) in zip(module.pairs(module.lora_A, module.lora_B), gradients, strict=True):
+                ridge = GRAM_EPS * torch.eye(len(A), dtype=A.dtype, device=A.device)
+                of_A.copy_(torch.linalg.solve_ex(B.T @ B + ridge, of_A).result)
+                of_B.copy_(torch.linalg.solve_ex(A @ A.T + ridge, of_B.T).result.T)
 
 
 def learning_rate(config: OptimConfig, step: int) -> float:

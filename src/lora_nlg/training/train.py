@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lora_nlg import dist
-from lora_nlg.config import OptimConfig
+from lora_nlg.config import FactorConfig, OptimConfig
 from lora_nlg.data.batches import Split, prefetch
 from lora_nlg.errors import Stopped, UserError
 from lora_nlg.model.gpt2 import GPT2
@@ -18,7 +18,7 @@ from lora_nlg.signals import Request, requests
 from lora_nlg.training.curve import Curve
 from lora_nlg.training.log import Log, Skipped
 from lora_nlg.training.losses import masked_loss
-from lora_nlg.training.optim import build_optimizer, learning_rate
+from lora_nlg.training.optim import build_optimizer, learning_rate, precondition
 from lora_nlg.training.saves import Saves
 
 SIGNAL_INTERVAL = 10  # micro-batches between two looks at whether another rank's GPU reports a signal
@@ -34,6 +34,7 @@ def train(
     curve: Curve | None = None,
     state: dict | None = None,
     tensorboard: bool = False,
+    factors: FactorConfig = FactorConfig(),  # noqa: B008  (frozen)
 ) -> float:
     """Train `model` for `optim.max_step` micro-batches and return the validation loss at the end.
 
@@ -46,7 +47,7 @@ def train(
     model.train()
     with requests() as request:
         log = Log(saves.work_dir, optim.max_step, ranks.is_main, curve, state and state["log"], done, tensorboard)
-        run = Run(model, valid, optim, saves, log, ranks, request, state)
+        run = Run(model, valid, optim, saves, log, ranks, request, state, factors)
         steps, batches = range(done + 1, optim.max_step + 1), prefetch(train_split.stream(skip=done))
         for step, (epoch, in_epoch, items, batch) in zip(steps, batches, strict=False):
             run.step = step
@@ -85,11 +86,12 @@ class Run:
         ranks: dist.Ranks,
         request: Request,
         state: dict | None,
+        factors: FactorConfig,
     ):
-        self.model, self.valid, self.optim = model, valid, optim
+        self.model, self.valid, self.optim, self.factors = model, valid, optim, factors
         self.saves, self.log, self.ranks, self.request = saves, log, ranks, request
         self.config, self.is_cpu = valid.config, ranks.device.type == "cpu"
-        self.optimizer = build_optimizer(model, optim)
+        self.optimizer = build_optimizer(model, optim, factors)
         self.trained: list[torch.nn.Parameter] = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=self.config.precision == "fp16")
         self.step = 0  # the last micro-batch that was begun, counted from 1
@@ -185,10 +187,12 @@ class Run:
             return  # every rank has left out all of it: there is nothing to learn from
         self.stops_asked = dist.average_gradients(self.trained, self.ranks.world_size, self.request.number is not None)
         self.scaler.unscale_(self.optimizer)
+        if self.factors.precondition:
+            precondition(self.model)
         if self.optim.clip > 0:
             torch.nn.utils.clip_grad_norm_(self.trained, self.optim.clip)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_factor", 1)
         if self.config.skip_nan and not self.scaler.is_enabled() and not are_finite(p.grad for p in self.trained):
             self.skip(items, "a gradient is no number")
         else:

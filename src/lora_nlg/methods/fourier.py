@@ -1,0 +1,177 @@
+"""FourierFT on GPT-2 (Gao et al. 2024): ΔW = scale · Re(inverse 2-D FFT of S), S zero but for n coefficients that are learnt.
+
+Their places are drawn once, from a seed, and are the same for all matrices of a shape. The coefficients are real and start at 0.
+With the places (u, v) of a matrix of O outputs and I inputs, ΔW[o, i] = scale / (O I) · Σ c_n cos(2π (u_n o / O + v_n i / I)).
+Alphabet: C width, N rows, n coefficients, O outputs, I inputs.
+"""
+
+import argparse
+import math
+from dataclasses import KW_ONLY, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lora_nlg.config import ModelConfig, require
+from lora_nlg.errors import UserError
+from lora_nlg.methods import placement, sizes
+from lora_nlg.methods.common import Common
+from lora_nlg.methods.places import columns_of, merge, plain, put
+from lora_nlg.model.gpt2 import GPT2, Conv1D
+from lora_nlg.model.matmul import linear
+
+DEFAULT_N = 1000
+DEFAULT_SCALE = 300.0
+
+
+@dataclass(frozen=True)
+class FourierConfig:
+    """Where coefficients are, how many, and how large what they give is."""
+
+    n: int  # a matrix
+    _: KW_ONLY
+    scale: float = DEFAULT_SCALE
+    targets: tuple[str, ...] = ("q", "v")
+    layers: tuple[int, ...] | None = None  # None: all
+    seed: int = 777  # of the places
+    joined: bool = False  # c_attn is one matrix of 3C outputs, not one a target: as PEFT has it
+
+    @property
+    def method(self) -> str:
+        """The row of the table of methods."""
+        return "fourier"
+
+    def __post_init__(self):
+        require(0 < self.scale < math.inf, "fourier_scale", "greater than 0 and finite", self.scale)
+        if "wte" in self.targets:
+            raise UserError("--lora_targets wte is LoRA's alone; leave it out with --method fourier")
+        assert not self.joined or {"q", "k", "v"} <= set(self.targets) or not {"q", "k", "v"} & set(self.targets)
+
+    def n_parameters(self, model: ModelConfig) -> int:
+        """Return how many numbers are trained: n a matrix."""
+        n_matrices = len(self.targets) - (2 if self.joined and "q" in self.targets else 0)
+        return self.n * n_matrices * (model.n_layer if self.layers is None else len(self.layers))
+
+
+def places_in(n_out: int, n_in: int, n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the n places (u, v) of the spectrum of a matrix, without repetition."""
+    drawn = torch.randperm(n_out * n_in, generator=torch.Generator().manual_seed(seed))[:n]
+    return drawn // n_in, drawn % n_in
+
+
+def delta_of(c: Tensor, u: Tensor, v: Tensor, n_out: int, n_in: int) -> Tensor:
+    """Return Re(inverse 2-D FFT of S) (O, I) of the coefficients c (n,) at (u, v).
+
+    The real part is the inverse of S's Hermitian half: half a coefficient at (u, v), half at (-u, -v), of which irfft2 wants the
+    places with v up to I / 2 alone.
+    """
+    half = n_in // 2 + 1
+    S = c.new_zeros(n_out * half, dtype=torch.promote_types(c.dtype, torch.complex64))
+    for at_u, at_v in ((u, v), (-u % n_out, -v % n_in)):
+        inside = at_v < half
+        S.index_add_(0, (at_u * half + at_v)[inside], (c[inside] / 2).to(S.dtype))
+    return torch.fft.irfft2(S.view(n_out, half), s=(n_out, n_in))
+
+
+class FourierLinear(torch.autograd.Function):
+    """x (N, I) @ (W + ΔW) + bias, or x @ ΔW without a W, with the gradients of x and of the coefficients alone.
+
+    The gradient of a coefficient is a place of the spectrum of gᵀ x, for which no (O, I) product is made: it is the sum over rows of
+    the products of their own spectra.
+    """
+
+    @staticmethod
+    def forward(
+        ctx, x: Tensor, c: Tensor, module: "FourierConv1D", weight: Tensor | None, bias: Tensor | None
+    ) -> Tensor:
+        changed = module.changed(c, weight)
+        ctx.save_for_backward(x, changed)
+        ctx.module, ctx.dtype = module, c.dtype
+        return linear(x, changed, bias)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        x, changed = ctx.saved_tensors
+        module, grad = ctx.module, grad.to(ctx.dtype)
+        of_x = linear(grad, changed.T).to(x.dtype) if ctx.needs_input_grad[0] else None
+        at_v = torch.fft.fft(x.to(ctx.dtype), dim=-1).index_select(1, module.v)  # (N, n)
+        of_c = []
+        for columns in module.columns:
+            at_u = torch.fft.fft(grad[:, columns], dim=-1).index_select(1, module.u)  # (N, n)
+            of_c.append((at_u * at_v).real.sum(0) * (module.scale / (grad[:, columns].shape[1] * x.shape[1])))
+        return of_x, torch.stack(of_c), None, None, None
+
+
+class FourierConv1D(Conv1D):
+    """A frozen Conv1D with fourier_c (matrices, n), the coefficients of each target's matrix."""
+
+    u: Tensor
+    v: Tensor
+
+    def __init__(self, base: Conv1D, config: FourierConfig, targets: tuple[str, ...]):
+        super().__init__(*base.weight.shape)
+        self.weight, self.bias, self.scale, self.n = base.weight, base.bias, config.scale, config.n
+        n_in, n_out = base.weight.shape
+        self.columns = [slice(0, n_out)] if config.joined else columns_of(targets, n_out)
+        width = self.columns[0].stop - self.columns[0].start
+        u, v = places_in(width, n_in, config.n, config.seed)
+        self.register_buffer("u", u.to(base.weight.device), persistent=False)
+        self.register_buffer("v", v.to(base.weight.device), persistent=False)
+        self.fourier_c = nn.Parameter(base.weight.new_empty(len(self.columns), config.n))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., in) to (..., out): (W + ΔW) x + bias."""
+        rows = x.reshape(-1, x.shape[-1])  # (N, in)
+        if self.weight.dtype == self.fourier_c.dtype and not torch.is_autocast_enabled(x.device.type):
+            y = FourierLinear.apply(rows, self.fourier_c, self, self.weight, self.bias)
+        else:  # in W's half precision a small ΔW would be lost
+            y = super().forward(rows) + FourierLinear.apply(rows, self.fourier_c, self, None, None)
+        return y.view(*x.shape[:-1], y.shape[1])
+
+    def changed(self, c: Tensor, weight: Tensor | None) -> Tensor:
+        """Return W + ΔW (in, out), or ΔW without a W."""
+        n_in, n_out = self.weight.shape
+        made = c.new_zeros(n_in, n_out) if weight is None else weight.clone()
+        for columns, of_matrix in zip(self.columns, c, strict=True):
+            delta = delta_of(of_matrix, self.u, self.v, columns.stop - columns.start, n_in)  # (out, in)
+            made[:, columns].add_(delta.T, alpha=self.scale)
+        return made
+
+    def merged(self) -> Conv1D:
+        """Return a plain Conv1D with W + ΔW."""
+        return plain(self, self.changed(self.fourier_c.detach(), self.weight.detach()))
+
+
+class Fourier(Common):
+    """The functions of the method."""
+
+    def from_flags(self, args: argparse.Namespace, model: ModelConfig) -> FourierConfig:
+        """Return what the flags of gpt2_ft.py describe. Raises UserError."""
+        places = placement.places_of(args, model)
+        scale = DEFAULT_SCALE if args.fourier_scale is None else args.fourier_scale
+        of_targets = [placement.target_sizes(model)[target] for target in places["targets"]]
+        most = min(n_in * n_out for n_in, n_out in of_targets)
+        count = lambda n: FourierConfig(n, **places).n_parameters(model)  # noqa: E731
+        n = sizes.size_of(args, "fourier_n", DEFAULT_N, most, count, ", the places of the smallest matrix")
+        return FourierConfig(n, scale=scale, **places)
+
+    def summary(self, config: FourierConfig) -> str:
+        """Return what is trained, in words for people."""
+        return f"{config.n:,} Fourier coefficients a matrix on {placement.places_text(config)}"
+
+    def attach(self, model: GPT2, config: FourierConfig) -> None:
+        """Put coefficients that are not set where `config` says, and freeze everything else."""
+        put(model, config, lambda base: FourierConv1D)
+        self.freeze_the_rest(model)
+
+    @torch.no_grad()
+    def start(self, model: GPT2, generator: torch.Generator | None) -> None:
+        """Set every coefficient to 0."""
+        for module in model.modules():
+            if isinstance(module, FourierConv1D):
+                module.fourier_c.zero_()
+
+    merge = staticmethod(merge)
+
+
+METHOD = Fourier("fourier", FourierConfig, ".fourier_")

@@ -1,0 +1,269 @@
+"""Every method of the table, all the way through: counts, start, gradients, files, merging, decoding, and the shape of a batch."""
+
+import argparse
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import gpt2_beam
+import gpt2_ft
+import runs
+import toy
+from lora_nlg import methods
+from lora_nlg.config import CARDS, ModelConfig
+from lora_nlg.data.batches import collate
+from lora_nlg.data.examples import make_rows
+from lora_nlg.decoding.beam import beam_search
+from lora_nlg.errors import UserError
+from lora_nlg.methods.cost import cost_of
+from lora_nlg.model.gpt2 import GPT2
+from lora_nlg.storage import checkpoints, models
+from lora_nlg.training.losses import masked_loss
+
+PREFIXES = ("prefix_embed", "prefix_layer", "prefix_kv")
+LORA_SIZES = {"lora": "--lora_dim 2", "dora": "--lora_dim 2"}
+PUT_ON = [name for name in methods.CHOICES if name != "full"]
+TOLERANCE = 1e-9  # float64; sums in another order
+
+
+def flags_of(name: str, more: str = "") -> argparse.Namespace:
+    rank = "--lora_dim 2 --lora_alpha 8" if name.startswith(("lora", "dora")) else ""
+    text = f"--train_data t --valid_data v --model_card gpt2.md --method {name} {rank} {more}"
+    return gpt2_ft.parser().parse_args(text.split())
+
+
+def config_of(name: str, more: str = "", model: ModelConfig = toy.CONFIG) -> methods.Config:
+    return methods.from_flags(flags_of(name, more), model)
+
+
+def trained(name: str, more: str = "", moved: bool = True) -> GPT2:
+    """Return the toy with the method on it, at its start or moved from it."""
+    model = toy.model(0)
+    methods.add_adapters(model, config_of(name, more), torch.Generator().manual_seed(1))
+    if moved:
+        generator = torch.Generator().manual_seed(2)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype), alpha=0.1)
+    return model
+
+
+def hidden(model: GPT2, n: int = 9) -> torch.Tensor:
+    with torch.no_grad():
+        return model.eval()(torch.arange(1, n + 1).unsqueeze(0))
+
+
+# Counts
+
+
+FORMULAS = {  # METHODS.md's, of C, L and the size
+    "full": (lambda C, L: 50257 * C + 1024 * C + 12 * C * C * L + 13 * C * L + 2 * C, ""),
+    "top2": (lambda C, L: 2 * (12 * C * C + 13 * C), ""),
+    "bias": (lambda C, L: 11 * C * L + C, ""),
+    "prefix_embed": (lambda C, L: 14 * C, "--prefix_length 14"),
+    "prefix_layer": (lambda C, L: 14 * C * L, "--prefix_length 14"),
+    "prefix_kv": (lambda C, L: 2 * 7 * C * L, "--prefix_length 7"),
+    "adapter_h": (lambda C, L: 2 * L * (2 * C * 112 + 112 + C), "--adapter_dim 112"),
+    "adapter_l": (lambda C, L: L * (2 * C * 6 + 6 + C) + 2 * L * C, "--adapter_dim 6"),
+    "lora": (lambda C, L: L * 2 * 2 * (C + C), ""),
+    "dora": (lambda C, L: L * 2 * (2 * (C + C) + C), ""),
+    "vera": (lambda C, L: L * 2 * (1024 + C), "--vera_dim 1024"),
+    "fourier": (lambda C, L: L * 2 * 1000, "--fourier_n 1000"),
+    "lora+prefix_embed": (lambda C, L: L * 2 * 2 * (C + C) + 14 * C, ""),
+    "lora+prefix_layer": (lambda C, L: L * 2 * 2 * (C + C) + 14 * C * L, ""),
+    "lora+prefix_kv": (lambda C, L: L * 2 * 2 * (C + C) + 2 * 14 * C * L, ""),
+}
+OF_GPT2_MEDIUM = {
+    "full": 354_823_168, "top2": 25_192_448, "bias": 271_360, "prefix_layer": 344_064, "adapter_h": 11_064_576,
+    "adapter_l": 368_784, "vera": 98_304, "fourier": 48_000,
+}  # fmt: skip
+
+
+def count(config: methods.Config, shape: ModelConfig) -> int:
+    with torch.device("meta"):
+        model = GPT2(shape)
+    methods.attach(model, config)
+    return cost_of(model).trained
+
+
+@pytest.mark.parametrize("card", ["gpt2.mini", "gpt2.sm", "gpt2.md", "gpt2.lg", "gpt2.xl"])
+@pytest.mark.parametrize("name", methods.CHOICES)
+def test_what_is_trained_is_the_tables_formula(name, card):
+    shape, (formula, size) = CARDS[card], FORMULAS[name]
+    expected = formula(shape.n_embd, shape.n_layer)
+    if name == "full":
+        expected += (shape.n_positions - 1024) * shape.n_embd
+    config = config_of(name, size, shape)
+    assert count(config, shape) == expected
+    assert name == "full" or config.n_parameters(shape) == expected
+    assert card != "gpt2.md" or name not in OF_GPT2_MEDIUM or expected == OF_GPT2_MEDIUM[name]
+
+
+@pytest.mark.parametrize("name", ["prefix_embed", "prefix_layer", "prefix_kv", "adapter_h", "adapter_l", "lora", "dora", "vera",
+                                  "fourier", "lora+prefix_embed"])  # fmt: skip
+def test_a_budget_chooses_the_largest_size_within(name):
+    text = f"--train_data t --valid_data v --model_card gpt2.md --method {name} --trained_budget 0.35M"
+    shape = CARDS["gpt2.md"]
+    config = methods.from_flags(gpt2_ft.parser().parse_args(text.split()), shape)
+    assert count(config, shape) <= 350_000
+    part = getattr(config, "lora", config)
+    size = next(n for n in ("rank", "prefix_length", "adapter_dim", "dim", "n") if hasattr(part, n))
+    larger = replace(part, **{size: getattr(part, size) + 1})
+    config = replace(config, lora=larger) if part is not config else larger
+    assert config.n_parameters(shape) > 350_000
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--method prefix_kv --trained_budget 1k", "--trained_budget must be from 49,152, what --prefix_length 1 takes, to"),
+        ("--method prefix_kv --trained_budget 1M --prefix_length 3", "--trained_budget chooses what --prefix_length sets"),
+        ("--method prefix_kv --prefix_length 0", "--prefix_length must be from 1 to 1023, as gpt2.md has 1024 positions, but is 0"),
+        ("--method adapter_h --adapter_dim -1", "--adapter_dim must be from 1 to"),
+        ("--method lora", "--method lora needs a rank; give --lora_dim or --trained_budget"),
+        ("--method dora", "--method dora needs a rank; give --lora_dim or --trained_budget"),
+        ("--method lora+prefix_kv", "--method lora+prefix_kv needs a rank; give --lora_dim or --trained_budget"),
+        ("--method lora+prefix_layer --trained_budget 300k", "--trained_budget 300k is not more than the 344,064 parameters of 14"),
+        ("--method dora --lora_dim 2 --lora_init pissa", "--lora_init pissa is LoRA's alone"),
+        ("--method vera --lora_targets wte", "--lora_targets wte is LoRA's alone"),
+        ("--method fourier --fourier_scale 0", "--fourier_scale must be greater than 0"),
+        ("--method fourier --fourier_n 99999999", "--fourier_n must be from 1 to 1048576, the places of the smallest matrix"),
+        ("--method lara", "--method must be one of lora, full, top2"),
+        ("--method pissa", "--method must be one of lora, full, top2"),
+    ],
+)  # fmt: skip
+def test_what_a_method_cannot_be_is_refused(flags, message):
+    args = gpt2_ft.parser().parse_args(f"--train_data t --valid_data v --model_card gpt2.md {flags}".split())
+    with pytest.raises(UserError) as error:
+        methods.from_flags(args, CARDS["gpt2.md"])
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--method vera --lora_dim 4", "--lora_dim would have no effect: --method vera does not read it"),
+        ("--method full --lora_dim 4", "--lora_dim would have no effect: --lora_dim 0 trains no adapters"),
+        ("--method bias --lora_alpha 4", "--lora_alpha would have no effect: --method bias does not read it"),
+        ("--method top2 --trained_budget 1M", "--trained_budget would have no effect: --method top2 does not read it"),
+        ("--lora_dim 4 --vera_dim 8", "--vera_dim would have no effect: --method lora does not read it"),
+        ("--method prefix_kv --no_decay_bias", "--no_decay_bias would have no effect"),
+        ("--method adapter_h --fourier_scale 2", "--fourier_scale would have no effect: --method adapter_h does not read it"),
+        ("--method fourier --lora_plus_ratio 2", "--lora_plus_ratio would have no effect: --method fourier does not read it"),
+        ("--method prefix_layer --precondition", "--precondition would have no effect: --method prefix_layer does not read it"),
+        ("--prefix_length 3", "--prefix_length would have no effect: --method full does not read it"),
+    ],
+)
+def test_a_flag_of_another_method_is_refused(flags, message):
+    args = gpt2_ft.parser().parse_args(f"--train_data t --valid_data v {flags}".split())
+    with pytest.raises(UserError) as error:
+        gpt2_ft.refuse_ignored(args)
+    assert message in str(error.value)
+
+
+# One property: any method, of any size, anywhere
+
+
+@st.composite
+def settings_of(draw) -> tuple[str, str]:
+    """A method and its flags."""
+    name = draw(st.sampled_from(PUT_ON))
+    size = draw(st.integers(1, 5))
+    more = []
+    if "prefix" in name:
+        more.append(f"--prefix_length {size}")
+    if "adapter" in name:
+        more.append(f"--adapter_dim {size}")
+    if name == "vera":
+        more.append(f"--vera_dim {size}")
+    if name == "fourier":
+        more.append(f"--fourier_n {7 * size}")
+    if "lora" in name or name in ("dora", "vera", "fourier"):
+        targets = ["q", "k", "v", "o", "fc", "proj"] + (["wte"] if "lora" in name else [])
+        chosen = draw(st.lists(st.sampled_from(targets), min_size=1, unique=True))
+        more.append(f"--lora_targets {','.join(chosen)}")
+        if chosen != ["wte"] and draw(st.booleans()):
+            more.append("--lora_layers 1")
+    if name == "lora" and draw(st.booleans()):
+        more.append("--lora_init pissa")
+    return name, " ".join(more)
+
+
+@settings(deadline=None, max_examples=60)
+@given(settings_of())
+def test_every_method_all_the_way_through(drawn):
+    name, more = drawn
+    base, base_tensors = hidden(toy.model(0)), dict(toy.model(0).named_parameters())
+    start = trained(name, more, moved=False)
+    assert "prefix" in name or (hidden(start) - base).abs().max() < TOLERANCE
+
+    model = trained(name, more)
+    for parameter_name, tensor in model.named_parameters():
+        if not parameter_name.startswith("prefix") and parameter_name in base_tensors:
+            assert torch.equal(tensor, base_tensors[parameter_name])  # the base is never written to
+
+    batch = collate([[example] for example in toy.examples(4)], 64, "clm")
+    masked_loss(model, batch).backward()
+    own = methods.adapter_tensors(model)
+    learnt = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert {n for n, p in model.named_parameters() if p.grad is not None} == learnt <= set(own)
+    assert cost_of(model).trained == model.trained_by.n_parameters(toy.CONFIG)
+
+    apart = hidden(model)
+    assert (apart - base).abs().max() > 1e-6
+    other = toy.model(0)
+    methods.attach(other, model.trained_by)
+    with torch.no_grad():
+        for tensor_name, tensor in methods.adapter_tensors(other).items():
+            tensor.copy_(own[tensor_name])
+    assert torch.equal(hidden(other), apart)
+
+    methods.merge_adapters(model)
+    assert (hidden(model) - apart).abs().max() < TOLERANCE
+    left = model.trained_by
+    assert (left is None) != ("prefix" in name or "adapter" in name)
+    assert left is not None or set(dict(model.named_parameters())) == set(base_tensors)
+
+
+# Batches
+
+
+@pytest.mark.parametrize("name", PUT_ON)
+def test_packed_padded_and_shared_rows_give_the_same_loss(name):
+    model, examples = trained(name), toy.examples(6)
+    with torch.no_grad():
+        packed = collate([[example] for example in examples], 64, "clm")
+        loss = masked_loss(model, packed)
+        each = [masked_loss(model, collate([[example]], 64, "clm")) for example in examples]
+        weights = torch.tensor([float(len(example.completion)) for example in examples]).double()
+        alone = (torch.stack(each) * (weights + 1e-4)).sum() / (weights.sum() + 1e-4)
+        assert abs(loss - alone) < TOLERANCE
+        assert abs(masked_loss(model, packed.fill_up(32)) - loss) < TOLERANCE
+
+        context = examples[0].context
+        same = [replace(example, context=context) for example in examples[:3]]
+        rows = make_rows(same, share_prompts=True)
+        assert len(rows) == 1
+        shared, apart = collate(rows, 64, "clm"), collate([[example] for example in same], 64, "clm")
+        assert abs(masked_loss(model, shared) - masked_loss(model, apart)) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", PUT_ON)
+def test_a_beam_finds_what_a_search_without_a_cache_finds(name):
+    """The cache holds the prefix; the whole sequence is computed anew at each step here, greedily."""
+    model = trained(name).eval()
+    rules = toy.beam_config(dict(beam=1, eval_len=6, min_length=0, length_penalty=1.0, no_repeat_ngram_size=0,
+                                 repetition_penalty=1.0, eos_token_id=[]))  # fmt: skip
+    prompts = [[1, 2, 3], [4, 5, 6, 7, 8]]
+    found = beam_search(model, prompts, rules)
+    for prompt, ids in zip(prompts, found, strict=True):
+        sequence = list(prompt)
+        with torch.no_grad():
+            for _ in range(6):
+                sequence.append(int(model.logits(model(torch.tensor([sequence])))[0, -1].argmax()))
+        assert sequence[len(prompt) :] == ids
