@@ -81,10 +81,8 @@ def export_adapters(args: argparse.Namespace, output: Path) -> None:
 
     if not args.lora_checkpoint:
         raise errors.UserError(f"--to {args.to} writes adapters; pass them as --lora_checkpoint")
-    if args.init_checkpoint:
-        raise errors.UserError(
-            f"--init_checkpoint would have no effect: --to {args.to} writes adapters alone; leave it out"
-        )
+    if args.init_checkpoint and args.to != "peft":
+        raise no_effect(args.to)
     if args.to != "peft":
         files.check_outputs([output], [args.lora_checkpoint])
     adapters = checkpoints.read(args.lora_checkpoint)
@@ -92,11 +90,20 @@ def export_adapters(args: argparse.Namespace, output: Path) -> None:
     tensors = adapters.adapters()
     if args.to == "peft":
         check_folder(output)
-        checkpoints.save_peft(tensors, output, lora_config, adapters.base.card if adapters.base else args.model_card)
+        if args.init_checkpoint and lora_config.method != "dora":
+            raise no_effect(args.to)
+        base = checkpoints.read(args.init_checkpoint).base_tensors() if args.init_checkpoint else None
+        card = adapters.base.card if adapters.base else args.model_card
+        checkpoints.save_peft(tensors, output, lora_config, card, base)
     elif args.to == "safetensors":
         checkpoints.save_adapters(tensors, output, lora_config, adapters.base, adapters.step)
     else:
         checkpoints.save_recipe_tensors(tensors, output, lora_config, adapters.base, adapters.step)
+
+
+def no_effect(to: str) -> errors.UserError:
+    """Return the error for a base where the adapters alone are written."""
+    return errors.UserError(f"--init_checkpoint would have no effect: --to {to} writes adapters alone; leave it out")
 
 
 if __name__ == "__main__":

@@ -80,3 +80,11 @@ def test_memory_does_not_grow_with_the_number_of_shapes():
     command = [sys.executable, "-c", SHAPES_300]
     grown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     assert float(grown) < 60
+
+
+@pytest.mark.slow
+def test_a_compiled_product_is_torchs_own():
+    """torch's code generator has no way to oneDNN's product as it is called here (an InductorError until it was left out)."""
+    x, weight, bias = torch.randn(3, 8), torch.randn(8, 16), torch.randn(16)
+    compiled = torch.compile(lambda x: matmul.linear(x + 1, weight, bias).sum(0), dynamic=False)
+    assert torch.allclose(compiled(x), matmul.linear(x + 1, weight, bias).sum(0), atol=1e-4)

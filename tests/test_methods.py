@@ -1,7 +1,6 @@
 """Every method of the table, all the way through: counts, start, gradients, files, merging, decoding, and the shape of a batch."""
 
 import argparse
-import json
 from dataclasses import replace
 
 import pytest
@@ -9,9 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import gpt2_beam
 import gpt2_ft
-import runs
 import toy
 from lora_nlg import methods
 from lora_nlg.config import CARDS, ModelConfig
@@ -21,7 +18,6 @@ from lora_nlg.decoding.beam import beam_search
 from lora_nlg.errors import UserError
 from lora_nlg.methods.cost import cost_of
 from lora_nlg.model.gpt2 import GPT2
-from lora_nlg.storage import checkpoints, models
 from lora_nlg.training.losses import masked_loss
 
 PREFIXES = ("prefix_embed", "prefix_layer", "prefix_kv")
@@ -153,9 +149,18 @@ def test_what_a_method_cannot_be_is_refused(flags, message):
         ("--method top2 --trained_budget 1M", "--trained_budget would have no effect: --method top2 does not read it"),
         ("--lora_dim 4 --vera_dim 8", "--vera_dim would have no effect: --method lora does not read it"),
         ("--method prefix_kv --no_decay_bias", "--no_decay_bias would have no effect"),
-        ("--method adapter_h --fourier_scale 2", "--fourier_scale would have no effect: --method adapter_h does not read it"),
-        ("--method fourier --lora_plus_ratio 2", "--lora_plus_ratio would have no effect: --method fourier does not read it"),
-        ("--method prefix_layer --precondition", "--precondition would have no effect: --method prefix_layer does not read it"),
+        (
+            "--method adapter_h --fourier_scale 2",
+            "--fourier_scale would have no effect: --method adapter_h does not read it",
+        ),
+        (
+            "--method fourier --lora_plus_ratio 2",
+            "--lora_plus_ratio would have no effect: --method fourier does not read it",
+        ),
+        (
+            "--method prefix_layer --precondition",
+            "--precondition would have no effect: --method prefix_layer does not read it",
+        ),
         ("--prefix_length 3", "--prefix_length would have no effect: --method full does not read it"),
     ],
 )
@@ -267,3 +272,162 @@ def test_a_beam_finds_what_a_search_without_a_cache_finds(name):
             for _ in range(6):
                 sequence.append(int(model.logits(model(torch.tensor([sequence])))[0, -1].argmax()))
         assert sequence[len(prompt) :] == ids
+
+
+# Against dense formulas, written anew
+
+
+def block_by_hand(weights: dict, layer: int, x: torch.Tensor, change, before=None) -> torch.Tensor:
+    """One block of one row x (T, C): `change(name, y)` is what a method makes of a matrix's outputs; `before` keys, values."""
+    C, H = toy.CONFIG.n_embd, toy.CONFIG.n_head
+
+    def norm(name, h):
+        w, b = weights[f"{name}.weight"], weights[f"{name}.bias"]
+        return (h - h.mean(-1, keepdim=True)) / (h.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt() * w + b
+
+    def matrix(name, h):
+        return change(f"h.{layer}.{name}", h @ weights[f"h.{layer}.{name}.weight"] + weights[f"h.{layer}.{name}.bias"])
+
+    q, k, v = matrix("attn.c_attn", norm(f"h.{layer}.ln_1", x)).split(C, -1)
+    n = 0 if before is None else len(before[0])
+    if before is not None:
+        k, v = torch.cat((before[0], k)), torch.cat((before[1], v))
+    heads = []
+    for head in range(H):
+        part = slice(head * C // H, (head + 1) * C // H)
+        scores = q[:, part] @ k[:, part].T / (C // H) ** 0.5
+        hidden_from = torch.tensor([[j > i + n for j in range(len(k))] for i in range(len(x))])
+        heads.append(scores.masked_fill(hidden_from, -torch.inf).softmax(-1) @ v[:, part])
+    x = x + matrix("attn.c_proj", torch.cat(heads, -1))
+    inner = matrix("mlp.c_fc", norm(f"h.{layer}.ln_2", x))
+    gelu = 0.5 * inner * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (inner + 0.044715 * inner**3)))
+    return x + matrix("mlp.c_proj", gelu)
+
+
+def by_hand(
+    weights, change=lambda name, y: y, before=lambda layer: None, after=lambda layer, x: x, shift=0
+) -> torch.Tensor:
+    """The states before the last norm of the row 1 … 9."""
+    x = weights["wte.weight"][1:10] + weights["wpe.weight"][shift : shift + 9]
+    for layer in range(toy.CONFIG.n_layer):
+        x = after(layer, block_by_hand(weights, layer, x, change, before(layer)))
+    return torch.nn.functional.layer_norm(x, x.shape[-1:], weights["ln_f.weight"], weights["ln_f.bias"])
+
+
+def assert_equal_by_hand(model: GPT2, **parts) -> None:
+    weights = {**toy.tensors(0), **parts.pop("weights", {})}
+    with torch.no_grad():
+        assert (hidden(model)[0] - by_hand(weights, **parts)).abs().max() < TOLERANCE
+
+
+def test_prefix_layer_is_its_definition():
+    """Keys and values of each layer come from its trained vectors by the frozen norm and matrix; tokens' positions come after."""
+    model = trained("prefix_layer", "--prefix_length 3")
+    weights, C = toy.tensors(0), toy.CONFIG.n_embd
+
+    def before(layer):
+        vectors = model.prefix.layer[layer]
+        h = torch.nn.functional.layer_norm(
+            vectors, (C,), weights[f"h.{layer}.ln_1.weight"], weights[f"h.{layer}.ln_1.bias"]
+        )
+        qkv = h @ weights[f"h.{layer}.attn.c_attn.weight"] + weights[f"h.{layer}.attn.c_attn.bias"]
+        return qkv[:, C : 2 * C], qkv[:, 2 * C :]
+
+    assert_equal_by_hand(model, before=before, shift=3)
+
+
+def test_prefix_kv_is_its_definition():
+    model = trained("prefix_kv", "--prefix_length 3")
+    assert_equal_by_hand(model, before=lambda layer: tuple(model.prefix.kv[layer]), shift=3)
+
+
+def test_prefix_embed_is_l_more_tokens():
+    model, base = trained("prefix_embed", "--prefix_length 3"), toy.model(0)
+    with torch.no_grad():
+        base.wte.weight[100:103] = model.prefix.embed
+        whole = base(torch.tensor([[100, 101, 102, *range(1, 10)]]))
+    assert (hidden(model) - whole[:, 3:]).abs().max() < TOLERANCE
+
+
+def test_adapter_h_is_its_definition():
+    """After the attention's projection and after the MLP, each before the residual sum."""
+    model = trained("adapter_h", "--adapter_dim 3")
+    own = methods.adapter_tensors(model)
+
+    def change(name, y):
+        if not name.endswith("c_proj"):
+            return y
+        down, up = (
+            (own[f"{name}.adapter_h.{part}_weight"], own[f"{name}.adapter_h.{part}_bias"]) for part in ("down", "up")
+        )
+        return y + (y @ down[0].T + down[1]).clamp(min=0) @ up[0].T + up[1]
+
+    assert_equal_by_hand(model, change=change)
+
+
+def test_adapter_l_is_its_definition():
+    """Once a block, at its end, on a layer norm of its own."""
+    model = trained("adapter_l", "--adapter_dim 3")
+    own = methods.adapter_tensors(model)
+
+    def after(layer, x):
+        part = {name.rpartition("adapter_l.")[2]: t for name, t in own.items() if name.startswith(f"h.{layer}.")}
+        h = torch.nn.functional.layer_norm(x, x.shape[-1:], part["ln.weight"], part["ln.bias"])
+        return x + (h @ part["down_weight"].T + part["down_bias"]).clamp(min=0) @ part["up_weight"].T + part["up_bias"]
+
+    assert_equal_by_hand(model, after=after)
+
+
+@pytest.mark.parametrize("name", ["bias", "top2"])
+def test_a_part_of_the_base_is_its_definition(name):
+    model = trained(name)
+    own = {
+        n.replace("trained_bias", "bias").replace(".trained.", "."): t
+        for n, t in methods.adapter_tensors(model).items()
+    }
+    assert set(own) == {n for n in toy.tensors(0) if (n.endswith("bias") if name == "bias" else n.startswith("h."))}
+    assert_equal_by_hand(model, weights=own)
+
+
+def test_fourier_is_its_definition():
+    """Of the whole spectrum's inverse FFT, in float64, for a matrix that is square and one that is not; the gradient by autograd."""
+    for target, module, n_in, n_out in (
+        ("v", "attn.c_attn", 32, 32),
+        ("fc", "mlp.c_fc", 32, 128),
+        ("proj", "mlp.c_proj", 128, 32),
+    ):
+        model = trained("fourier", f"--fourier_n 60 --lora_targets {target} --fourier_scale 7")
+        places = torch.randperm(n_in * n_out, generator=torch.Generator().manual_seed(777))[:60]
+        changed = toy.model(0)
+        coefficients = {}
+        for layer in range(toy.CONFIG.n_layer):
+            c = methods.adapter_tensors(model)[f"h.{layer}.{module}.fourier_c"][0].detach().clone().requires_grad_()
+            S = torch.zeros(n_out * n_in, dtype=torch.float64).index_put((places,), c).view(n_out, n_in)
+            delta = 7 * torch.fft.ifft2(S).real.T
+            owner, attribute = module.split(".")
+            conv = getattr(getattr(changed.h[layer], owner), attribute)
+            columns = slice(64, 96) if target == "v" else slice(0, n_out)
+            weight = conv.weight.detach().clone()
+            weight[:, columns] = weight[:, columns] + delta
+            del conv.weight
+            conv.weight = weight
+            coefficients[layer] = c
+        ours, theirs = model(torch.arange(1, 10).unsqueeze(0)), changed(torch.arange(1, 10).unsqueeze(0))
+        assert (ours - theirs).abs().max() < TOLERANCE
+        ours.square().sum().backward()
+        theirs.square().sum().backward()
+        for layer, c in coefficients.items():
+            gradient = dict(model.named_parameters())[f"h.{layer}.{module}.fourier_c"].grad[0]
+            assert (gradient - c.grad).abs().max() < TOLERANCE
+
+
+def test_pissa_starts_with_the_first_singular_vectors():
+    """scale · B A is the best matrix of rank R there is, so that what W keeps has its other singular values."""
+    model = trained("lora", "--lora_init pissa --lora_targets o", moved=False)
+    conv = model.h[0].attn.c_proj
+    with torch.no_grad():
+        part = 4 * conv.lora_B @ conv.lora_A  # alpha 8, rank 2
+        all_values = torch.linalg.svdvals(conv.weight)
+        assert torch.allclose(torch.linalg.svdvals(part)[:2], all_values[:2])
+        assert torch.allclose(torch.linalg.svdvals(conv.weight.T - part)[:-2], all_values[2:])
+        assert torch.allclose(conv.lora_A @ conv.lora_A.T, conv.lora_B.T @ conv.lora_B)  # √S on either side

@@ -59,18 +59,23 @@ def places_in(n_out: int, n_in: int, n: int, seed: int) -> tuple[Tensor, Tensor]
     return drawn // n_in, drawn % n_in
 
 
-def delta_of(c: Tensor, u: Tensor, v: Tensor, n_out: int, n_in: int) -> Tensor:
-    """Return Re(inverse 2-D FFT of S) (O, I) of the coefficients c (n,) at (u, v).
+def half_places(u: Tensor, v: Tensor, n_out: int, n_in: int) -> tuple[Tensor, Tensor]:
+    """Return where in the half spectrum (O, I / 2 + 1), counted through, halves of coefficients are, and of which.
 
-    The real part is the inverse of S's Hermitian half: half a coefficient at (u, v), half at (-u, -v), of which irfft2 wants the
-    places with v up to I / 2 alone.
+    The inverse of real coefficients has a real part that is the inverse of half of each at (u, v) and half at (-u, -v): a Hermitian
+    spectrum, of which irfft2 takes the places with v up to I / 2.
     """
     half = n_in // 2 + 1
-    S = c.new_zeros(n_out * half, dtype=torch.promote_types(c.dtype, torch.complex64))
-    for at_u, at_v in ((u, v), (-u % n_out, -v % n_in)):
-        inside = at_v < half
-        S.index_add_(0, (at_u * half + at_v)[inside], (c[inside] / 2).to(S.dtype))
-    return torch.fft.irfft2(S.view(n_out, half), s=(n_out, n_in))
+    rows, columns = torch.cat((u, -u % n_out)), torch.cat((v, -v % n_in))
+    inside = (columns < half).nonzero().squeeze(1)
+    return (rows * half + columns)[inside], inside % len(u)
+
+
+def delta_of(c: Tensor, where: Tensor, which: Tensor, n_out: int, n_in: int) -> Tensor:
+    """Return Re(inverse 2-D FFT of S) (O, I) of the coefficients c (n,), whose places are those of `half_places`."""
+    half = n_in // 2 + 1
+    spectrum = c.new_zeros(n_out * half).index_add(0, where, c[which] / 2).view(n_out, half)
+    return torch.fft.irfft2(spectrum.to(torch.promote_types(c.dtype, torch.complex64)), s=(n_out, n_in))
 
 
 class FourierLinear(torch.autograd.Function):
@@ -107,6 +112,8 @@ class FourierConv1D(Conv1D):
 
     u: Tensor
     v: Tensor
+    where: Tensor
+    which: Tensor
 
     def __init__(self, base: Conv1D, config: FourierConfig, targets: tuple[str, ...]):
         super().__init__(*base.weight.shape)
@@ -115,14 +122,17 @@ class FourierConv1D(Conv1D):
         self.columns = [slice(0, n_out)] if config.joined else columns_of(targets, n_out)
         width = self.columns[0].stop - self.columns[0].start
         u, v = places_in(width, n_in, config.n, config.seed)
-        self.register_buffer("u", u.to(base.weight.device), persistent=False)
-        self.register_buffer("v", v.to(base.weight.device), persistent=False)
+        where, which = half_places(u, v, width, n_in)
+        for name, places in (("u", u), ("v", v), ("where", where), ("which", which)):
+            self.register_buffer(name, places.to(base.weight.device), persistent=False)
         self.fourier_c = nn.Parameter(base.weight.new_empty(len(self.columns), config.n))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in) to (..., out): (W + ΔW) x + bias."""
         rows = x.reshape(-1, x.shape[-1])  # (N, in)
-        if self.weight.dtype == self.fourier_c.dtype and not torch.is_autocast_enabled(x.device.type):
+        if torch.compiler.is_compiling():  # which knows no gradients but torch's own
+            y = linear(rows, self.changed(self.fourier_c, self.weight), self.bias)
+        elif self.weight.dtype == self.fourier_c.dtype and not torch.is_autocast_enabled(x.device.type):
             y = FourierLinear.apply(rows, self.fourier_c, self, self.weight, self.bias)
         else:  # in W's half precision a small ΔW would be lost
             y = super().forward(rows) + FourierLinear.apply(rows, self.fourier_c, self, None, None)
@@ -133,7 +143,7 @@ class FourierConv1D(Conv1D):
         n_in, n_out = self.weight.shape
         made = c.new_zeros(n_in, n_out) if weight is None else weight.clone()
         for columns, of_matrix in zip(self.columns, c, strict=True):
-            delta = delta_of(of_matrix, self.u, self.v, columns.stop - columns.start, n_in)  # (out, in)
+            delta = delta_of(of_matrix, self.where, self.which, columns.stop - columns.start, n_in)  # (out, in)
             made[:, columns].add_(delta.T, alpha=self.scale)
         return made
 

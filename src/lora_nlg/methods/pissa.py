@@ -40,10 +40,7 @@ class Pissa(lora.Adapters):
         """Set A and B so that scale · B A is the part of W along its first R singular vectors; nothing is drawn."""
         pairs = []
         for target, W in zip(self.targets, self.matrices(), strict=True):  # (out, in)
-            R, scale = self.config.rank_of(target), self.config.scale_of(target)
-            U, S, V = torch.linalg.svd(W.to(torch.promote_types(W.dtype, torch.float32)), full_matrices=False)
-            root = (S[:R] / scale).sqrt()
-            pairs.append((root[:, None] * V[:R], U[:, :R] * root))  # (R, in), (out, R)
+            pairs.append(first_vectors(W, self.config.rank_of(target), self.config.scale_of(target)))
         A, B = torch.cat([A for A, _ in pairs]), torch.cat([B for _, B in pairs], 0 if len(set(self.ranks)) == 1 else 1)
         for kept, given in ((self.lora_A, A), (self.lora_B, B), (self.lora_A0, A), (self.lora_B0, B)):
             kept.copy_(given)
@@ -99,6 +96,27 @@ class PissaEmbedding(Pissa, lora.LoraEmbedding):
     def delta_weight(self) -> Tensor:
         """Return ΔW (V, C)."""
         return super().delta_weight() - self.delta_at_start()
+
+
+@torch.no_grad()
+def start_of_whole_modules(model: GPT2) -> set[str]:
+    """Set lora_A0 and lora_B0 as PEFT starts, with the singular vectors of a module's whole W, and return their names."""
+    names = set()
+    for name, module in model.named_modules():
+        if isinstance(module, PissaConv1D):
+            targets, R = len(module.targets), module.ranks[0]
+            A0, B0 = first_vectors(module.weight.T, R, module.config.scale_of(module.targets[0]))
+            module.lora_A0.copy_(A0.repeat(targets, 1))
+            module.lora_B0.copy_(B0)
+            names |= {f"{name}.lora_A0", f"{name}.lora_B0"}
+    return names
+
+
+def first_vectors(W: Tensor, R: int, scale: float) -> tuple[Tensor, Tensor]:
+    """Return A (R, in) and B (out, R) with scale · B A the part of W (out, in) along its first R singular vectors."""
+    U, S, V = torch.linalg.svd(W.to(torch.promote_types(W.dtype, torch.float32)), full_matrices=False)
+    root = (S[:R] / scale).sqrt()
+    return root[:, None] * V[:R], U[:, :R] * root
 
 
 def attach(model: GPT2, config: LoraConfig) -> None:

@@ -19,7 +19,7 @@ from lora_nlg.errors import UserError
 from lora_nlg.files import atomic_writer
 from lora_nlg.methods.placement import Given, LoraConfig, no_adapters
 from lora_nlg.model.gpt2 import GPT2
-from lora_nlg.storage import interchange, peft_settings, tensor_files
+from lora_nlg.storage import interchange, peft_methods, peft_settings, tensor_files
 
 RECIPE_PREFIX = "module.transformer."  # keys in the recipe's files: DDP's wrapper, then the language model's
 # What other programs wrap a model in: their names stand before, or between, its own.
@@ -31,7 +31,8 @@ INDEX = ".index.json"  # the end of the name of a list of files that hold one mo
 # In a Hub folder, in order of preference
 BASE_FILES = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
 PEFT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
-PEFT_MATRICES = (".lora_A.", ".lora_B.")  # PEFT's names go on where this project's end
+# PEFT's names go on where this project's end, or are its own
+PEFT_MATRICES = (".lora_A.", ".lora_B.", ".vera_lambda_", ".fourierft_", "prompt_embeddings", ".lora_magnitude_vector")
 WEIGHT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32)
 
 AS_THE_FILE_SAYS = Given()
@@ -303,9 +304,18 @@ def save_adapters(
     return tensor_files.save_safetensors(tensors, path, _description(config, base, step))
 
 
-def save_peft(tensors: Mapping[str, Tensor], folder: str | Path, lora: LoraConfig, card: str | None) -> None:
-    """Write adapters as a folder that PEFT loads."""
-    packed, settings = interchange.to_peft(tensors, lora, card)
+def save_peft(
+    tensors: Mapping[str, Tensor],
+    folder: str | Path,
+    config: methods.Config,
+    card: str | None,
+    base: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write adapters as a folder that PEFT loads; `base` are the weights that some methods need for that."""
+    if isinstance(config, LoraConfig):
+        packed, settings = interchange.to_peft(tensors, config, card, base)
+    else:
+        packed, settings = peft_methods.to_peft(tensors, config, card)
     check_finite(packed, folder)
     tensor_files.save_safetensors(packed, Path(folder) / PEFT_FILES[0], {"format": "pt"})
     _save_json(settings, Path(folder) / peft_settings.FILE)

@@ -1,34 +1,42 @@
 """Adapters and models as other libraries store them: PEFT's tensors and settings, Hugging Face's config. No files here.
 
+LoRA, with DoRA and PiSSA, is here; PEFT's other methods are in peft_methods.py.
 Alphabet: C width, R rank, ΣR the ranks of a module's targets together.
 """
 
+import json
 import re
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+from lora_nlg import methods
 from lora_nlg.config import END_OF_TEXT_ID, ModelConfig
 from lora_nlg.errors import UserError
 from lora_nlg.methods.lora import wide_B
-from lora_nlg.methods.placement import MODULES, LoraConfig
-from lora_nlg.storage.peft_settings import PeftSettings
+from lora_nlg.methods.placement import MODULES, DoraConfig, LoraConfig
+from lora_nlg.methods.places import columns_of
+from lora_nlg.storage import peft_methods
+from lora_nlg.storage.peft_methods import IN_LAYERS
+from lora_nlg.storage.peft_settings import PISSA, PeftSettings
 
-HUB_NAMES = {"gpt2.sm": "gpt2", "gpt2.md": "gpt2-medium", "gpt2.lg": "gpt2-large", "gpt2.xl": "gpt2-xl"}
-IN_LAYERS = [name for name in MODULES if name != "wte"]
 PEFT_KEY = "base_model.model.transformer.{module}.lora_{matrix}.weight"
+PEFT_LENGTHS = "base_model.model.transformer.{module}.lora_magnitude_vector"
 PEFT_PATTERN = re.compile(
     r"base_model\.model\.((transformer\.)?h\.(0|[1-9][0-9]{0,3})\.(\w+\.\w+))\.lora_([AB])\.weight"
 )
 
 
-def to_peft(tensors: Mapping[str, Tensor], lora: LoraConfig, card: str | None) -> tuple[dict[str, Tensor], dict]:
+def to_peft(
+    tensors: Mapping[str, Tensor], lora: LoraConfig, card: str | None, base: Mapping[str, Tensor] | None = None
+) -> tuple[dict[str, Tensor], dict]:
     """Return the tensors and the adapter_config.json with which PEFT computes the same as `lora` with `tensors`.
 
     PEFT has one A, one B and one scale for all of c_attn. Its targets' own pairs become one pair of rank ΣR whose B is zero
     wherever a target would meet another's A, and what scales them apart goes into B. PEFT scales by alpha / rank, so alpha is
-    that of the rank ΣR. Raises UserError for adapters of the embedding.
+    that of the rank ΣR. PiSSA's pairs get those that they started as beside them, less: rank 2 ΣR. `base` are the tensors that DoRA
+    was trained on, of which it needs the outputs of c_attn that it leaves alone. Raises UserError for adapters of the embedding.
     """
     if "wte" in lora.targets:
         raise UserError(
@@ -41,39 +49,74 @@ def to_peft(tensors: Mapping[str, Tensor], lora: LoraConfig, card: str | None) -
             continue
         each = [lora.rank_of(target) for target in targets]
         scales = [lora.scale_of(target) for target in targets]
-        ranks[name], alphas[name] = sum(each), scales[0] * sum(each)
+        apart = [scale / scales[0] for scale in scales]
+        ranks[name] = sum(each) * (2 if lora.is_pissa else 1)
+        alphas[name] = scales[0] * ranks[name]
         for module in (n.removesuffix(".lora_B") for n in tensors if n.endswith(f"{name}.lora_B")):
-            B = wide_B(tensors[f"{module}.lora_B"], targets, each, [scale / scales[0] for scale in scales])
-            packed[PEFT_KEY.format(module=module, matrix="A")] = tensors[f"{module}.lora_A"].contiguous()
+            A, B = tensors[f"{module}.lora_A"], wide_B(tensors[f"{module}.lora_B"], targets, each, apart)
+            if lora.is_pissa:
+                B0 = wide_B(tensors[f"{module}.lora_B0"], targets, each, apart)
+                A, B = torch.cat((A, tensors[f"{module}.lora_A0"])), torch.cat((B, -B0), 1)
+            packed[PEFT_KEY.format(module=module, matrix="A")] = A.contiguous()
             packed[PEFT_KEY.format(module=module, matrix="B")] = B
+            if isinstance(lora, DoraConfig):
+                m = _all_lengths(tensors[f"{module}.lora_m"], module, targets, len(B), base)
+                packed[PEFT_LENGTHS.format(module=module)] = m
     rank, alpha = next(iter(ranks.values())), next(iter(alphas.values()))
     return packed, {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": HUB_NAMES.get(card, card) if card else None,  # None: not known
-        "target_modules": list(ranks),
-        "layers_to_transform": None if lora.layers is None else list(lora.layers),
-        "layers_pattern": None if lora.layers is None else "h",
+        **peft_methods.about("LORA", card),
+        **peft_methods.places(list(ranks), lora.layers),
         "fan_in_fan_out": True,  # GPT-2's matrices are stored (in, out)
         "r": rank,
         "lora_alpha": alpha,
         "rank_pattern": {name: other for name, other in ranks.items() if other != rank},
         "alpha_pattern": {name: other for name, other in alphas.items() if other != alpha},
         "lora_dropout": lora.dropout,
+        "use_dora": isinstance(lora, DoraConfig),
         "bias": "none",
-        "inference_mode": True,
     }
 
 
-def from_peft(tensors: Mapping[str, Tensor], said: Mapping, where: str) -> tuple[dict[str, Tensor], LoraConfig]:
+def _all_lengths(
+    m: Tensor, module: str, targets: tuple[str, ...], n_out: int, base: Mapping[str, Tensor] | None
+) -> Tensor:
+    """Return the lengths of all outputs of a module (n_out,): DoRA's own `m`, and those of the base where it has none."""
+    if len(m) == n_out:
+        return m.contiguous()
+    if base is None:
+        raise UserError(
+            "--to peft has a length for every output of c_attn, and DoRA leaves some of them to the base; pass it as --init_checkpoint"
+        )
+    weight = base.get(f"{module}.weight")
+    if weight is None or weight.shape[-1] != n_out:
+        raise UserError(
+            f"the base given has no {module}.weight of {n_out} outputs; pass the one that the adapters were trained on"
+        )
+    lengths = weight.to(m.dtype).square().sum(0).sqrt()
+    parts = zip(columns_of(targets, n_out), m.chunk(len(targets)), strict=True)
+    for columns, own in parts:
+        lengths[columns] = own
+    return lengths
+
+
+def from_peft(tensors: Mapping[str, Tensor], said: Mapping, where: str) -> tuple[dict[str, Tensor], methods.Config]:
     """Return a PEFT adapter of GPT-2's layers as this project's tensors; query, key and value share PEFT's one A of c_attn.
 
     `said` is the content of adapter_config.json. Raises UserError, naming `where`, for adapters on other matrices, for settings
     that are not understood, and where the tensors are not what the settings say.
     """
     settings = PeftSettings(said, where)
-    pairs = _pairs(tensors, where)
-    layers = _adapted_layers(pairs, settings)
+    if said["peft_type"] != "LORA":
+        return peft_methods.from_peft(tensors, settings)
+    lengths = {name: tensor for name, tensor in tensors.items() if name.endswith(PEFT_LENGTHS.rpartition("}")[2])}
+    is_dora = bool(said.get("use_dora"))
+    if bool(lengths) != is_dora or (is_dora and settings.is_pissa):
+        raise UserError(
+            f"{where}: adapter_config.json sets use_dora to {json.dumps(said.get('use_dora'))}, which is not what its tensors or its "
+            "start are; save it again"
+        )
+    pairs = _pairs({name: tensor for name, tensor in tensors.items() if name not in lengths}, where)
+    layers = peft_methods.adapted_layers(pairs, settings)
     packed = {}
     ranks: dict[str, int] = {}  # by name in MODULES
     for (prefix, layer, name), pair in pairs.items():
@@ -88,17 +131,23 @@ def from_peft(tensors: Mapping[str, Tensor], said: Mapping, where: str) -> tuple
             raise UserError(
                 f"{where}: {module} is of rank {R} and others of rank {others}; expected one rank in all layers"
             )
-        packed[f"h.{layer}.{name}.lora_A"] = pair["A"].repeat(len(MODULES[name]), 1)  # (ΣR, in)
-        packed[f"h.{layer}.{name}.lora_B"] = _times(
-            pair["B"], settings.alpha_of(module) / settings.alpha
-        )  # (all outputs, R)
+        own = f"h.{layer}.{name}"
+        packed[f"{own}.lora_A"] = pair["A"].repeat(len(MODULES[name]), 1)  # (ΣR, in)
+        packed[f"{own}.lora_B"] = _times(pair["B"], settings.alpha_of(module) / settings.alpha)  # (all outputs, R)
+        if is_dora:
+            m = lengths.get(PEFT_LENGTHS.format(module=own).replace("transformer.", prefix, 1))
+            if m is None:
+                raise UserError(f"{where} holds no lora_magnitude_vector of {module}; save it again")
+            packed[f"{own}.lora_m"] = m
     by_target = {target: ranks[name] for name in IN_LAYERS if name in ranks for target in MODULES[name]}
-    return packed, LoraConfig(
+    kind = DoraConfig if is_dora else LoraConfig
+    return packed, kind(
         by_target if len(set(ranks.values())) > 1 else next(iter(ranks.values())),
         settings.alpha,
         dropout=float(said.get("lora_dropout", 0)),
         targets=tuple(by_target),
         layers=layers,
+        init=PISSA if settings.is_pissa else "kaiming",
         scaling="rslora" if said.get("use_rslora") else "alpha/r",
     )
 
@@ -119,26 +168,6 @@ def _pairs(tensors: Mapping[str, Tensor], where: str) -> dict[tuple[str, int, st
     if len({prefix for prefix, _, _ in pairs}) > 1:
         raise UserError(f"{where} calls some layers transformer.h and others h; save it again")
     return pairs
-
-
-def _adapted_layers(pairs: Mapping[tuple[str, int, str], object], settings: PeftSettings) -> tuple[int, ...] | None:
-    """Return the layers with adapters, None for all; raise UserError if they are not those that the settings name.
-
-    PEFT leaves out tensors that the settings do not name, and starts anew, where they name others.
-    """
-    [prefix] = {prefix for prefix, _, _ in pairs}
-    layers = sorted({layer for _, layer, _ in pairs})
-    for layer in range(layers[-1] + 1):
-        for name in IN_LAYERS:
-            module = f"{prefix}h.{layer}.{name}"
-            has, wanted = (prefix, layer, name) in pairs, settings.is_adapted(module)
-            if has != wanted:
-                holds, says = ("adapts", "leaves out") if has else ("holds no adapters of", "names")
-                raise UserError(
-                    f"{settings.where} {holds} {module}, which its adapter_config.json {says}; save it again"
-                )
-    goes_on = any(settings.is_adapted(f"{prefix}h.{layers[-1] + 1}.{name}") for name in IN_LAYERS)
-    return None if goes_on and layers == list(range(len(layers))) else tuple(layers)
 
 
 def _times(B: Tensor, factor: float) -> Tensor:

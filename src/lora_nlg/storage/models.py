@@ -13,6 +13,7 @@ from torch import Tensor
 from lora_nlg import dist, methods
 from lora_nlg.config import ModelConfig, check_said
 from lora_nlg.errors import UserError
+from lora_nlg.methods import pissa
 from lora_nlg.methods.placement import Given
 from lora_nlg.model.gpt2 import GPT2, empty_model, init_weights
 from lora_nlg.storage.checkpoints import AS_THE_FILE_SAYS, BASE_FILES, Checkpoint, read
@@ -116,7 +117,11 @@ def load_adapters(model: GPT2, adapters: Checkpoint, weights: str | None = None,
 
     `weights` is the fingerprint of the model without them, for a caller that has it: of GPT-2 Medium it takes seconds.
     """
-    _fill(model, adapters.adapters(), adapters.path, wanted=methods.adapter_tensors(model))
+    wanted, tensors = methods.adapter_tensors(model), adapters.adapters()
+    if model.trained_by.method == "pissa" and not any(name.endswith(".lora_A0") for name in tensors):  # PEFT's
+        computed = pissa.start_of_whole_modules(model)
+        wanted = {name: tensor for name, tensor in wanted.items() if name not in computed}
+    _fill(model, tensors, adapters.path, wanted)
     if adapters.base and (given := weights or fingerprint(model)) != adapters.base.sha256:
         raise UserError(
             f"{adapters.path} was trained on another base ({adapters.base.card}, weights {adapters.base.sha256[:12]}…) than the one "

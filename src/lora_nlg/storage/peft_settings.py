@@ -14,20 +14,42 @@ from lora_nlg.errors import UserError
 FILE = "adapter_config.json"
 # How PEFT leaves out what it does not do: an adapter without the setting computes the same.
 OFF: tuple[object, ...] = (None, False, [], {}, "")
+PLACES = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
 READ = (  # by the class below
-    "peft_type", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "lora_dropout", "init_lora_weights",
-    "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern",
+    "peft_type", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "lora_dropout", "init_lora_weights", "use_dora",
+    *PLACES,
 )  # fmt: skip
 NO_MATTER = (
     "task_type", "auto_mapping", "base_model_name_or_path", "revision", "peft_version", "inference_mode",  # for people and for loading
     "fan_in_fan_out",  # PEFT sets it itself, by the kind of the module: true for GPT-2's
+)  # fmt: skip
+NO_MATTER_TO_LORA = (
     "megatron_core", "qalora_group_size",  # used with megatron_config and use_qalora alone
     "loftq_config", "eva_config", "corda_config", "lora_ga_config",  # how a start is found, see INITS
     "runtime_config",  # PEFT ignores it in a file
     "ensure_weight_tying",  # acts on adapters of the embedding and on modules_to_save, which are refused
 )  # fmt: skip
-ONLY: dict[str, tuple[object, ...]] = {  # the values with which PEFT computes plain LoRA
-    **dict.fromkeys(("use_dora", "use_qalora", "lora_bias"), (False, None)),
+# What is read of its other methods, and what is of no effect on what they compute once they are trained.
+OTHERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "VERA": (
+        ("r", "projection_prng_key", *PLACES),
+        ("save_projection", "d_initial", "init_weights", "vera_dropout"),
+    ),
+    "FOURIERFT": (("n_frequency", "scaling", "random_loc_seed", *PLACES), ("init_weights",)),
+    "PREFIX_TUNING": (
+        ("num_virtual_tokens", "num_layers", "token_dim", "num_transformer_submodules"),
+        ("num_attention_heads", "encoder_hidden_size", "prefix_projection", "init_weights"),
+    ),
+    "PROMPT_TUNING": (
+        ("num_virtual_tokens", "num_transformer_submodules"),
+        (
+            "num_attention_heads", "num_layers", "token_dim", "prompt_tuning_init", "prompt_tuning_init_text",
+            "tokenizer_name_or_path", "tokenizer_kwargs",
+        ),
+    ),
+}  # fmt: skip
+ONLY: dict[str, tuple[object, ...]] = {  # the values with which PEFT computes what is computed here
+    **dict.fromkeys(("use_qalora", "lora_bias"), (False, None)),
     **dict.fromkeys(
         ("modules_to_save", "layer_replication", "target_parameters", "trainable_token_indices"), (None, [], {})
     ),
@@ -41,14 +63,17 @@ ONLY: dict[str, tuple[object, ...]] = {  # the values with which PEFT computes p
     ),
     "bias": ("none", None),
 }  # fmt: skip
-# Starts after which the base is what it was. Others (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA, …) take out of its weights what they put
-# into the adapters, so that their adapters belong to another base.
+# Starts after which the base is what it was. Others (PiSSA by approximate vectors, OLoRA, CorDA, LoftQ, LoRA-GA, …) take out of its
+# weights what they put into the adapters, so that their adapters belong to another base.
 INITS = (True, False, None, "gaussian", "orthogonal", "eva", "mica")
+# What PiSSA took is computed again from the base; of the others it is not known without the start's own settings and data.
+PISSA = "pissa"
 DEFAULT_TARGETS = ["c_attn"]  # PEFT's for GPT-2
 
 
-def _is_plain(name: str, value: object) -> bool:
-    if name in READ or name in NO_MATTER:
+def _is_plain(kind: str, name: str, value: object) -> bool:
+    read, no_matter = OTHERS.get(kind, (READ, NO_MATTER_TO_LORA))
+    if name == "peft_type" or name in read or name in no_matter or name in NO_MATTER:
         return True
     return any(
         type(value) is type(only) and value == only for only in ONLY.get(name, OFF)
@@ -71,18 +96,24 @@ class PeftSettings:
     where: str  # the adapter's file, for errors
 
     def __post_init__(self):
-        if self.said.get("peft_type") != "LORA" or self.said.get("r") is None or self.said.get("lora_alpha") is None:
+        kind = self.said.get("peft_type")
+        is_lora = kind == "LORA" and self.said.get("r") is not None and self.said.get("lora_alpha") is not None
+        if not is_lora and kind not in OTHERS:
             raise UserError(
-                f"{self.where}: {FILE} does not describe a LoRA adapter; expected peft_type LORA, r, lora_alpha"
+                f"{self.where}: {FILE} does not describe a LoRA adapter; expected peft_type LORA, r, lora_alpha, or the peft_type "
+                f"{', '.join(OTHERS)}"
             )
-        other = [name for name, value in self.said.items() if not _is_plain(name, value)]
+        other = [name for name, value in self.said.items() if not _is_plain(kind, name, value)]
         if other:
             raise UserError(
-                f"{self.where}: {FILE} sets {', '.join(other)}, which plain LoRA adapters do not have or which is not known here; "
-                "expected an adapter without"
+                f"{self.where}: {FILE} sets {', '.join(other)}, which plain {'LoRA' if is_lora else kind} adapters do not have or "
+                "which is not known here; expected an adapter without"
             )
-        self._check_init(self.said.get("init_lora_weights", True))
-        self._check_numbers()
+        if is_lora:
+            self._check_init(self.said.get("init_lora_weights", True))
+            self._check_numbers()
+        else:
+            self._check_others()
         for name in ("target_modules", "exclude_modules", "layers_pattern"):
             self._require(_names(self.said.get(name)) is not None, name, "a pattern or a list of names")
         layers = self.said.get("layers_to_transform")
@@ -94,7 +125,7 @@ class PeftSettings:
             raise UserError(f"{self.where}: {name} of {FILE} must be {rule}, but is {str(self.said.get(name))[:60]!r}")
 
     def _check_init(self, init: object) -> None:
-        known = init.lower() in INITS if isinstance(init, str) else init in INITS
+        known = init == PISSA or init.lower() in INITS if isinstance(init, str) else init in INITS
         if not known:
             raise UserError(
                 f"{self.where}: {FILE} says init_lora_weights {str(init)[:60]!r}, a start that is not known to leave the base's "
@@ -102,10 +133,27 @@ class PeftSettings:
                 "path_initial_model_for_weight_conversion, which makes it a plain one"
             )
 
+    def _check_others(self) -> None:
+        for name in ("r", "n_frequency", "num_virtual_tokens", "num_layers", "token_dim"):
+            if name in OTHERS[self.said["peft_type"]][0]:
+                self._require(_is_rank(self.said.get(name)), name, "a whole number of at least 1")
+        for name in ("projection_prng_key", "random_loc_seed"):
+            seed = self.said.get(name, 0)
+            self._require(type(seed) is int and 0 <= seed < 1 << 63, name, "a whole number from 0 on")
+        self._require(_is_alpha(self.said.get("scaling", 1)), "scaling", "a finite number greater than 0")
+        parts = self.said.get("num_transformer_submodules", 1)
+        self._require(parts in (1, None), "num_transformer_submodules", "1, for a model without an encoder")
+
+    @property
+    def is_pissa(self) -> bool:
+        """Whether the adapter started as a part of the base's weights, which the base does not have any more."""
+        return self.said.get("init_lora_weights") == PISSA
+
     def _check_numbers(self) -> None:
         dropout = self.said.get("lora_dropout", 0)
         self._require(type(dropout) in (int, float) and 0 <= dropout < 1, "lora_dropout", "at least 0 and less than 1")
-        self._require(self.said.get("use_rslora") in (True, False, None), "use_rslora", "true or false")
+        for name in ("use_rslora", "use_dora"):
+            self._require(self.said.get(name) in (True, False, None), name, "true or false")
         self._require(_is_rank(self.said["r"]), "r", "a whole number of at least 1")
         self._require(_is_alpha(self.said["lora_alpha"]), "lora_alpha", "a finite number greater than 0")
         self._check_pattern("rank_pattern", _is_rank, "whole numbers of at least 1")
