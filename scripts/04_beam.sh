@@ -15,13 +15,22 @@ decode() { # OUTPUT flags…
   launch src/gpt2_beam.py "${decoding[@]}" --work_dir "$work_dir" --output_file "$1" "${@:2}" --resume ${rest[@]+"${rest[@]}"}
 }
 
+# Whether a whole model was trained: as run.json says, and as the preset does where there is none.
+is_whole() {
+  if [[ -f $work_dir/run.json ]]; then
+    [[ $(tr -d ' \n' <"$work_dir/run.json") == *'"lora":{"rank":0,'* ]]
+  else
+    [[ ${#LORA[@]} -eq 0 ]]
+  fi
+}
+
 if [[ -n $COMPARE_WITH_BASE ]]; then
   say "Decoding with the base alone"
   decode beam_base.jsonl --init_checkpoint "$BASE"
 fi
 say "Decoding with the trained model"
-if [[ ${#LORA[@]} -gt 0 ]]; then
-  decode beam_prediction.jsonl --init_checkpoint "$BASE" --lora_checkpoint "$work_dir/model.final.pt"
-else
+if is_whole; then
   decode beam_prediction.jsonl --init_checkpoint "$work_dir/model.final.pt"
+else
+  decode beam_prediction.jsonl --init_checkpoint "$BASE" --lora_checkpoint "$work_dir/model.final.pt"
 fi

@@ -90,10 +90,15 @@ take_preset() {
   [[ ${rest[0]--} == -* ]] || fail "unknown argument ${rest[0]}; a preset is given as --preset NAME"
   [[ $preset =~ ^[A-Za-z0-9_.-]+$ && -f scripts/presets/$preset.sh ]] ||
     fail "unknown preset $preset; expected one of: $(basename -s .sh scripts/presets/*.sh | tr '\n' ' ')"
-  DATA="" CARD="" DECODE=() TASK=e2e PRETRAIN=() COMPARE_WITH_BASE="" CURVE="" # what a preset may leave out
+  DATA="" CARD="" LORA=() DECODE=() TASK=e2e PRETRAIN=() COMPARE_WITH_BASE="" CURVE="" # what a preset may leave out
   # shellcheck source=scripts/presets/mini.sh
   source "scripts/presets/$preset.sh"
   if [[ -n ${WITHOUT_BASE:-} ]]; then COMPARE_WITH_BASE=""; fi
+  # Another method than the preset's does without its adapters' rank.
+  case $(value_of --method ${rest[@]+"${rest[@]}"}) in
+    "" | lora* | dora) ;;
+    *) LORA=() CURVE="" ;;
+  esac
   work_dir=${work_dir:-trained_models/$preset}
   chosen=(--preset "$preset")
   DATA=${given_data:-${DATA:-}}

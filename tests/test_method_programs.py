@@ -16,34 +16,42 @@ from lora_nlg.storage import checkpoints, models
 from lora_nlg.training.losses import masked_loss
 from test_methods import PUT_ON, TOLERANCE, hidden, trained
 
+SIZES = {
+    "prefix": "--prefix_length 3",
+    "adapter": "--adapter_dim 3",
+    "vera": "--vera_dim 4",
+    "fourier": "--fourier_n 9",
+}
+
+
+def flags_of(name: str) -> str:
+    rank = ["--lora_dim 2 --lora_alpha 8"] if name.startswith(("lora", "dora")) else []
+    return " ".join([f"--method {name}", *rank, *(flag for part, flag in SIZES.items() if part in name)])
+
+
+def train(folder, name: str, more: str) -> tuple:
+    """Train in folder/work, and then again from the save in the middle; return the results of both."""
+    files = runs.write_training(folder)
+    common = "--lr 0.01 --correct_bias --max_step 6 --train_batch_size 4 --precision fp64 --device cpu --log_interval 1"
+    flags = f"{files} {flags_of(name)} {common} --save_interval 3 {more}"
+    assert gpt2_ft.main(f"{flags} --resume never".split()) == 0
+    whole, listed = runs.results(folder / "work"), folder / "work/saves.json"
+    listed.write_text(json.dumps({**json.loads(listed.read_text()), "final": None}))  # as if it had not come to its end
+    assert gpt2_ft.main(f"{flags} --resume 3".split()) == 0
+    return whole, runs.results(folder / "work")
+
 
 @pytest.mark.parametrize("name", PUT_ON)
-def test_the_programs_take_every_method(name, tmp_path, capsys):
+def test_the_programs_take_every_method(name, tmp_path):
     """Train, resume bit for bit, decode with the save, merged or apart, and refuse another base."""
-    files = runs.write_training(tmp_path)
-    rank = "--lora_dim 2 --lora_alpha 8" if name.startswith(("lora", "dora")) else ""
-    size = {
-        "prefix": "--prefix_length 3",
-        "adapter": "--adapter_dim 3",
-        "vera": "--vera_dim 4",
-        "fourier": "--fourier_n 9",
-    }
-    flags = " ".join([files, f"--method {name}", rank, *(flag for part, flag in size.items() if part in name)])
-    common = "--lr 0.01 --correct_bias --max_step 6 --train_batch_size 4 --precision fp64 --device cpu --log_interval 1"
-    assert gpt2_ft.main(f"{flags} {common} --save_interval 3".split()) == 0
-    whole = runs.results(tmp_path / "work")
+    whole, again = train(tmp_path, name, "")
+    assert not runs.differences(whole, again)
     record = json.loads((tmp_path / "work/run.json").read_text())
-    assert record["trained_parameters"] == sum(t.numel() for t in whole[1].values() if t.is_floating_point())
+    assert record["trained_parameters"] == sum(tensor.numel() for tensor in whole[1].values())
 
-    (tmp_path / "work/saves.json").write_text(forget_the_end(tmp_path / "work/saves.json"))
-    assert gpt2_ft.main(f"{flags} {common} --save_interval 3 --resume 3".split()) == 0
-    assert not runs.differences(whole, runs.results(tmp_path / "work"))
-
-    saved = checkpoints.read(tmp_path / "work/adapter.safetensors")
+    saved, base = checkpoints.read(tmp_path / "work/adapter.safetensors"), f"{tmp_path}/base.safetensors"
     assert saved.method == name and saved.base is not None
-    model = models.merged_model(
-        toy.CONFIG, f"{tmp_path}/base.safetensors", tmp_path / "work/model.final.pt", precision="fp64"
-    )
+    model = models.merged_model(toy.CONFIG, base, tmp_path / "work/model.final.pt", precision="fp64")
     apart = toy.model(0)
     models.put_adapters(apart, saved)
     assert (hidden(model) - hidden(apart)).abs().max() < TOLERANCE
@@ -51,19 +59,13 @@ def test_the_programs_take_every_method(name, tmp_path, capsys):
     decoding = (
         f"--data {tmp_path}/valid.jsonl --seq_len 40 --eval_len 6 --beam 3 --device cpu --work_dir {tmp_path}/work"
     )
-    base = files[files.index("--model_card") :].split(" --work_dir")[0]
-    assert gpt2_beam.main(f"{decoding} {base} --lora_checkpoint {tmp_path}/work/model.final.pt".split()) == 0
+    model_flags = f"--model_card {tmp_path}/config.json --init_checkpoint {base}"
+    assert gpt2_beam.main(f"{decoding} {model_flags} --lora_checkpoint {tmp_path}/work/model.final.pt".split()) == 0
     other = toy.model(0)
     with torch.no_grad():
         other.wte.weight.mul_(1.01)
     with pytest.raises(UserError, match="was trained on another base"):
         models.put_adapters(other, saved)
-
-
-def forget_the_end(path) -> str:
-    """saves.json as it was before the run came to its end."""
-    listed = json.loads(path.read_text())
-    return json.dumps({**listed, "final": None})
 
 
 def test_adapters_of_all_methods_on_one_base_in_turn(tmp_path):

@@ -130,12 +130,14 @@ class FourierConv1D(Conv1D):
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in) to (..., out): (W + ΔW) x + bias."""
         rows = x.reshape(-1, x.shape[-1])  # (N, in)
+        # In W's half precision a small ΔW would be lost.
+        in_W = self.weight.dtype == self.fourier_c.dtype and not torch.is_autocast_enabled(x.device.type)
+        W, bias = (self.weight, self.bias) if in_W else (None, None)
         if torch.compiler.is_compiling():  # which knows no gradients but torch's own
-            y = linear(rows, self.changed(self.fourier_c, self.weight), self.bias)
-        elif self.weight.dtype == self.fourier_c.dtype and not torch.is_autocast_enabled(x.device.type):
-            y = FourierLinear.apply(rows, self.fourier_c, self, self.weight, self.bias)
-        else:  # in W's half precision a small ΔW would be lost
-            y = super().forward(rows) + FourierLinear.apply(rows, self.fourier_c, self, None, None)
+            y = linear(rows, self.changed(self.fourier_c, W), bias)
+        else:
+            y = FourierLinear.apply(rows, self.fourier_c, self, W, bias)
+        y = y if in_W else super().forward(rows) + y
         return y.view(*x.shape[:-1], y.shape[1])
 
     def changed(self, c: Tensor, weight: Tensor | None) -> Tensor:

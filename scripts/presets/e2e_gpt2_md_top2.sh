@@ -1,0 +1,8 @@
+# shellcheck shell=bash disable=SC2034
+# The last two blocks of GPT-2 Medium on E2E (the paper's Table 3): the recipe's settings but for its method.
+# Its rate is open in the papers. Needs a GPU.
+# shellcheck source=scripts/presets/e2e_gpt2_md.sh
+source scripts/presets/e2e_gpt2_md.sh
+LORA=(--method top2)
+TRAIN+=(--lr 0.00005)
+CURVE="" # which is LoRA's
