@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import math
 import sys
 from pathlib import Path
 
@@ -70,6 +69,11 @@ def parser() -> argparse.ArgumentParser:
     output.add_argument("--save_interval", type=int, default=500)
     output.add_argument("--keep_last", type=int, default=3, help="how many of the newest saves are kept")
     output.add_argument(
+        "--no_keep_epochs",
+        action="store_true",
+        help="let go of the weights of epochs' ends (model.STEP.pt) with the other saves, in place of keeping them all",
+    )
+    output.add_argument(
         "--resume",
         nargs="?",
         const="newest",
@@ -92,25 +96,6 @@ def parser() -> argparse.ArgumentParser:
     ):
         p.add_argument(f"--{flag}", type=kind, default=default, action=flags.NoEffect, help=argparse.SUPPRESS)
     return p
-
-
-def numbers(text: str, kind: type, flag: str) -> tuple:
-    """Return the comma-separated numbers of `--FLAG`."""
-    try:
-        return tuple(kind(part) for part in text.split(","))
-    except ValueError:
-        raise errors.UserError(f"--{flag} must be numbers with commas between them, but is {text!r}") from None
-
-
-def max_step(args: argparse.Namespace, n_batches: int, world_size: int) -> int:
-    """Return the length of the schedule in micro-batches: --max_step, or what --max_epoch comes to."""
-    if args.scheduler == "cycle":
-        return max(1, numbers(args.i_steps, int, "i_steps")[-1])  # 0, the default, is refused with the other corners
-    if args.max_step is not None:
-        return args.max_step
-    if args.max_epoch is None:
-        raise errors.UserError("give --max_epoch or --max_step; without either, training would never end")
-    return math.ceil(args.max_epoch * n_batches / world_size)
 
 
 def refuse_ignored(args: argparse.Namespace) -> None:
@@ -143,19 +128,20 @@ def train_config(args: argparse.Namespace) -> config.TrainConfig:
         "keep_last skip_nan length_window share_prompts compile"
     ).split()
     given = {name: getattr(args, name) for name in same}
-    return config.TrainConfig(objective=args.obj, precision=flags.chosen_precision(args), **given)
+    named = dict(objective=args.obj, precision=flags.chosen_precision(args), keep_epochs=not args.no_keep_epochs)
+    return config.TrainConfig(**named, **given)
 
 
 def optim_config(args: argparse.Namespace, n_batches: int, world_size: int) -> config.OptimConfig:
     """Return what the flags say of the optimiser and its schedule."""
     same = "lr weight_decay correct_bias no_decay_bias scheduler warmup_step grad_acc clip".split()
     return config.OptimConfig(
-        max_step=max_step(args, n_batches, world_size),
+        max_step=flags.max_step(args, n_batches, world_size),
         beta1=args.adam_beta1,
         beta2=args.adam_beta2,
         epsilon=args.adam_epislon,
-        i_steps=numbers(args.i_steps, int, "i_steps"),
-        i_lrs=numbers(args.i_lrs, float, "i_lrs"),
+        i_steps=flags.numbers(args.i_steps, int, "i_steps"),
+        i_lrs=flags.numbers(args.i_lrs, float, "i_lrs"),
         **{name: getattr(args, name) for name in same},
     )
 
@@ -218,7 +204,7 @@ def what_decides_the_result(settings: dict) -> dict:
     """Return the settings that a run must share with the one it resumes: all but its device and how often it saves."""
     settings = json.loads(json.dumps(settings))  # as they come back from a file
     del settings["device"]
-    for name in ("log_interval", "eval_interval", "save_interval", "keep_last", "skip_nan", "compile"):
+    for name in ("log_interval", "eval_interval", "save_interval", "keep_last", "keep_epochs", "skip_nan", "compile"):
         del settings["train"][name]
     return settings
 
@@ -279,7 +265,9 @@ def main(argv: list[str] | None = None) -> int:
         work_dir / "run.json", argv or sys.argv[1:], device=str(ranks.device), model=model_config, optim=optim, train=settings,
         base=base, world_size=ranks.world_size, train_data=files.sha256(args.train_data), **{section: method_config},
     )  # fmt: skip
-    saves = Saves(work_dir, what_decides_the_result(run.fields["settings"]), args.keep_last, base)
+    saves = Saves(
+        work_dir, what_decides_the_result(run.fields["settings"]), settings.keep_last, base, settings.keep_epochs
+    )
     resume = "auto" if dist.restarted() else args.resume
     with dist.within(locks.held(locks.of_folder(work_dir)), ranks):  # before any file is written there
         state = dist.on_main(lambda: earlier_state(resume, saves), ranks)

@@ -59,7 +59,7 @@ def test_all_failures_are_named_at_once(flags, tmp_path, monkeypatch, capsys):
     assert error.startswith("preflight.py: error: 5 of the checks above failed, the first is base: ")
     assert error.count("\n") == 1
     assert "base.safetensors does not exist" in lines["base"]
-    assert "free some space, or lower --keep_last" in lines["disk"]
+    assert "free some space, lower --keep_last, or pass --no_keep_epochs" in lines["disk"]
     assert "smaller --train_batch_size" in lines["memory"]
 
 
@@ -88,14 +88,17 @@ def test_data_that_cannot_be_read_fail_where_they_are_needed(flags, tmp_path, mo
     ],
 )
 def test_disk_is_for_all_saves_that_can_be_there_at_once(flags, adapters, trained, monkeypatch):
-    """Three saves, a fourth while it is written, each of weights and two averages; best, final, adapter, and an earlier run's."""
-    args = preflight.gpt2_ft.parser().parse_args([*flags, *adapters.split()])
-    need = 4 * trained * (4 * 3 + 5)
+    """Three saves, a fourth while it is written, each of weights and two averages; best, final, adapter, and an earlier run's; the
+    weights of three epochs of 3 batches, and an earlier run's."""
+    args = preflight.gpt2_ft.parser().parse_args([*flags, *adapters.split(), "--max_step", "10"])
+    need = 4 * trained * (4 * 3 + 5 + 2 * 3)
     monkeypatch.setattr(needs.shutil, "disk_usage", lambda path: Usage(0, 0, need))
     needs.Run(args).disk()
     monkeypatch.setattr(needs.shutil, "disk_usage", lambda path: Usage(0, 0, need - 1))
-    with pytest.raises(UserError, match="needs about"):
+    with pytest.raises(UserError, match="lower --keep_last, or pass --no_keep_epochs"):
         needs.Run(args).disk()
+    args.no_keep_epochs = True
+    needs.Run(args).disk()
 
 
 def test_memory_grows_with_batch_and_model(flags, monkeypatch):

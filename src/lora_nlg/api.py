@@ -92,7 +92,7 @@ class Model:
             Split(self._encoded(some), settings, self.ranks, some is valid_pairs) for some in (pairs, valid_pairs)
         ]
         Path(work_dir).mkdir(parents=True, exist_ok=True)
-        saves = Saves(Path(work_dir), keep_last=settings.keep_last, base=base)
+        saves = Saves(Path(work_dir), None, settings.keep_last, base, settings.keep_epochs)
         saves.start_anew()
         return train(self.network, splits[0], splits[1], optim, saves, self.ranks)
 

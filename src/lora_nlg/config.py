@@ -246,6 +246,7 @@ class TrainConfig:
     eval_interval: int = 2000
     save_interval: int = 500
     keep_last: int = 3  # newest saves that are kept
+    keep_epochs: bool = True  # and the weights of every epoch's end
     skip_nan: bool = False  # leave out batches whose loss or gradient is no number
     length_window: int = 0  # micro-batches whose examples are put into batches of like lengths; 0 = the recipe's order
     share_prompts: bool = False  # an item is an input with all its references, not a pair

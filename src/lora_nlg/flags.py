@@ -1,6 +1,7 @@
 """Flags that several programs share, and a parser whose errors are one sentence."""
 
 import argparse
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NoReturn
@@ -109,3 +110,22 @@ def search_rules(args: argparse.Namespace, end_tokens: Iterable[int]) -> BeamCon
     """Return what the search's flags say, with these end tokens. Raises UserError."""
     names = "beam eval_len min_length length_penalty no_repeat_ngram_size repetition_penalty".split()
     return BeamConfig(**{name: getattr(args, name) for name in names}, eos_token_ids=tuple(dict.fromkeys(end_tokens)))
+
+
+def numbers(text: str, kind: type, flag: str) -> tuple:
+    """Return the comma-separated numbers of `--FLAG`."""
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"--{flag} must be numbers with commas between them, but is {text!r}") from None
+
+
+def max_step(args: argparse.Namespace, n_batches: int, world_size: int) -> int:
+    """Return the length of the schedule in micro-batches: --max_step, or what --max_epoch comes to."""
+    if args.scheduler == "cycle":
+        return max(1, numbers(args.i_steps, int, "i_steps")[-1])  # 0, the default, is refused with the other corners
+    if args.max_step is not None:
+        return args.max_step
+    if args.max_epoch is None:
+        raise UserError("give --max_epoch or --max_step; without either, training would never end")
+    return math.ceil(args.max_epoch * n_batches / world_size)

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,6 +153,11 @@ class Log:
             f"skipped | step {skipped.step:7d} | {where}{skipped.reason} | items {items}", {"skipped": vars(skipped)}
         )
 
+    def saved(self, step: int, files: Iterable[str]) -> None:
+        """Say what was saved. log.jsonl is without it: how often a run saves, or is cut, changes nothing there."""
+        if self.file is not None:  # on the main rank
+            self._print(f"saved | step {step:7d} | {', '.join(files)}")
+
     def _plot(self, step: int, values: dict[str, float]) -> None:
         if self.board:
             for name, value in values.items():
@@ -161,8 +166,12 @@ class Log:
     def _write(self, line: str, fields: dict) -> None:
         if self.file is not None:  # on the main rank
             self._append(json.dumps(fields) + "\n")  # not a number and infinity as NaN and Infinity
-            tqdm.write(line, file=sys.stdout)
-            sys.stdout.flush()
+            self._print(line)
+
+    def _print(self, line: str) -> None:
+        """Print a line above the bar."""
+        tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()
 
     def _append(self, line: str) -> None:
         """Write a line to log.jsonl, whole or not at all. Without room for it the run is worth more than the line: warn, and go on."""

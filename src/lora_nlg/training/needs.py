@@ -79,10 +79,28 @@ class Run:
         trained = self.cost.bytes_on_disk
         save = trained + self.cost.optimizer_bytes
         need = (self.args.keep_last + 1) * save + 5 * trained  # best, final, adapter, and the earlier run's
+        need += 2 * self._epochs_kept() * trained  # and an earlier run's
         existing = next(
             p for p in (Path(self.args.work_dir).absolute(), *Path(self.args.work_dir).absolute().parents) if p.exists()
         )
-        return memory.compare(need, shutil.disk_usage(existing).free, "free", "free some space, or lower --keep_last")
+        return memory.compare(
+            need,
+            shutil.disk_usage(existing).free,
+            "free",
+            "free some space, lower --keep_last, or pass --no_keep_epochs",
+        )
+
+    def _epochs_kept(self) -> int:
+        """Return of how many epochs' ends the weights are kept; 0 where flags or data have a fault, which another check says."""
+        if self.args.no_keep_epochs:
+            return 0
+        try:
+            n_rows = len(examples.make_rows(self.splits[0], self.args.share_prompts))
+            n_batches = -(-n_rows // self.args.train_batch_size)
+            steps = flags.max_step(self.args, n_batches, self.processes)
+        except (UserError, ZeroDivisionError):
+            return 0
+        return steps // max(n_batches // self.processes, 1)
 
     def memory(self) -> str:
         """Compare what the largest batch takes with the memory of every device that this machine's processes take."""
