@@ -20,7 +20,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--batch_size", type=int, default=10, help="distinct contexts decoded together; no effect on the result"
     )
-    p.add_argument("--seq_len", type=int, default=512, help="a context keeps its last seq_len - eval_len ids")
+    p.add_argument(
+        "--seq_len",
+        type=int,
+        default=512,
+        help="a context keeps its last seq_len - eval_len ids; at most the model's positions",
+    )
     p.add_argument("--work_dir", default="trained_models/run", help="default: %(default)s")
     p.add_argument(
         "--output_file",
@@ -62,6 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     model_config = config.model_config(args.model_card)
     eos = [config.END_OF_TEXT_ID] if config.END_OF_TEXT_ID < model_config.vocab_size else []
     rules = flags.search_rules(args, eos + args.eos_token_id)
+    fitted = flags.fit_seq_len(args, model_config)
     check_lengths(args, model_config)
     outputs = output_files(args)
     files.check_outputs([path for o in outputs for path in (o, o.with_suffix(".run.json"))], [args.data])
@@ -86,6 +92,8 @@ def main(argv: list[str] | None = None) -> int:
     if ranks.is_main:
         print(f"{len(contexts):,} lines, {len(set(map(tuple, contexts))):,} distinct inputs, ", end="")
         print(f"beam {args.beam}, {ranks.world_size} × {ranks.device}, {precision}", flush=True)
+        if fitted:
+            print(fitted, file=sys.stderr)
         if n_cut:
             longest = args.seq_len - args.eval_len
             print(f"warning: {n_cut:,} contexts have more than {longest} ids and keep their last ones", file=sys.stderr)
@@ -219,7 +227,6 @@ def check_lengths(args: argparse.Namespace, model_config: config.ModelConfig) ->
     """Raise UserError when context and output together do not fit the model."""
     if args.batch_size < 1:
         raise errors.UserError(f"--batch_size must be at least 1, but is {args.batch_size}")
-    config.check_seq_len(args.seq_len, model_config, args.model_card)
     if args.eval_len >= args.seq_len:
         raise errors.UserError(f"--eval_len {args.eval_len} leaves no room for the context in --seq_len {args.seq_len}")
     bad = next((token for token in args.eos_token_id if not 0 <= token < model_config.vocab_size), None)

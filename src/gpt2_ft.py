@@ -23,7 +23,10 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument("--train_batch_size", type=int, default=8, help="examples a micro-batch and process")
     data.add_argument("--valid_batch_size", type=int, default=4)
     data.add_argument(
-        "--seq_len", type=int, default=512, help="longer examples are cut; shorter ones cost only their length"
+        "--seq_len",
+        type=int,
+        default=512,
+        help="longer examples are cut, shorter ones cost only their length; at most the model's positions",
     )
     data.add_argument(
         "--obj", default="clm", choices=("clm", "jlm"), help="learn the completion only, or the context too"
@@ -243,8 +246,8 @@ def main(argv: list[str] | None = None) -> int:
     from lora_nlg.training.saves import RESULTS, Saves
 
     model_config = config.model_config(args.model_card)
+    fitted = flags.fit_seq_len(args, model_config)
     settings = train_config(args)
-    config.check_seq_len(args.seq_len, model_config, args.model_card)
     method_config = methods.from_flags(args, model_config)
     work_dir = Path(args.work_dir)
     files.check_outputs([work_dir / name for name in RESULTS], [args.train_data, args.valid_data])
@@ -279,6 +282,8 @@ def main(argv: list[str] | None = None) -> int:
             if state is not None:
                 print(f"going on from step {state['step']:,}")
             run.write(**known)  # before the first step: a folder that cannot be written is found out now
+            if fitted:
+                print(fitted, file=sys.stderr)
             announce(args, method_config, cost_of(model), train_split, optim.max_step, ranks)
         if state != {}:
             valid_loss = train.train(

@@ -48,8 +48,13 @@ def decoding(args: argparse.Namespace, processes: int) -> str:
 
 def checks(args: argparse.Namespace, of_decoding: argparse.Namespace | None) -> dict[str, Callable[[], str]]:
     """Return the checks by name: each says what it found, or raises UserError."""
+    from lora_nlg import config, flags
     from lora_nlg.training import needs
 
+    steps = (args, of_decoding) if of_decoding is not None else (args,)
+    for fitted in {flags.fit_seq_len(one, config.model_config(one.model_card)): None for one in steps}:
+        if fitted:
+            print(fitted, file=sys.stderr)
     processes = max(args.world_size, 1)
     of_run = needs.Run(args, processes)
     found = {

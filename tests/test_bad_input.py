@@ -258,7 +258,7 @@ REFUSED = [
     ("gpt2_ft", {}, "give --max_epoch or --max_step"),
     (f"{LORA} --lr -1", {}, "--lr must be 0 or more, but is -1"),
     (f"{LORA} --train_batch_size 0", {}, "--train_batch_size must be at least 1, but is 0"),
-    (f"{LORA} --seq_len 1025", {}, "--seq_len 1025 is longer than the 1024 positions"),
+    ("gpt2_beam --eval_len 1024 --seq_len 1025", {}, "--eval_len 1024 leaves no room for the context in --seq_len 1024"),
     (f"{LORA} --scheduler cycle", {}, "--max_step would have no effect"),
     (f"{LORA} --device tpu", {}, "--device must be auto, cpu"),
     ("pretrain_base --steps 0", {}, "--steps must be at least 1, but is 0"),

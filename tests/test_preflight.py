@@ -13,7 +13,7 @@ from lora_nlg.decoding import beam
 from lora_nlg.decoding import needs as decoding_needs
 from lora_nlg.errors import UserError
 from lora_nlg.training import needs
-from runs import write_decoding, write_training
+from runs import write_card, write_decoding, write_training
 
 Usage = collections.namedtuple("Usage", "total used free")
 
@@ -61,6 +61,17 @@ def test_all_failures_are_named_at_once(flags, tmp_path, monkeypatch, capsys):
     assert "base.safetensors does not exist" in lines["base"]
     assert "free some space, lower --keep_last, or pass --no_keep_epochs" in lines["disk"]
     assert "smaller --train_batch_size" in lines["memory"]
+
+
+def test_a_seq_len_beyond_the_positions_is_said_once(both, tmp_path, monkeypatch, capsys):
+    """For training and decoding together. Fails when either is checked with more than the positions."""
+    write_card(tmp_path, n_positions=16)
+    both += ["--eval_len", "16"]
+    code, lines, said = run(["--seq_len", "512", *both], monkeypatch, capsys)
+    assert said.count("so it is 16\n") == 1
+    assert "the longest of 16 tokens" in lines["data"]
+    assert "--eval_len 16 leaves no room for the context in --seq_len 16" in lines["decoding"]
+    assert code == 2
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--lora_dim", "33"), ("--lora_targets", "q,x")])

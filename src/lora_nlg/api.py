@@ -4,7 +4,7 @@ Every mistake is a lora_nlg.errors.UserError of one sentence.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tiktoken
@@ -84,6 +84,7 @@ class Model:
 
         `optim.max_step` micro-batches are taken. The work dir gets what gpt2_ft.py writes: model.final.pt, log.jsonl and so on.
         """
+        settings = replace(settings, seq_len=min(settings.seq_len, self.network.config.n_positions))
         methods.merge_adapters(self.network)  # of an earlier training, which are part of this one's base
         base = self._base()
         methods.add_adapters(self.network, lora)

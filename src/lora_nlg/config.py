@@ -169,12 +169,6 @@ def check_said(path: Path, model: ModelConfig) -> None:
         )
 
 
-def check_seq_len(seq_len: int, model: ModelConfig, card: str) -> None:
-    """Raise UserError when sequences of `seq_len` tokens do not fit the model."""
-    if seq_len > model.n_positions:
-        raise UserError(f"--seq_len {seq_len} is longer than the {model.n_positions} positions of {card}")
-
-
 @dataclass(frozen=True)
 class OptimConfig:
     """AdamW as the recipe has it, and the schedule of its learning rate."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NoReturn
 
-from lora_nlg.config import BeamConfig
+from lora_nlg.config import BeamConfig, ModelConfig
 from lora_nlg.errors import EXIT_USER_ERROR, UserError, visible
 
 PRECISIONS = ("fp32", "bf16", "fp16", "fp64")
@@ -64,6 +64,14 @@ def add_model_flags(
     group.add_argument("--lora_alpha", type=float, default=alpha, help="the adapters are scaled by alpha / rank")
     group.add_argument("--precision", choices=PRECISIONS, help="default: fp32")
     group.add_argument("--fp16", action="store_true", help="the same as --precision fp16")
+
+
+def fit_seq_len(args: argparse.Namespace, model: ModelConfig) -> str:
+    """Make --seq_len the model's positions where it is more; return the sentence that says so, or nothing."""
+    if args.seq_len <= model.n_positions:
+        return ""
+    asked, args.seq_len = args.seq_len, model.n_positions
+    return f"warning: --seq_len {asked} is more than the {args.seq_len} positions of {args.model_card}, so it is {args.seq_len}"
 
 
 def chosen_precision(args: argparse.Namespace) -> str:
