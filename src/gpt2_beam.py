@@ -13,7 +13,7 @@ from lora_nlg.methods import placement
 
 def parser() -> argparse.ArgumentParser:
     """Return the recipe's flags and this project's own."""
-    p = flags.Parser(description=__doc__, allow_abbrev=False)
+    p = flags.Parser(description=__doc__)
     flags.add_platform_flags(p)
     flags.add_model_flags(p, card="gpt2.sm", alpha=None, several=True)
     p.add_argument("--data", required=True, help="encoded examples (JSON lines); their contexts are decoded")
@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
         default=512,
         help="a context keeps its last seq_len - eval_len ids; at most the model's positions",
     )
-    p.add_argument("--work_dir", default="trained_models/run", help="default: %(default)s")
+    p.add_argument("--work_dir", default="trained_models/run", help="where the results go")
     p.add_argument(
         "--output_file",
         action="append",

@@ -12,7 +12,7 @@ from lora_nlg import config, errors, flags, methods
 
 def parser() -> argparse.ArgumentParser:
     """Return the recipe's flags, misspellings included, and this project's own."""
-    p = flags.Parser(description=__doc__, allow_abbrev=False)
+    p = flags.Parser(description=__doc__)
     flags.add_platform_flags(p)
     flags.add_model_flags(p, card="gpt2.md", alpha=128.0)
     methods.add_flags(p)
@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument("--train_data", required=True, help="encoded training examples (JSON lines)")
     data.add_argument("--valid_data", required=True, help="encoded validation examples (JSON lines)")
     data.add_argument("--train_batch_size", type=int, default=8, help="examples a micro-batch and process")
-    data.add_argument("--valid_batch_size", type=int, default=4)
+    data.add_argument("--valid_batch_size", type=int, default=4, help="the same in validation")
     data.add_argument(
         "--seq_len",
         type=int,
@@ -31,7 +31,12 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument(
         "--obj", default="clm", choices=("clm", "jlm"), help="learn the completion only, or the context too"
     )
-    data.add_argument("--label_smooth", type=float, default=0.0)
+    data.add_argument(
+        "--label_smooth",
+        type=float,
+        default=0.0,
+        help="share of the probability that is spread over all tokens; never in validation",
+    )
 
     speed = p.add_argument_group("speed (the first two change the batches, so they are off unless asked for)")
     speed.add_argument(
@@ -45,31 +50,39 @@ def parser() -> argparse.ArgumentParser:
     speed.add_argument("--compile", action="store_true", help="compile the step, on a GPU into CUDA graphs")
 
     optim = p.add_argument_group("optimiser and schedule (every count is in micro-batches)")
-    optim.add_argument("--lr", type=float, default=1e-5)
-    optim.add_argument("--weight_decay", type=float, default=0.01)
+    optim.add_argument("--lr", type=float, default=1e-5, help="highest learning rate")
+    optim.add_argument("--weight_decay", type=float, default=0.01, help="of AdamW")
     optim.add_argument("--correct_bias", action="store_true", help="Adam's bias correction")
     optim.add_argument("--no_decay_bias", action="store_true", help="no weight decay on biases and layer norms")
-    optim.add_argument("--adam_epislon", "--adam_epsilon", type=float, default=1e-6)
-    optim.add_argument("--adam_beta1", type=float, default=0.9)
-    optim.add_argument("--adam_beta2", type=float, default=0.98)
     optim.add_argument(
-        "--scheduler", default="linear", choices=("linear", "cosine", "constant", "cycle", "inv_sqrt", "dev_perf")
+        "--adam_epislon",
+        "--adam_epsilon",
+        type=float,
+        default=1e-6,
+        help="AdamW's ε; the recipe's spelling, and the right one",
     )
+    optim.add_argument("--adam_beta1", type=float, default=0.9, help="decay of the gradient's average")
+    optim.add_argument("--adam_beta2", type=float, default=0.98, help="decay of the squared gradient's average")
+    scheduler = optim.add_argument(
+        "--scheduler", default="linear", choices=config.SCHEDULERS, help="how the rate goes on after the warm-up"
+    )
+    constant = "is a constant rate in the recipe; say --scheduler constant"
+    vars(scheduler)["refused"] = dict.fromkeys(("inv_sqrt", "dev_perf"), constant)
     optim.add_argument(
         "--max_step", type=int, help="length of the schedule and of the run; default: enough for --max_epoch"
     )
     optim.add_argument("--max_epoch", type=int, help="stop after so many epochs")
-    optim.add_argument("--warmup_step", type=int, default=0)
+    optim.add_argument("--warmup_step", type=int, default=0, help="the rate rises from 0 in so many steps")
     optim.add_argument("--i_steps", default="0", help="cycle: comma-separated corners, e.g. 0,500,5000")
     optim.add_argument("--i_lrs", default="0.00025", help="cycle: the rate at each corner")
     optim.add_argument("--grad_acc", type=int, default=1, help="micro-batches an update")
     optim.add_argument("--clip", type=float, default=0.0, help="largest gradient norm; 0: no clipping")
 
     output = p.add_argument_group("output")
-    output.add_argument("--work_dir", default="trained_models/run", help="default: %(default)s")
-    output.add_argument("--log_interval", type=int, default=100)
-    output.add_argument("--eval_interval", type=int, default=2000)
-    output.add_argument("--save_interval", type=int, default=500)
+    output.add_argument("--work_dir", default="trained_models/run", help="where the results go")
+    output.add_argument("--log_interval", type=int, default=100, help="micro-batches between two lines of the log")
+    output.add_argument("--eval_interval", type=int, default=2000, help="micro-batches between two validations")
+    output.add_argument("--save_interval", type=int, default=500, help="micro-batches between two saves")
     output.add_argument("--keep_last", type=int, default=3, help="how many of the newest saves are kept")
     output.add_argument(
         "--no_keep_epochs",
@@ -104,10 +117,6 @@ def parser() -> argparse.ArgumentParser:
 def refuse_ignored(args: argparse.Namespace) -> None:
     """Raise UserError for a flag that differs from its default and that the others leave without effect."""
     default = parser().get_default
-    if args.scheduler in ("inv_sqrt", "dev_perf"):
-        raise errors.UserError(
-            f"--scheduler {args.scheduler} is a constant rate in the recipe; say --scheduler constant"
-        )
     rules = (
         *methods.ignored_flags(args),
         (args.lora_checkpoint is not None, ("lora_init",), "--lora_checkpoint is the start"),

@@ -255,7 +255,7 @@ def test_dropout_changes_training_but_not_validation(files, capsys):
         ("--max_step 5 --init_checkpoint /nowhere.bin", "/nowhere.bin does not exist"),
         ("--scheduler cycle", "--i_steps must be two or more"),
         ("--scheduler cycle --i_steps 0,a", "--i_steps must be numbers"),
-        ("--max_step 5 --no_such_flag", "unrecognized"),
+        ("--max_step 5 --no_such_flag", "unknown flag --no_such_flag"),
     ],
 )
 def test_mistakes_get_one_sentence(files, flags, words, monkeypatch, capsys):

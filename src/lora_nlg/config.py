@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_nlg.errors import UserError
+from lora_nlg.mistakes import did_you_mean
 
 GPT2_VOCAB_SIZE = 50257
 END_OF_TEXT_ID = 50256
@@ -111,7 +112,9 @@ def model_config(card: str) -> ModelConfig:
         return CARDS[card]
     path = Path(card)
     if not path.is_file():
-        raise UserError(f"--model_card must be one of {', '.join(CARDS)} or the path of a config.json, but is {card!r}")
+        raise UserError(
+            f"--model_card must be one of {', '.join(CARDS)} or the path of a config.json, but is {card!r}{did_you_mean(card, CARDS)}"
+        )
     said = said_of_model(path)
     missing = next((name for name in SIZES if name not in said), None)
     if missing is not None:

@@ -6,18 +6,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NoReturn
 
+from lora_nlg import mistakes
 from lora_nlg.config import BeamConfig, ModelConfig
 from lora_nlg.errors import EXIT_USER_ERROR, UserError, visible
 
 PRECISIONS = ("fp32", "bf16", "fp16", "fp64")
 
 
-class Parser(argparse.ArgumentParser):
+class Parser(mistakes.MendingParser):
     """A parser whose errors are one sentence, in place of a page of usage."""
 
     def error(self, message: str) -> NoReturn:
         """End with exit code 2."""
-        self.exit(EXIT_USER_ERROR, f"{self.prog}: error: {visible(message)}; --help lists all flags\n")
+        name = mistakes.typed_name(self.prog)
+        self.exit(EXIT_USER_ERROR, f"{name}: error: {visible(message)}; --help lists all flags\n")
 
 
 class NoEffect(argparse.Action):
@@ -60,9 +62,11 @@ def add_model_flags(
         help="adapters: model.final.pt, a .safetensors, a PEFT folder, or a whole checkpoint, which needs no base"
         + ("; may be repeated" if several else ""),
     )
-    group.add_argument("--lora_dim", default="0", help="rank of the adapters, or ranks such as q=8,v=4; 0: none")
+    group.add_argument(
+        "--lora_dim", default="0", help="rank of the adapters, or ranks such as q=8,v=4; 0: none, or as the file says"
+    )
     group.add_argument("--lora_alpha", type=float, default=alpha, help="the adapters are scaled by alpha / rank")
-    group.add_argument("--precision", choices=PRECISIONS, help="default: fp32")
+    group.add_argument("--precision", choices=PRECISIONS, help="how numbers are computed; default: fp32")
     group.add_argument("--fp16", action="store_true", help="the same as --precision fp16")
 
 
@@ -98,19 +102,21 @@ def add_search_flags(
 ) -> argparse._ArgumentGroup:
     """The rules of beam search, but for the end tokens; `of_score` says which scores the length penalty divides."""
     group = parser.add_argument_group("search")
-    group.add_argument("--beam", type=int, default=defaults.beam, help="default: %(default)s")
-    group.add_argument(
-        "--eval_len", type=int, default=defaults.eval_len, help="most tokens generated; default: %(default)s"
-    )
+    group.add_argument("--beam", type=int, default=defaults.beam, help="how many beams")
+    group.add_argument("--eval_len", type=int, default=defaults.eval_len, help="most tokens generated")
     group.add_argument("--min_length", type=int, default=0, help="tokens before an end token may be chosen")
     group.add_argument(
         "--length_penalty",
         type=float,
         default=defaults.length_penalty,
-        help=f"{of_score} is divided by length to this power; default: %(default)s",
+        help=f"{of_score} is divided by length to this power",
     )
-    group.add_argument("--no_repeat_ngram_size", type=int, default=4, help="0: off; default: %(default)s")
-    group.add_argument("--repetition_penalty", type=float, default=1.0, help="1: off")
+    group.add_argument(
+        "--no_repeat_ngram_size", type=int, default=4, help="no n-gram of this size is generated twice; 0: off"
+    )
+    group.add_argument(
+        "--repetition_penalty", type=float, default=1.0, help="lowers tokens that were generated before; 1: off"
+    )
     return group
 
 
