@@ -45,8 +45,8 @@ class MendingParser(argparse.ArgumentParser):
     An action may have a dict `refused`: values that are none of its choices, and why, in words that follow flag and value.
     """
 
-    def __init__(self, *args, allow_abbrev: bool = False, **kwargs):
-        super().__init__(*args, allow_abbrev=allow_abbrev, **kwargs)
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
         self.others: Sequence[str] = ()  # flags that the script which was typed takes itself
 
     def check_flags(self, others: Sequence[str], args: Sequence[str]) -> None:

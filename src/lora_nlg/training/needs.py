@@ -4,6 +4,7 @@ Alphabet: B batch, T time, C width, M learnt positions in the batch, V vocabular
 """
 
 import argparse
+import contextlib
 import functools
 import shutil
 import tempfile
@@ -65,14 +66,19 @@ class Run:
         return source or self.args.lora_checkpoint
 
     def work_dir(self) -> str:
-        """Write a file there."""
+        """Write a file there. Folders that are made for it do not stay: the run may yet be refused."""
         path = Path(self.args.work_dir)
+        made = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=path):
                 return f"{path} can be written"
         except OSError as error:
             raise UserError(f"{path} cannot be written: {error.strerror}; choose another --work_dir") from error
+        finally:
+            for folder in made:
+                with contextlib.suppress(OSError):  # another process is at work there
+                    folder.rmdir()
 
     def disk(self) -> str:
         """Compare the room for all saves with the free disk space."""
