@@ -172,6 +172,26 @@ def make_splits(args: argparse.Namespace, settings: config.TrainConfig, train_ex
     return train_split, valid_split
 
 
+def check_place(args: argparse.Namespace) -> None:
+    """Raise UserError if the results cannot be written, would replace the data, or another run is at work there."""
+    from lora_nlg import files, locks
+    from lora_nlg.training.saves import RESULTS
+
+    work_dir = Path(args.work_dir)
+    files.check_outputs([work_dir / name for name in RESULTS], [args.train_data, args.valid_data])
+    locks.check(locks.of_folder(work_dir))
+
+
+def read_start(args: argparse.Namespace, method_config):
+    """Return the adapters to start from, None if there are none. Raises UserError if they are no start for this training."""
+    from lora_nlg.storage import checkpoints
+
+    adapters = checkpoints.read(args.lora_checkpoint) if args.lora_checkpoint else None
+    if adapters:
+        adapters.check_start(method_config)
+    return adapters
+
+
 def make_model(args: argparse.Namespace, model_config: config.ModelConfig, method_config, adapters, ranks) -> tuple:
     """Return the model as training starts with it, on this rank's device, and the base that it was made from."""
     import torch
@@ -212,6 +232,17 @@ def megabytes(n_bytes: int) -> str:
     return f"{n_bytes / 1e6:,.2f} MB"
 
 
+def make_record(args: argparse.Namespace, argv: list[str] | None, ranks, base, method_config, **settings):
+    """Return the record of a run, not written."""
+    from lora_nlg import files, record
+
+    of_method = {methods.METHODS[method_config.method].section: method_config}
+    return record.Record(
+        Path(args.work_dir) / "run.json", argv or sys.argv[1:], device=str(ranks.device), **settings, base=base,
+        world_size=ranks.world_size, train_data=files.sha256(args.train_data), **of_method,
+    )  # fmt: skip
+
+
 def what_decides_the_result(settings: dict) -> dict:
     """Return the settings that a run must share with the one it resumes: all but its device and how often it saves."""
     settings = json.loads(json.dumps(settings))  # as they come back from a file
@@ -247,23 +278,19 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     refuse_ignored(args)
 
-    from lora_nlg import dist, files, locks, record
+    from lora_nlg import dist, locks
     from lora_nlg.data.examples import read_examples
     from lora_nlg.methods.cost import cost_of
-    from lora_nlg.storage import checkpoints
     from lora_nlg.training import curve, train
-    from lora_nlg.training.saves import RESULTS, Saves
+    from lora_nlg.training.saves import Saves
 
     model_config = config.model_config(args.model_card)
     fitted = flags.fit_seq_len(args, model_config)
     settings = train_config(args)
     method_config = methods.from_flags(args, model_config)
     work_dir = Path(args.work_dir)
-    files.check_outputs([work_dir / name for name in RESULTS], [args.train_data, args.valid_data])
-    locks.check(locks.of_folder(work_dir))
-    adapters = checkpoints.read(args.lora_checkpoint) if args.lora_checkpoint else None
-    if adapters:
-        adapters.check_start(method_config)
+    check_place(args)
+    adapters = read_start(args, method_config)
     published = curve.read(args.compare_curve, args.log_interval) if args.compare_curve else None
 
     examples = [read_examples(path, model_config.vocab_size) for path in (args.train_data, args.valid_data)]
@@ -272,11 +299,7 @@ def main(argv: list[str] | None = None) -> int:
     train_split, valid_split = make_splits(args, settings, examples[0], examples[1], ranks)
     optim = optim_config(args, train_split.order.n_batches, ranks.world_size)
     model, base = make_model(args, model_config, method_config, adapters, ranks)
-    section = methods.METHODS[method_config.method].section
-    run = record.Record(
-        work_dir / "run.json", argv or sys.argv[1:], device=str(ranks.device), model=model_config, optim=optim, train=settings,
-        base=base, world_size=ranks.world_size, train_data=files.sha256(args.train_data), **{section: method_config},
-    )  # fmt: skip
+    run = make_record(args, argv, ranks, base, method_config, model=model_config, optim=optim, train=settings)
     saves = Saves(
         work_dir, what_decides_the_result(run.fields["settings"]), settings.keep_last, base, settings.keep_epochs
     )

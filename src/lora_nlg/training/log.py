@@ -28,13 +28,18 @@ def perplexity(loss: float) -> float:
 
 def tensorboard_writer(folder: Path, step: int):
     """Return a writer of TensorBoard's files, in which an earlier run's points after `step` no longer count."""
+    return check_tensorboard()(folder, purge_step=step + 1)
+
+
+def check_tensorboard():
+    """Return the class of that writer. Raises UserError if TensorBoard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UserError(
             "--tensorboard needs TensorBoard; install it with: .venv/bin/pip install tensorboard"
         ) from error
-    return SummaryWriter(folder, purge_step=step + 1)
+    return SummaryWriter
 
 
 @dataclass(frozen=True)

@@ -56,15 +56,6 @@ class Run:
         rows = examples.make_rows(self.splits[0], self.args.share_prompts)
         return sorted((examples.row_length(row, self.args.seq_len) for row in rows), reverse=True)
 
-    def base(self) -> str:
-        """Look for the base."""
-        source = self.args.init_checkpoint
-        if source is None and self.args.lora_checkpoint is None:
-            raise UserError("--init_checkpoint is missing; pass GPT-2's weights, or the word random for a random start")
-        if source not in (None, "random") and not Path(source).exists():
-            raise UserError(f"{source} does not exist; download or train it first")
-        return source or self.args.lora_checkpoint
-
     def work_dir(self) -> str:
         """Write a file there. Folders that are made for it do not stay: the run may yet be refused."""
         path = Path(self.args.work_dir)
@@ -96,22 +87,27 @@ class Run:
             "free some space, lower --keep_last, or pass --no_keep_epochs",
         )
 
-    def _epochs_kept(self) -> int:
-        """Return of how many epochs' ends the weights are kept; 0 where flags or data have a fault, which another check says."""
-        if self.args.no_keep_epochs:
-            return 0
+    def n_batches(self) -> int | None:
+        """Return how many micro-batches an epoch has over all processes; None where the data have a fault, which `data` says."""
         try:
             n_rows = len(examples.make_rows(self.splits[0], self.args.share_prompts))
-            n_batches = -(-n_rows // self.args.train_batch_size)
-            steps = flags.max_step(self.args, n_batches, self.processes)
+            return -(-n_rows // self.args.train_batch_size)
         except (UserError, ZeroDivisionError):
+            return None
+
+    def _epochs_kept(self) -> int:
+        """Return of how many epochs' ends the weights are kept; 0 where flags or data have a fault, which another check says."""
+        n_batches = self.n_batches()
+        if self.args.no_keep_epochs or n_batches is None:
             return 0
-        return steps // max(n_batches // self.processes, 1)
+        with contextlib.suppress(UserError):
+            return flags.max_step(self.args, n_batches, self.processes) // max(n_batches // self.processes, 1)
+        return 0
 
     def memory(self) -> str:
         """Compare what the largest batch takes with the memory of every device that this machine's processes take."""
         cost = self.cost
-        rows = self._lengths()[: self.args.train_batch_size]
+        rows = self._lengths()[: max(self.args.train_batch_size, 1)]  # less than 1 is for another check to refuse
         tokens = len(rows) * rows[0]  # of a compiled step, which pads; less of others
         activations = tokens * self.model.n_layer * WIDTHS_A_LAYER * self.model.n_embd
         logits = sum(rows) * self.model.vocab_size * LOGIT_COPIES
