@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     p = errors.Parser(description=__doc__, allow_abbrev=False)
     p.add_argument("work_dir", type=Path, help="a run's folder, with scores.json")
     p.add_argument("--data", type=Path, help="the formatted test file: tells a part of the test set from another one")
-    p.add_argument("--format", choices=FORMATS, default="text", help="default: %(default)s")
+    p.add_argument("--format", choices=FORMATS, default="text", help="what is written")
     p.add_argument("--output", metavar="FILE", help="write to this file instead of the terminal")
     return p
 

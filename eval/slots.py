@@ -26,7 +26,7 @@ EXAMPLES = 3
 
 def parser() -> argparse.ArgumentParser:
     """Return the flags."""
-    p = errors.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    p = errors.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("outputs", type=Path, metavar="WORK_DIR", help="a run's folder, with prediction.txt, or such a file")
     p.add_argument("--data", type=Path, required=True, help="the formatted test file, for the inputs")
     p.add_argument("--json", type=Path, metavar="FILE", help="default: slots.json in the run's folder; none for a file")

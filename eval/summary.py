@@ -18,7 +18,7 @@ COPIED = {"name": "venue's name"}  # a slot that outputs should hold word for wo
 
 def parser() -> argparse.ArgumentParser:
     """Return the flags."""
-    p = errors.Parser(description=__doc__, allow_abbrev=False)
+    p = errors.Parser(description=__doc__)
     p.add_argument("work_dir", type=Path, help="a run's folder, with scores.json")
     p.add_argument("--data", type=Path, required=True, help="the formatted test file, for the sample inputs")
     return p

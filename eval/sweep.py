@@ -50,9 +50,9 @@ class Group:
 
 def parser() -> argparse.ArgumentParser:
     """Return the flags."""
-    p = errors.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    p = errors.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("work_dirs", metavar="WORK_DIR", type=Path, nargs="+", help="the runs' folders, with scores.json")
-    p.add_argument("--format", choices=FORMATS, default="text", help="default: %(default)s")
+    p.add_argument("--format", choices=FORMATS, default="text", help="what is written")
     p.add_argument("--output", metavar="FILE", help="write to this file instead of the terminal")
     return p
 

@@ -15,7 +15,7 @@ requirements="requirements.txt"
 case "${1:-}" in
   "") ;;
   --dev) requirements="requirements-dev.txt" ;;
-  *) fail "unknown argument $1; expected nothing or --dev" ;;
+  *) fail "unknown argument $1$(did_you_mean "$1" --dev); expected nothing or --dev" ;;
 esac
 [[ $# -le 1 ]] || fail "unknown argument $2; expected nothing or --dev"
 

@@ -18,17 +18,20 @@ if [[ $# -gt 0 && $1 != --* ]]; then
   set_name=$1
   shift
 fi
-columns=() encoding=()
+columns=() rest=()
 while [[ $# -gt 0 ]]; do
+  spell "$1"
+  set -- "$spelt" "${@:2}"
   case $1 in
     --source | --target)
       [[ $# -ge 2 ]] || fail "$1 needs a value"
       set -- "$1=$2" "${@:3}"
       ;;
     --source=* | --target=*) columns+=("$1") && shift ;;
-    *) encoding+=("$1") && shift ;;
+    *) rest+=("$1") && shift ;;
   esac
 done
+check_flags src/gpt2_encode.py
 task=$set_name data=data/$set_name raw=(train.txt valid.txt test.txt)
 case $set_name in
   mini) task=e2e ;;
@@ -63,5 +66,5 @@ for i in 0 1 2; do
     attended "$python" "src/format_converting_$task.py" "$data/${raw[i]}" "${split}_formatted.jsonl"
   fi
   attended "$python" src/gpt2_encode.py --add_bos --add_eos --input "${split}_formatted.jsonl" --output "$split.jsonl" \
-    ${encoding[@]+"${encoding[@]}"}
+    ${rest[@]+"${rest[@]}"}
 done

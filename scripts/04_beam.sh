@@ -9,6 +9,11 @@ set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
 take_preset "$@"
+check_flags src/gpt2_beam.py
+from_step "$data/test.jsonl" 02 "$DATA"
+base=$(value_of --init_checkpoint --init_checkpoint "$BASE" ${rest[@]+"${rest[@]}"})
+if is_downloaded "$base"; then from_step "$base" 01 "$CARD"; fi
+from_step "$work_dir/model.final.pt" 03
 ensure_setup
 
 decode() { # OUTPUT flags…

@@ -8,6 +8,9 @@ set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
 take_preset "$@"
+check_flags src/gpt2_decode.py
+from_step "$data/test_formatted.jsonl" 02 "$DATA"
+for name in ${COMPARE_WITH_BASE:+base} prediction; do from_step "$work_dir/beam_$name.jsonl" 04; done
 ensure_setup
 
 say "Ids to text"

@@ -9,10 +9,13 @@ set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
 take_preset "$@"
+for name in ${COMPARE_WITH_BASE:+base} prediction; do from_step "$work_dir/$name.txt" 05; done
 ensure_setup
+scorer=$(of_task scorer) references=$(of_task references) protocols=$(of_task protocols)
+check_flags "$scorer"
+from_step "$work_dir/$references" 05
 
 say "Scores"
-scorer=$(of_task scorer) references=$(of_task references) protocols=$(of_task protocols)
 read -ra protocols <<<"$protocols"
 systems=("$work_dir/prediction.txt") segments=(-l "$work_dir/segments.tsv")
 if [[ -n $COMPARE_WITH_BASE ]]; then

@@ -8,7 +8,7 @@ set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
 take_preset "$@"
-[[ ${#rest[@]} -eq 0 ]] || fail "unknown argument ${rest[0]}; expected --preset or --work_dir"
+[[ ${#rest[@]} -eq 0 ]] || fail "unknown argument ${rest[0]}$(did_you_mean "${rest[0]%%=*}" --preset --work_dir --data); expected --preset or --work_dir"
 ensure_setup
 
 test_data=(--data "$data/test_formatted.jsonl")

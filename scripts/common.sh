@@ -21,11 +21,12 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit
 called_from=$OLDPWD # what a user types is seen from there
 # shellcheck disable=SC2034  # used by the scripts that source this file
 python=.venv/bin/python
+export LORA_TYPED=${LORA_TYPED:-${0##*/}} # what errors are named by, also those of the steps and programs that a script runs
 
 say() { printf '\n== %s\n' "$*"; }
 
 fail() {
-  printf '%s: error: %s\n' "${0##*/}" "$*" >&2
+  printf '%s: error: %s\n' "${LORA_TYPED:-${0##*/}}" "$*" >&2
   exit 2
 }
 
@@ -38,6 +39,52 @@ help_if_asked() {
       exit 0
     fi
   done
+}
+
+# Run the line $1 in a Python, with the folder $2 in its path. Before the set-up that is the system's.
+in_python() {
+  local candidate
+  for candidate in "$python" python3; do
+    if command -v "$candidate" >/dev/null; then
+      "$candidate" -c "import sys; sys.path.insert(0, sys.argv[1]); $1" "${@:2}"
+      return
+    fi
+  done
+  return 1
+}
+
+# Print " (did you mean X?)" with the nearest to the word $1 among the others, as the programs do; nothing if none is near.
+did_you_mean() {
+  in_python 'from lora_nlg.mistakes import did_you_mean; print(did_you_mean(sys.argv[2], sys.argv[3:]), end="")' src "$@" 2>/dev/null || true
+}
+
+# Set `spelt` to the argument $1, in which a flag's name has _ for -.
+spell() {
+  local name=${1%%=*}
+  spelt=$1
+  if [[ $name == --* ]]; then
+    spelt=${name:2}
+    spelt=--${spelt//-/_}${1#"$name"}
+  fi
+}
+
+# Stop with a sentence if the program $1 does not take the flags in `rest`, before anything is made. The other arguments are
+# flags of the script's own, beside those of `take_preset`.
+check_flags() {
+  local said code=0 name=${1##*/} own="--preset --work_dir --data --source --target ${*:2}"
+  said=$(in_python 'import importlib; importlib.import_module(sys.argv[2]).parser().check_flags(sys.argv[3].split(), sys.argv[4:])' \
+    "${1%/*}" "${name%.py}" "$own" ${rest[@]+"${rest[@]}"} 2>&1) || code=$?
+  if [[ $code == 2 ]]; then # anything else is no mistake in a flag
+    printf '%s\n' "$said" >&2
+    exit 2
+  fi
+}
+
+# Stop if FILE, which a step before this one leaves, is not there: FILE STEP [what the step is called with].
+from_step() {
+  local script=(scripts/"$2"_*.sh) with=${3-"${chosen[*]}"}
+  if [[ $# -lt 3 && $work_dir != "trained_models/$preset" ]]; then with+=" --work_dir $work_dir"; fi
+  [[ -e $1 ]] || fail "there is no $1; run step $2 first: bash ${script[0]} $with"
 }
 
 # Instant when the environment is complete.
@@ -59,7 +106,7 @@ own_data() {
       return
     fi
   done
-  fail "no data set, folder or file $1; expected e2e, webnlg, dart, mini, or a folder with train.txt (or .jsonl, .csv, .tsv)"
+  fail "no data set, folder or file $1$(did_you_mean "$1" e2e webnlg dart mini); expected e2e, webnlg, dart, mini, or a folder with train.txt (or .jsonl, .csv, .tsv)"
 }
 
 # Print where step 2 puts what it makes of that data: by name, and told apart by path.
@@ -69,12 +116,16 @@ own_data_made() {
   printf 'data/own/%s-%s' "${name//[^A-Za-z0-9_-]/_}" "$(printf '%s' "$1" | cksum | cut -d' ' -f1)"
 }
 
+presets() { basename -s .sh scripts/presets/*.sh; }
+
 # Read --preset NAME (default: mini), --work_dir DIR and --data, --source, --target of own data out of "$@"; the other arguments are
 # left in `rest`, and `chosen` is what tells another step the same.
 take_preset() {
-  local given_data=""
+  local given_data="" spelt
   preset=mini work_dir="" rest=() columns=()
   while [[ $# -gt 0 ]]; do
+    spell "$1"
+    set -- "$spelt" "${@:2}"
     case $1 in
       --preset | --work_dir | --data | --source | --target)
         [[ $# -ge 2 ]] || fail "$1 needs a value"
@@ -89,7 +140,7 @@ take_preset() {
   done
   [[ ${rest[0]--} == -* ]] || fail "unknown argument ${rest[0]}; a preset is given as --preset NAME"
   [[ $preset =~ ^[A-Za-z0-9_.-]+$ && -f scripts/presets/$preset.sh ]] ||
-    fail "unknown preset $preset; expected one of: $(basename -s .sh scripts/presets/*.sh | tr '\n' ' ')"
+    fail "unknown preset $preset$(did_you_mean "$preset" $(presets)); expected one of: $(presets | tr '\n' ' ')"
   DATA="" CARD="" LORA=() DECODE=() TASK=e2e PRETRAIN=() COMPARE_WITH_BASE="" CURVE="" # what a preset may leave out
   # shellcheck source=scripts/presets/mini.sh
   source "scripts/presets/$preset.sh"
@@ -145,10 +196,13 @@ value_of() {
   printf '%s' "$value"
 }
 
+# Whether a base is one that step 1 downloads.
+is_downloaded() { [[ $1 == pretrained_checkpoints/gpt2* && $1 != pretrained_checkpoints/gpt2.mini ]]; }
+
 # Steps 0 to 2 for the preset: set-up, base, data.
 prepare() {
   ensure_setup
-  if [[ $BASE == pretrained_checkpoints/gpt2* && $BASE != pretrained_checkpoints/gpt2.mini ]]; then
+  if is_downloaded "$BASE"; then
     attended bash scripts/01_download_pretrained_checkpoints.sh "$CARD"
   fi
   attended bash scripts/02_create_datasets.sh "$DATA" ${columns[@]+"${columns[@]}"}

@@ -6,6 +6,7 @@
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
+[[ $# -eq 0 ]] || fail "unknown argument $1; expected nothing"
 
 if command -v chromium >/dev/null; then
   exit 0

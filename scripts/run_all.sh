@@ -16,6 +16,7 @@ set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
 take_preset "$@"
+check_flags src/gpt2_ft.py
 refuse_flags_of_all_steps
 where=("${chosen[@]}" --work_dir "$work_dir")
 

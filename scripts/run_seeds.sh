@@ -6,6 +6,13 @@
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
+seeds=()
+while [[ $# -gt 0 && $1 != -* ]]; do
+  [[ $1 =~ ^[0-9]+$ ]] || fail "a seed must be a whole number, but is $1"
+  seeds+=("$1") && shift
+done
+[[ ${#seeds[@]} -gt 0 ]] || fail "give the seeds first, such as bash scripts/run_seeds.sh 110 111 112"
+[[ -z $(printf '%s\n' "${seeds[@]}" | sort | uniq -d) ]] || fail "a seed is given twice: ${seeds[*]}"
 root=$PWD
 cd -- "$called_from" # whence a folder of data is seen
-exec bash "$root/scripts/sweep.sh" --seeds "$@"
+exec bash "$root/scripts/sweep.sh" --seeds "${seeds[@]}" "$@"

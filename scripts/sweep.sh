@@ -17,6 +17,8 @@ help_if_asked "$@"
 
 ranks=() targets=() seeds=() penalties=() others=() axis=""
 while [[ $# -gt 0 ]]; do
+  spell "$1"
+  set -- "$spelt" "${@:2}"
   case $1 in
     --ranks | --targets | --seeds | --length_penalties)
       axis=$1
@@ -68,20 +70,22 @@ check() { # FLAG PATTERN WHAT VALUES…
 [[ ${#LORA[@]} -eq 0 ]] || check --targets '^[a-z]+(,[a-z]+)*$' "names with commas between them, such as q,v" "${targets[@]}"
 check --seeds '^[0-9]+$' "whole numbers" "${seeds[@]}"
 check --length_penalties '^-?[0-9]+(\.[0-9]+)?$' "numbers such as 0.8" "${penalties[@]}"
+check_flags src/gpt2_ft.py --ranks --targets --seeds --length_penalties
 
 # Two at once would write into each other's runs. A step that outlives a killed sweep still holds this.
-mkdir -p "$work_dir"
-if command -v flock >/dev/null; then
-  lock=$work_dir/.sweep${NODE_RANK:-0}.lock
+lock=$work_dir/.sweep${NODE_RANK:-0}.lock locked=""
+take_lock() {
+  local code=0
+  [[ -z $locked ]] && command -v flock >/dev/null || return 0
+  locked=1
   exec 9>>"$lock"
-  code=0
   flock --nonblock 9 || code=$?
   case $code in
     0) echo "sweep.sh, process $$ on $(uname -n) since $(date '+%F %T')" >"$lock" ;;
     1) fail "another sweep, or a step that one has left, is at work in $work_dir ($(cat "$lock")); wait for it or end it" ;;
     *) echo "warning: the file system of $work_dir has no locks, so nothing keeps a second sweep out; start no other one there" >&2 ;;
   esac
-fi
+}
 
 # What all runs are made with, beside what is swept over.
 made_with() {
@@ -97,21 +101,33 @@ step() {
     if [[ -t 1 ]]; then printf '\r\033[K'; fi
     return
   fi
-  fail "$1 failed for $training: $(tail -n 1 "$log"); all it said is in $log, and the same command goes on from there"
+  fail "$1 failed for $training: $(last_said); all it said is in $log, and the same command goes on from there"
 }
 
-# Name the training of RANK TARGETS SEED: its folder, its log and its flags.
+# What a step said at last, without the name that errors begin with.
+last_said() {
+  local said
+  said=$(tail -n 1 "$log")
+  printf '%s' "${said#"$LORA_TYPED: error: "}"
+}
+
+# Find out what is wrong with a training before any is begun, and leave nothing behind.
+check_training() {
+  CHECK_ONLY=1 attended bash scripts/03_train.sh "${flags[@]}" >"$log" 2>&1 || fail "03_train.sh failed for $training: $(last_said)"
+}
+
+# Name the training of RANK TARGETS SEED: its folder and its flags.
 name_training() {
   local name=full adapters=()
   if [[ $1 != 0 ]]; then name=r${1}_$2 adapters=(--lora_dim "$1" --lora_targets "$2"); fi
   training=$work_dir/${name}_seed$3
-  log=$training/sweep.log
-  mkdir -p "$training"
   flags=("${chosen[@]}" --work_dir "$training" ${adapters[@]+"${adapters[@]}"} --random_seed "$3" ${rest[@]+"${rest[@]}"})
 }
 
 train() { # where it is not done
   is_done "$training" && return
+  mkdir -p "$training"
+  log=$training/sweep.log
   rm -f "$training"/made_with.txt "$training"/lp*/made_with.txt
   step 03_train.sh "${flags[@]}"
   made_with >"$training/made_with.txt"
@@ -121,6 +137,7 @@ score() { # PENALTY: where it is not done, in a folder that has the training's f
   local where=("${chosen[@]}" --work_dir "$run") file next
   is_done "$run" && return
   mkdir -p "$run"
+  log=$training/sweep.log
   for file in model.final.pt run.json log.jsonl; do
     ln -sf "../$file" "$run/$file"
   done
@@ -131,15 +148,22 @@ score() { # PENALTY: where it is not done, in a folder that has the training's f
   made_with >"$run/made_with.txt"
 }
 
+if [[ -e $lock ]]; then take_lock; fi
 prepare
 export WITHOUT_BASE=1
 n=0 n_runs=$((${#ranks[@]} * ${#targets[@]} * ${#seeds[@]} * ${#penalties[@]})) runs=()
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
 for rank in "${ranks[@]}"; do # what is wrong with the last of them is found out before the first is trained
   for target in "${targets[@]}"; do
     name_training "$rank" "$target" "${seeds[0]}"
-    is_done "$training" || CHECK_ONLY=1 step 03_train.sh "${flags[@]}"
+    is_done "$training" || check_training
   done
 done
+rm "$log"
+trap - EXIT
+mkdir -p "$work_dir"
+take_lock
 say "$n_runs runs in $work_dir"
 for rank in "${ranks[@]}"; do
   for target in "${targets[@]}"; do

@@ -7,6 +7,7 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
+unset LORA_TYPED # what the tests start is what they type
 quick="" rest=()
 for argument in "$@"; do
   if [[ $argument == --quick ]]; then quick=1; else rest+=("$argument"); fi

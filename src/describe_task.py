@@ -12,7 +12,7 @@ from lora_nlg.tasks import TASKS
 
 def parser() -> argparse.ArgumentParser:
     """Return the arguments."""
-    p = flags.Parser(description=__doc__, allow_abbrev=False)
+    p = flags.Parser(description=__doc__)
     p.add_argument("task", choices=TASKS, help="a row of the table of tasks")
     p.add_argument("--output", metavar="FILE", help="write task.json, beside the formatted data")
     p.add_argument("--field", help="print this field alone, e.g. scorer; several values with spaces between them")

@@ -14,21 +14,23 @@ NOT_PINNED = "; not pinned: its checksum is known from its server alone"
 
 def parser() -> argparse.ArgumentParser:
     """Return one command each."""
-    p = flags.Parser(description=__doc__, allow_abbrev=False)
+    p = flags.Parser(description=__doc__)
     commands = p.add_subparsers(dest="command", required=True)
 
     vocab = commands.add_parser("vocab", help="GPT-2's vocabulary (VOCAB_URL: another address)")
-    vocab.add_argument("--folder", default="vocab", help="default: %(default)s")
+    vocab.add_argument("--folder", default="vocab", help="where it goes")
 
     for name, title in DATA.items():
         upper = name.upper()
         places = f"({upper}_DATA_DIR: a folder that has them; {upper}_URL: another address)"
         data = commands.add_parser(name, help=f"{title}'s three files {places}")
-        data.add_argument("--folder", default=f"data/{name}", help="default: %(default)s")
+        data.add_argument("--folder", default=f"data/{name}", help="where they go")
 
     checkpoint = commands.add_parser("checkpoint", help="GPT-2 from the Hugging Face Hub (HF_ENDPOINT: a mirror)")
-    checkpoint.add_argument("card", nargs="+", choices=(downloads.BUNDLED_CARD, *downloads.HUB_NAMES, "all"))
-    checkpoint.add_argument("--folder", default="pretrained_checkpoints", help="default: %(default)s")
+    checkpoint.add_argument(
+        "card", nargs="+", choices=(downloads.BUNDLED_CARD, *downloads.HUB_NAMES, "all"), help="which, one or more"
+    )
+    checkpoint.add_argument("--folder", default="pretrained_checkpoints", help="where they go")
     return p
 
 

@@ -11,7 +11,7 @@ from lora_nlg.tasks import TASKS
 
 def parser() -> argparse.ArgumentParser:
     """Return the arguments."""
-    p = flags.Parser(description=__doc__, allow_abbrev=False)
+    p = flags.Parser(description=__doc__)
     p.add_argument("task", choices=TASKS, help="a row of the table of tasks")
     p.add_argument("input", metavar="IN", help="raw file")
     p.add_argument("output", metavar="OUT", help="formatted file (JSON lines)")

@@ -11,7 +11,7 @@ from lora_nlg import errors, flags
 
 def parser() -> argparse.ArgumentParser:
     """Return the recipe's two arguments."""
-    p = flags.Parser(description=__doc__, allow_abbrev=False)
+    p = flags.Parser(description=__doc__)
     p.add_argument("input", metavar="IN", help="dart-v1.1.1-full-train.json, -dev.json or -test.json")
     p.add_argument("output", metavar="OUT", help="formatted file (JSON lines)")
     return p

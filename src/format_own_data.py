@@ -16,7 +16,7 @@ from lora_nlg import errors, flags
 
 def parser() -> argparse.ArgumentParser:
     """Return the arguments."""
-    p = flags.Parser(description=__doc__, allow_abbrev=False)
+    p = flags.Parser(description=__doc__)
     p.add_argument("input", metavar="IN", type=Path, help="folder or file")
     p.add_argument("output", metavar="DIR", type=Path, help="folder for the formatted files, another than IN")
     p.add_argument("--source", metavar="NAME", help="key or column of the inputs; default: context, source, input, …")

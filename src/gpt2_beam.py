@@ -13,15 +13,20 @@ from lora_nlg.methods import placement
 
 def parser() -> argparse.ArgumentParser:
     """Return the recipe's flags and this project's own."""
-    p = flags.Parser(description=__doc__, allow_abbrev=False)
+    p = flags.Parser(description=__doc__)
     flags.add_platform_flags(p)
     flags.add_model_flags(p, card="gpt2.sm", alpha=None, several=True)
     p.add_argument("--data", required=True, help="encoded examples (JSON lines); their contexts are decoded")
     p.add_argument(
         "--batch_size", type=int, default=10, help="distinct contexts decoded together; no effect on the result"
     )
-    p.add_argument("--seq_len", type=int, default=512, help="a context keeps its last seq_len - eval_len ids")
-    p.add_argument("--work_dir", default="trained_models/run", help="default: %(default)s")
+    p.add_argument(
+        "--seq_len",
+        type=int,
+        default=512,
+        help="a context keeps its last seq_len - eval_len ids; at most the model's positions",
+    )
+    p.add_argument("--work_dir", default="trained_models/run", help="where the results go")
     p.add_argument(
         "--output_file",
         action="append",
@@ -62,6 +67,9 @@ def main(argv: list[str] | None = None) -> int:
     model_config = config.model_config(args.model_card)
     eos = [config.END_OF_TEXT_ID] if config.END_OF_TEXT_ID < model_config.vocab_size else []
     rules = flags.search_rules(args, eos + args.eos_token_id)
+    several = [checkpoints.read(path) for path in args.lora_checkpoint or ()]
+    n_before = max((methods.positions_before(adapters.config) for adapters in several), default=0)
+    fitted = flags.fit_seq_len(args, model_config, n_before)
     check_lengths(args, model_config)
     outputs = output_files(args)
     files.check_outputs([path for o in outputs for path in (o, o.with_suffix(".run.json"))], [args.data])
@@ -72,14 +80,12 @@ def main(argv: list[str] | None = None) -> int:
     if args.compile and ranks.device.type != "cuda":
         raise errors.UserError(f"--compile records what a GPU does, and this is the {ranks.device.type}; leave it out")
     warn_of_memory(args, contexts, ranks)
-    several = [checkpoints.read(path) for path in args.lora_checkpoint or ()]
     generator = torch.Generator().manual_seed(args.random_seed)
     model = models.base_model(model_config, args.init_checkpoint, generator, precision, several[0] if several else None)
     weights = models.fingerprint(model)
     switch, given, configs = Switch(model), placement.Given.by(args), []
     for adapters in several:  # all, before hours with the first
         configs.append(models.put_adapters(model, adapters, given, weights, precision))
-        config.check_prefix(model.n_before, args.seq_len, model_config, args.model_card)
         switch.take_off()
     decisive = dict(model=model_config, weights=weights, search=rules, precision=precision)
     model.to(ranks.device).requires_grad_(False)
@@ -87,6 +93,8 @@ def main(argv: list[str] | None = None) -> int:
     if ranks.is_main:
         print(f"{len(contexts):,} lines, {len(set(map(tuple, contexts))):,} distinct inputs, ", end="")
         print(f"beam {args.beam}, {ranks.world_size} × {ranks.device}, {precision}", flush=True)
+        if fitted:
+            print(fitted, file=sys.stderr)
         if n_cut:
             longest = args.seq_len - args.eval_len
             print(f"warning: {n_cut:,} contexts have more than {longest} ids and keep their last ones", file=sys.stderr)
@@ -221,7 +229,6 @@ def check_lengths(args: argparse.Namespace, model_config: config.ModelConfig) ->
     """Raise UserError when context and output together do not fit the model."""
     if args.batch_size < 1:
         raise errors.UserError(f"--batch_size must be at least 1, but is {args.batch_size}")
-    config.check_seq_len(args.seq_len, model_config, args.model_card)
     if args.eval_len >= args.seq_len:
         raise errors.UserError(f"--eval_len {args.eval_len} leaves no room for the context in --seq_len {args.seq_len}")
     bad = next((token for token in args.eos_token_id if not 0 <= token < model_config.vocab_size), None)

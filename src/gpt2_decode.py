@@ -30,8 +30,8 @@ COVERED = ".covered.json"  # after the name of the prediction file
 
 def parser() -> argparse.ArgumentParser:
     """Return the recipe's flags and --only_predicted."""
-    p = flags.Parser(description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--vocab", default="vocab", help="folder with encoder.json and vocab.bpe; default: %(default)s")
+    p = flags.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--vocab", default="vocab", help="folder with encoder.json and vocab.bpe")
     p.add_argument("--sample_file", required=True, help='predictions, {"id": input line, "predict": ids} a line')
     p.add_argument("--input_file", required=True, help="the formatted file whose encoded form was decoded")
     p.add_argument("--output_ref_file", required=True, help="references: a file, or a folder for webnlg and dart")
@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--ref_unique_file", help="one line an input line; lines of equal text are one input, whatever their contexts"
     )
-    p.add_argument("--ref_type", default="e2e", choices=REF_TYPES)
+    p.add_argument("--ref_type", default="e2e", choices=REF_TYPES, help="the task, and so the form of the references")
     p.add_argument("--ref_num", type=int, help=f"webnlg, dart: number of reference files; default: {DEFAULT_REF_NUM}")
     p.add_argument("--tokenize", action="store_true", help="put spaces around punctuation")
     p.add_argument("--lower", action="store_true", help="lower-case")
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
         "--filter",
         default="all",
         choices=("all", "seen", "unseen"),
-        help='only inputs whose "cate" is true (seen in training) or false; default: %(default)s',
+        help='only inputs whose "cate" is true (seen in training) or false',
     )
     p.add_argument(
         "--only_predicted", action="store_true", help="leave out inputs without a prediction; their scores say so"

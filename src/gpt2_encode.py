@@ -14,9 +14,9 @@ from lora_nlg import errors, flags
 
 def parser() -> argparse.ArgumentParser:
     """Return the recipe's flags."""
-    p = flags.Parser(description=__doc__, allow_abbrev=False)
+    p = flags.Parser(description=__doc__)
     p.add_argument("--input", required=True, help="formatted file, as format_converting_e2e.py writes it")
-    p.add_argument("--vocab", default="vocab", help="folder with encoder.json and vocab.bpe; default: %(default)s")
+    p.add_argument("--vocab", default="vocab", help="folder with encoder.json and vocab.bpe")
     p.add_argument("--output", required=True, help="encoded file (JSON lines)")
     p.add_argument("--add_bos", action="store_true", help="end every context with 50256, where the completion begins")
     p.add_argument("--add_eos", action="store_true", help="end every completion with 50256")

@@ -17,7 +17,7 @@ TOKENIZER_FILES = {"vocab.json": "encoder.json", "merges.txt": "vocab.bpe"}
 
 def parser() -> argparse.ArgumentParser:
     """Return the flags."""
-    p = flags.Parser(description=__doc__, allow_abbrev=False)
+    p = flags.Parser(description=__doc__)
     p.add_argument(
         "--to",
         required=True,

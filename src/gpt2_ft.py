@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import math
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from lora_nlg import config, errors, flags, methods
 
 def parser() -> argparse.ArgumentParser:
     """Return the recipe's flags, misspellings included, and this project's own."""
-    p = flags.Parser(description=__doc__, allow_abbrev=False)
+    p = flags.Parser(description=__doc__)
     flags.add_platform_flags(p)
     flags.add_model_flags(p, card="gpt2.md", alpha=128.0)
     methods.add_flags(p)
@@ -22,14 +21,22 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument("--train_data", required=True, help="encoded training examples (JSON lines)")
     data.add_argument("--valid_data", required=True, help="encoded validation examples (JSON lines)")
     data.add_argument("--train_batch_size", type=int, default=8, help="examples a micro-batch and process")
-    data.add_argument("--valid_batch_size", type=int, default=4)
+    data.add_argument("--valid_batch_size", type=int, default=4, help="the same in validation")
     data.add_argument(
-        "--seq_len", type=int, default=512, help="longer examples are cut; shorter ones cost only their length"
+        "--seq_len",
+        type=int,
+        default=512,
+        help="longer examples are cut, shorter ones cost only their length; at most the model's positions",
     )
     data.add_argument(
         "--obj", default="clm", choices=("clm", "jlm"), help="learn the completion only, or the context too"
     )
-    data.add_argument("--label_smooth", type=float, default=0.0)
+    data.add_argument(
+        "--label_smooth",
+        type=float,
+        default=0.0,
+        help="share of the probability that is spread over all tokens; never in validation",
+    )
 
     speed = p.add_argument_group("speed (the first two change the batches, so they are off unless asked for)")
     speed.add_argument(
@@ -43,28 +50,34 @@ def parser() -> argparse.ArgumentParser:
     speed.add_argument("--compile", action="store_true", help="compile the step, on a GPU into CUDA graphs")
 
     optim = p.add_argument_group("optimiser and schedule (every count is in micro-batches)")
-    optim.add_argument("--lr", type=float, default=1e-5)
-    optim.add_argument("--weight_decay", type=float, default=0.01)
+    optim.add_argument("--lr", type=float, default=1e-5, help="highest learning rate")
+    optim.add_argument("--weight_decay", type=float, default=0.01, help="of AdamW")
     optim.add_argument("--correct_bias", action="store_true", help="Adam's bias correction")
     optim.add_argument("--no_decay_bias", action="store_true", help="no weight decay on biases and layer norms")
-    optim.add_argument("--adam_epislon", "--adam_epsilon", type=float, default=1e-6)
-    optim.add_argument("--adam_beta1", type=float, default=0.9)
-    optim.add_argument("--adam_beta2", type=float, default=0.98)
     optim.add_argument(
-        "--scheduler", default="linear", choices=("linear", "cosine", "constant", "cycle", "inv_sqrt", "dev_perf")
+        "--adam_epislon",
+        "--adam_epsilon",
+        type=float,
+        default=1e-6,
+        help="AdamW's ε; the recipe's spelling, and the right one",
     )
+    optim.add_argument("--adam_beta1", type=float, default=0.9, help="decay of the gradient's average")
+    optim.add_argument("--adam_beta2", type=float, default=0.98, help="decay of the squared gradient's average")
+    scheduler = optim.add_argument(
+        "--scheduler", default="linear", choices=config.SCHEDULERS, help="how the rate goes on after the warm-up"
+    )
+    constant = "is a constant rate in the recipe; say --scheduler constant"
+    vars(scheduler)["refused"] = dict.fromkeys(("inv_sqrt", "dev_perf"), constant)
     optim.add_argument(
         "--max_step", type=int, help="length of the schedule and of the run; default: enough for --max_epoch"
     )
     optim.add_argument("--max_epoch", type=int, help="stop after so many epochs")
-    optim.add_argument("--warmup_step", type=int, default=0)
+    optim.add_argument("--warmup_step", type=int, default=0, help="the rate rises from 0 in so many steps")
     optim.add_argument("--i_steps", default="0", help="cycle: comma-separated corners, e.g. 0,500,5000")
     optim.add_argument("--i_lrs", default="0.00025", help="cycle: the rate at each corner")
     optim.add_argument("--grad_acc", type=int, default=1, help="micro-batches an update")
     optim.add_argument("--clip", type=float, default=0.0, help="largest gradient norm; 0: no clipping")
-    optim.add_argument(
-        "--lora_plus_ratio", type=float, default=1.0, help="LoRA+: B's learning rate over A's, e.g. 16; default: 1"
-    )
+    optim.add_argument("--lora_plus_ratio", type=float, default=1.0, help="LoRA+: B's learning rate over A's, e.g. 16")
     optim.add_argument(
         "--precondition",
         action="store_true",
@@ -72,11 +85,16 @@ def parser() -> argparse.ArgumentParser:
     )
 
     output = p.add_argument_group("output")
-    output.add_argument("--work_dir", default="trained_models/run", help="default: %(default)s")
-    output.add_argument("--log_interval", type=int, default=100)
-    output.add_argument("--eval_interval", type=int, default=2000)
-    output.add_argument("--save_interval", type=int, default=500)
+    output.add_argument("--work_dir", default="trained_models/run", help="where the results go")
+    output.add_argument("--log_interval", type=int, default=100, help="micro-batches between two lines of the log")
+    output.add_argument("--eval_interval", type=int, default=2000, help="micro-batches between two validations")
+    output.add_argument("--save_interval", type=int, default=500, help="micro-batches between two saves")
     output.add_argument("--keep_last", type=int, default=3, help="how many of the newest saves are kept")
+    output.add_argument(
+        "--no_keep_epochs",
+        action="store_true",
+        help="let go of the weights of epochs' ends (model.STEP.pt) with the other saves, in place of keeping them all",
+    )
     output.add_argument(
         "--resume",
         nargs="?",
@@ -102,32 +120,9 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def numbers(text: str, kind: type, flag: str) -> tuple:
-    """Return the comma-separated numbers of `--FLAG`."""
-    try:
-        return tuple(kind(part) for part in text.split(","))
-    except ValueError:
-        raise errors.UserError(f"--{flag} must be numbers with commas between them, but is {text!r}") from None
-
-
-def max_step(args: argparse.Namespace, n_batches: int, world_size: int) -> int:
-    """Return the length of the schedule in micro-batches: --max_step, or what --max_epoch comes to."""
-    if args.scheduler == "cycle":
-        return max(1, numbers(args.i_steps, int, "i_steps")[-1])  # 0, the default, is refused with the other corners
-    if args.max_step is not None:
-        return args.max_step
-    if args.max_epoch is None:
-        raise errors.UserError("give --max_epoch or --max_step; without either, training would never end")
-    return math.ceil(args.max_epoch * n_batches / world_size)
-
-
 def refuse_ignored(args: argparse.Namespace) -> None:
     """Raise UserError for a flag that differs from its default and that the others leave without effect."""
     default = parser().get_default
-    if args.scheduler in ("inv_sqrt", "dev_perf"):
-        raise errors.UserError(
-            f"--scheduler {args.scheduler} is a constant rate in the recipe; say --scheduler constant"
-        )
     rules = (
         *methods.ignored_flags(args),
         (args.lora_checkpoint is not None, ("lora_init",), "--lora_checkpoint is the start"),
@@ -151,19 +146,20 @@ def train_config(args: argparse.Namespace) -> config.TrainConfig:
         "keep_last skip_nan length_window share_prompts compile"
     ).split()
     given = {name: getattr(args, name) for name in same}
-    return config.TrainConfig(objective=args.obj, precision=flags.chosen_precision(args), **given)
+    named = dict(objective=args.obj, precision=flags.chosen_precision(args), keep_epochs=not args.no_keep_epochs)
+    return config.TrainConfig(**named, **given)
 
 
 def optim_config(args: argparse.Namespace, n_batches: int, world_size: int) -> config.OptimConfig:
     """Return what the flags say of the optimiser and its schedule."""
     same = "lr weight_decay correct_bias no_decay_bias scheduler warmup_step grad_acc clip".split()
     return config.OptimConfig(
-        max_step=max_step(args, n_batches, world_size),
+        max_step=flags.max_step(args, n_batches, world_size),
         beta1=args.adam_beta1,
         beta2=args.adam_beta2,
         epsilon=args.adam_epislon,
-        i_steps=numbers(args.i_steps, int, "i_steps"),
-        i_lrs=numbers(args.i_lrs, float, "i_lrs"),
+        i_steps=flags.numbers(args.i_steps, int, "i_steps"),
+        i_lrs=flags.numbers(args.i_lrs, float, "i_lrs"),
         **{name: getattr(args, name) for name in same},
     )
 
@@ -180,6 +176,26 @@ def make_splits(args: argparse.Namespace, settings: config.TrainConfig, train_ex
             f"{ranks.world_size} processes; use fewer, or a smaller --train_batch_size"
         )
     return train_split, valid_split
+
+
+def check_place(args: argparse.Namespace) -> None:
+    """Raise UserError if the results cannot be written, would replace the data, or another run is at work there."""
+    from lora_nlg import files, locks
+    from lora_nlg.training.saves import RESULTS
+
+    work_dir = Path(args.work_dir)
+    files.check_outputs([work_dir / name for name in RESULTS], [args.train_data, args.valid_data])
+    locks.check(locks.of_folder(work_dir))
+
+
+def read_start(args: argparse.Namespace, method_config):
+    """Return the adapters to start from, None if there are none. Raises UserError if they are no start for this training."""
+    from lora_nlg.storage import checkpoints
+
+    adapters = checkpoints.read(args.lora_checkpoint) if args.lora_checkpoint else None
+    if adapters:
+        adapters.check_start(method_config)
+    return adapters
 
 
 def make_model(args: argparse.Namespace, model_config: config.ModelConfig, method_config, adapters, ranks) -> tuple:
@@ -222,11 +238,27 @@ def megabytes(n_bytes: int) -> str:
     return f"{n_bytes / 1e6:,.2f} MB"
 
 
+def factors_of(args: argparse.Namespace) -> config.FactorConfig:
+    """Return how LoRA's two factors are trained. Raises UserError."""
+    return config.FactorConfig(args.lora_plus_ratio, args.precondition)
+
+
+def make_record(args: argparse.Namespace, argv: list[str] | None, ranks, base, method_config, **settings):
+    """Return the record of a run, not written."""
+    from lora_nlg import files, record
+
+    sections = methods.section(method_config) | factors_of(args).recorded()
+    return record.Record(
+        Path(args.work_dir) / "run.json", argv or sys.argv[1:], device=str(ranks.device), **settings, base=base,
+        world_size=ranks.world_size, train_data=files.sha256(args.train_data), **sections,
+    )  # fmt: skip
+
+
 def what_decides_the_result(settings: dict) -> dict:
     """Return the settings that a run must share with the one it resumes: all but its device and how often it saves."""
     settings = json.loads(json.dumps(settings))  # as they come back from a file
     del settings["device"]
-    for name in ("log_interval", "eval_interval", "save_interval", "keep_last", "skip_nan", "compile"):
+    for name in ("log_interval", "eval_interval", "save_interval", "keep_last", "keep_epochs", "skip_nan", "compile"):
         del settings["train"][name]
     return settings
 
@@ -257,25 +289,19 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     refuse_ignored(args)
 
-    from lora_nlg import dist, files, locks, record
+    from lora_nlg import dist, locks
     from lora_nlg.data.examples import read_examples
     from lora_nlg.methods.cost import cost_of
-    from lora_nlg.storage import checkpoints
     from lora_nlg.training import curve, train
-    from lora_nlg.training.saves import RESULTS, Saves
+    from lora_nlg.training.saves import Saves
 
     model_config = config.model_config(args.model_card)
-    settings = train_config(args)
-    config.check_seq_len(args.seq_len, model_config, args.model_card)
     method_config = methods.from_flags(args, model_config)
-    config.check_prefix(methods.positions_before(method_config), args.seq_len, model_config, args.model_card)
+    fitted = flags.fit_seq_len(args, model_config, methods.positions_before(method_config))
+    settings = train_config(args)
     work_dir = Path(args.work_dir)
-    files.check_outputs([work_dir / name for name in RESULTS], [args.train_data, args.valid_data])
-    locks.check(locks.of_folder(work_dir))
-    adapters = checkpoints.read(args.lora_checkpoint) if args.lora_checkpoint else None
-    if adapters:
-        adapters.check_start(method_config)
-    factors = config.FactorConfig(args.lora_plus_ratio, args.precondition)
+    check_place(args)
+    adapters = read_start(args, method_config)
     published = curve.read(args.compare_curve, args.log_interval) if args.compare_curve else None
 
     examples = [read_examples(path, model_config.vocab_size) for path in (args.train_data, args.valid_data)]
@@ -284,12 +310,10 @@ def main(argv: list[str] | None = None) -> int:
     train_split, valid_split = make_splits(args, settings, examples[0], examples[1], ranks)
     optim = optim_config(args, train_split.order.n_batches, ranks.world_size)
     model, base = make_model(args, model_config, method_config, adapters, ranks)
-    run = record.Record(
-        work_dir / "run.json", argv or sys.argv[1:], device=str(ranks.device), model=model_config, optim=optim, train=settings,
-        base=base, world_size=ranks.world_size, train_data=files.sha256(args.train_data), 
-        **methods.section(method_config), **factors.recorded(),
-    )  # fmt: skip
-    saves = Saves(work_dir, what_decides_the_result(run.fields["settings"]), args.keep_last, base)
+    run = make_record(args, argv, ranks, base, method_config, model=model_config, optim=optim, train=settings)
+    saves = Saves(
+        work_dir, what_decides_the_result(run.fields["settings"]), settings.keep_last, base, settings.keep_epochs
+    )
     resume = "auto" if dist.restarted() else args.resume
     with dist.within(locks.held(locks.of_folder(work_dir)), ranks):  # before any file is written there
         state = dist.on_main(lambda: earlier_state(resume, saves), ranks)
@@ -301,10 +325,21 @@ def main(argv: list[str] | None = None) -> int:
             if state is not None:
                 print(f"going on from step {state['step']:,}")
             run.write(**known)  # before the first step: a folder that cannot be written is found out now
+            if fitted:
+                print(fitted, file=sys.stderr)
             announce(args, method_config, cost_of(model), train_split, optim.max_step, ranks)
         if state != {}:
             valid_loss = train.train(
-                model, train_split, valid_split, optim, saves, ranks, published, state, args.tensorboard, factors
+                model,
+                train_split,
+                valid_split,
+                optim,
+                saves,
+                ranks,
+                published,
+                state,
+                args.tensorboard,
+                factors_of(args),
             )
             if ranks.is_main:
                 run.write(valid_loss=valid_loss, checkpoint=str(work_dir / "model.final.pt"), **known)

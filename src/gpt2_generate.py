@@ -32,18 +32,18 @@ STDIN = "standard input"
 
 def parser() -> argparse.ArgumentParser:
     """Return the flags. The search's defaults are those of the E2E runs, not gpt2_beam.py's."""
-    p = flags.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    p = flags.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_model_flags(p, card="gpt2.md", alpha=None)
-    p.add_argument("--vocab", default="vocab", help="folder with encoder.json and vocab.bpe; default: %(default)s")
+    p.add_argument("--vocab", default="vocab", help="folder with encoder.json and vocab.bpe")
     p.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:N")
     p.add_argument(
         "--task",
         choices=TASKS,
         default="e2e",
-        help="what the model learnt; own: any text is an input; default: %(default)s",
+        help="what the model learnt; own: any text is an input",
     )
     p.add_argument("--jsonl", action="store_true", help="JSON lines in and out")
-    p.add_argument("--alternatives", type=int, default=3, help="0: none; default: %(default)s")
+    p.add_argument("--alternatives", type=int, default=3, help="0: none")
 
     rules = flags.add_search_flags(p, flags.E2E_SEARCH, "a score")
     rules.add_argument(

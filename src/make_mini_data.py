@@ -3,6 +3,7 @@
 What is tested is generalisation: no test input's combination of slots, and no test venue's name, is in the other files.
 """
 
+import argparse
 import sys
 from pathlib import Path
 from random import Random
@@ -20,12 +21,17 @@ TRAIN_INPUTS, VALID_INPUTS = 780, 55
 REFERENCES = 3  # drawn for each training and validation input; those that agree are written once
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = flags.Parser(description=(__doc__ or "").partition("\n")[0], allow_abbrev=False)
-    parser.add_argument("out_dir", type=Path, metavar="OUT_DIR", help="folder to write the three files to")
-    parser.add_argument("--seed", type=int, default=1, help="the bundled files were made with 1 (default: %(default)s)")
-    args = parser.parse_args(argv)
+def parser() -> argparse.ArgumentParser:
+    """Return the arguments."""
+    p = flags.Parser(description=(__doc__ or "").partition("\n")[0])
+    p.add_argument("out_dir", type=Path, metavar="OUT_DIR", help="folder to write the three files to")
+    p.add_argument("--seed", type=int, default=1, help="the bundled files were made with 1")
+    return p
 
+
+def main(argv: list[str] | None = None) -> int:
+    """Write the files."""
+    args = parser().parse_args(argv)
     for name, lines in make_sets(args.seed).items():
         path = args.out_dir / name
         with atomic_writer(path) as file:

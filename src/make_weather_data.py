@@ -13,10 +13,10 @@ from lora_nlg.bundled import weather
 
 def parser() -> argparse.ArgumentParser:
     """Return the arguments."""
-    p = flags.Parser(description=__doc__, allow_abbrev=False)
+    p = flags.Parser(description=__doc__)
     p.add_argument("output", metavar="FILE", type=Path, help="the CSV to write")
-    p.add_argument("--pairs", type=int, default=300, help="default: %(default)s")
-    p.add_argument("--seed", type=int, default=1, help="the bundled file was made with 1 (default: %(default)s)")
+    p.add_argument("--pairs", type=int, default=300, help="how many pairs")
+    p.add_argument("--seed", type=int, default=1, help="the bundled file was made with 1")
     return p
 
 

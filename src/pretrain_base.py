@@ -15,16 +15,18 @@ from lora_nlg import errors, flags
 
 def parser() -> argparse.ArgumentParser:
     """Return the flags; the defaults make the bundled base."""
-    p = flags.Parser(description=__doc__, allow_abbrev=False)
+    p = flags.Parser(description=__doc__)
     p.add_argument("--texts", help="raw E2E lines (MR||reference), shown in other layouts; default: invented venues")
-    p.add_argument("--model_card", default="gpt2.mini")
+    p.add_argument(
+        "--model_card", default="gpt2.mini", help="gpt2.mini, .sm, .md, .lg, .xl or the path of a config.json"
+    )
     p.add_argument("--vocab", default="vocab", help="folder with encoder.json and vocab.bpe")
-    p.add_argument("--output_dir", default="pretrained_checkpoints/gpt2.mini", help="default: %(default)s")
-    p.add_argument("--steps", type=int, default=1600)
+    p.add_argument("--output_dir", default="pretrained_checkpoints/gpt2.mini", help="folder of the base")
+    p.add_argument("--steps", type=int, default=1600, help="how many steps are taken")
     p.add_argument("--rows", type=int, default=16, help="rows of n_positions tokens a step")
-    p.add_argument("--lr", type=float, default=2e-3)
-    p.add_argument("--warmup_step", type=int, default=100)
-    p.add_argument("--random_seed", type=int, default=1)
+    p.add_argument("--lr", type=float, default=2e-3, help="highest learning rate")
+    p.add_argument("--warmup_step", type=int, default=100, help="the rate rises from 0 in so many steps")
+    p.add_argument("--random_seed", type=int, default=1, help="random start, and the order of the texts")
     return p
 
 

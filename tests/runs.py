@@ -24,8 +24,8 @@ def write_model(folder: Path) -> str:
     return f"--model_card {folder}/config.json --init_checkpoint {folder}/base.safetensors"
 
 
-def write_card(folder: Path) -> None:
-    (folder / "config.json").write_text(json.dumps(vars(toy.CONFIG)))
+def write_card(folder: Path, **sizes: int) -> None:
+    (folder / "config.json").write_text(json.dumps({**vars(toy.CONFIG), **sizes}))
 
 
 def adapters(rank: int = 4, b_is_zero: bool = False, prefix: str = "") -> dict[str, torch.Tensor]:

@@ -25,7 +25,7 @@ from lora_nlg.decoding.beam import (
     penalise_repetition,
     start_beams,
 )
-from runs import adapters, write_decoding
+from runs import adapters, write_card, write_decoding
 
 GOLDEN = {case["name"]: case for case in toy.golden("beam.json")}
 END = 5  # the end token of the 6-token vocabulary
@@ -285,6 +285,22 @@ def test_a_long_context_keeps_its_last_ids(files, capsys):
         gpt2_beam.main([*flags, *search])
         outputs.append((folder / "work/beam_prediction.jsonl").read_text())
     assert outputs[0] == outputs[1] != outputs[2]
+
+
+def test_a_seq_len_beyond_the_positions_is_the_positions(files, capsys):
+    folder, flags = files
+    write_card(folder, n_positions=40)
+    outputs = []
+    for seq_len in ("512", "40", "39"):
+        gpt2_beam.main([*flags, "--init_checkpoint", "random", "--eval_len", "30", "--seq_len", seq_len])
+        said = capsys.readouterr().err
+        outputs.append((folder / "work/beam_prediction.jsonl").read_text())
+        note = f"warning: --seq_len 512 is more than the 40 positions of {folder}/config.json, so it is 40\n"
+        assert said.count(note) == (seq_len == "512")
+        assert f"contexts have more than {min(int(seq_len), 40) - 30} ids" in said
+    assert outputs[0] == outputs[1] != outputs[2]
+    record = json.loads((folder / "work/beam_prediction.run.json").read_text())
+    assert record["settings"]["seq_len"] == 39
 
 
 @pytest.mark.parametrize(

@@ -132,4 +132,4 @@ def test_an_error_of_the_scorer_is_one_line_without_them(monkeypatch, capsys):
 def test_a_wrong_flag_of_the_scorer_is_one_line_without_them(capsys):
     with pytest.raises(SystemExit):
         of_scorer.Parser(prog="program.py").parse_args([f"--{EVIL}"])
-    assert capsys.readouterr().err == f"program.py: error: unrecognized arguments: --{SHOWN}; --help lists all flags\n"
+    assert capsys.readouterr().err == f"program.py: error: unknown flag --{SHOWN}; --help lists all flags\n"

@@ -42,9 +42,7 @@ def test_a_wrong_flag_is_one_line_without_escapes(capsys):
     parser = flags.Parser(prog="program.py")
     with pytest.raises(SystemExit):
         parser.parse_args([f"--{CLEAR}\n"])
-    assert capsys.readouterr().err == (
-        "program.py: error: unrecognized arguments: --\\x1b[2J\\n; --help lists all flags\n"
-    )
+    assert capsys.readouterr().err == ("program.py: error: unknown flag --\\x1b[2J\\n; --help lists all flags\n")
 
 
 def test_a_text_of_a_model_is_one_line_without_escapes():

@@ -246,7 +246,7 @@ def test_an_adapter_of_other_matrices_is_refused(files, name, words, capsys):
         ("--to hf --init_checkpoint {0}/base.safetensors --output {0}/recipe.pt", "is a file; expected a folder"),
         ("--to loralib --lora_checkpoint {0}/recipe.pt --lora_dim 8", "rank 4, not 8"),
         ("--to loralib --lora_checkpoint {0}/recipe.pt --init_checkpoint {0}/base.safetensors", "would have no effect"),
-        ("--to onnx", "invalid choice"),
+        ("--to onnx", "--to must be one of peft, hf, loralib, safetensors, but is 'onnx'"),
     ],
 )
 def test_mistakes_get_one_sentence(files, flags, words, monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """What is checked before hours of training, and that one failure does not hide the next."""
 
 import collections
+import json
 
 import pytest
 import torch
@@ -8,12 +9,13 @@ import torch
 import gpt2_beam
 import preflight
 import toy
-from lora_nlg import config, errors, memory
+from lora_nlg import config, errors, locks, memory
 from lora_nlg.decoding import beam
 from lora_nlg.decoding import needs as decoding_needs
 from lora_nlg.errors import UserError
 from lora_nlg.training import needs
-from runs import write_decoding, write_training
+from runs import write_adapters, write_card, write_decoding, write_training
+from test_train import MISTAKES
 
 Usage = collections.namedtuple("Usage", "total used free")
 
@@ -37,7 +39,7 @@ def run(flags, monkeypatch, capsys) -> tuple[int, dict[str, str], str]:
 def test_a_run_that_can_start(flags, monkeypatch, capsys):
     code, lines, _ = run(flags, monkeypatch, capsys)
     assert code == 0
-    assert list(lines) == ["data", "base", "vocabulary", "java", "work dir", "disk", "memory"]
+    assert list(lines) == ["flags", "data", "base", "vocabulary", "java", "work dir", "disk", "memory"]
     assert all(line.startswith("ok") for line in lines.values())
     longest = max(len(e.context) + len(e.completion) for e in toy.examples(22))
     assert f"22 and 22 examples, the longest of {longest} tokens" in lines["data"]
@@ -59,8 +61,87 @@ def test_all_failures_are_named_at_once(flags, tmp_path, monkeypatch, capsys):
     assert error.startswith("preflight.py: error: 5 of the checks above failed, the first is base: ")
     assert error.count("\n") == 1
     assert "base.safetensors does not exist" in lines["base"]
-    assert "free some space, or lower --keep_last" in lines["disk"]
+    assert "free some space, lower --keep_last, or pass --no_keep_epochs" in lines["disk"]
     assert "smaller --train_batch_size" in lines["memory"]
+
+
+def test_a_seq_len_beyond_the_positions_is_said_once(both, tmp_path, monkeypatch, capsys):
+    """For training and decoding together. Fails when either is checked with more than the positions."""
+    write_card(tmp_path, n_positions=16)
+    both += ["--eval_len", "16"]
+    code, lines, said = run(["--seq_len", "512", *both], monkeypatch, capsys)
+    assert said.count("so it is 16\n") == 1
+    assert "the longest of 16 tokens" in lines["data"]
+    assert "--eval_len 16 leaves no room for the context in --seq_len 16" in lines["decoding"]
+    assert code == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        *MISTAKES,
+        ("--max_step 1 --lora_dim 4 --lora_checkpoint FOLDER/adapters.safetensors", "rank 2, not 4"),
+        ("--max_step 1 --lora_dim 4 --init_checkpoint FOLDER/adapters.safetensors", "holds LoRA adapters"),
+        ("--max_step 1 --lora_dim 4 --seq_len 64 --model_card gpt2.mini", "does not fit the model"),
+        ("--max_step 1 --compare_curve FOLDER/config.json", "config.json"),
+        ("--max_step 1 --work_dir FOLDER --train_data FOLDER/model.final.pt", "model.final.pt"),
+        ("--max_step 1 --train_batch_size 16 --world_size 3", "makes 2 batches of 16, too few for 3 processes"),
+        ("--max_step 1 --rank 2", "--rank must be from 0 to"),
+        ("--max_step 1 --resume 3", "holds no run to go on with"),
+    ],
+)
+def test_what_training_refuses_is_refused_before(more, words, tmp_path, flags, monkeypatch, capsys):
+    """Fails when a check of the training's beginning is left out; the first rows are test_train.py's own."""
+    write_adapters(tmp_path / "adapters.safetensors", rank=2)
+    (tmp_path / "model.final.pt").write_bytes((tmp_path / "train.jsonl").read_bytes())
+    given = [*flags[: flags.index("--lora_dim")], *more.replace("FOLDER", str(tmp_path)).split()]
+    try:
+        code, _, said = run(given, monkeypatch, capsys)
+    except SystemExit as stopped:  # argparse's own
+        code, said = stopped.code, capsys.readouterr().err
+    assert code == 2
+    assert words in said and said.startswith("preflight.py: error: ") and said.count("\n") == 1
+    assert not (tmp_path / "work").exists()
+
+
+def test_an_unfinished_run_with_other_settings_is_refused_before(flags, tmp_path, monkeypatch, capsys):
+    short = [*flags, "--save_interval", "2"]
+    preflight.gpt2_ft.main(short)
+    listed = json.loads((tmp_path / "work/saves.json").read_text())
+    (tmp_path / "work/saves.json").write_text(json.dumps({**listed, "final": None}))
+    capsys.readouterr()
+    code, lines, _ = run([*short, "--resume", "auto"], monkeypatch, capsys)
+    assert (code, lines["work dir"][-24:]) == (0, "; it goes on from step 5")
+    for more, words in (
+        (["--resume", "auto", "--lr", "7"], "other settings (optim.lr 1e-05, now 7.0)"),
+        (["--resume", "auto", "--world_size", "2"], "world_size 1, now 2"),
+        ([], "holds a run saved at step 5; pass --resume"),
+    ):
+        code, _, said = run([*short, *more], monkeypatch, capsys)
+        assert code == 2 and words in said
+    monkeypatch.setenv("RANK", "0")
+    assert "RANK is in the environment" in run([*short, "--resume", "auto"], monkeypatch, capsys)[2]
+
+
+def test_a_folder_in_use_is_refused_before_and_none_is_left(flags, tmp_path, monkeypatch, capsys):
+    deep = [*flags, "--work_dir", str(tmp_path / "a/b/c")]
+    assert run(deep, monkeypatch, capsys)[0] == 0
+    assert not (tmp_path / "a").exists()
+    with locks.held(locks.of_folder(tmp_path / "a")):
+        code, lines, _ = run([*flags, "--work_dir", str(tmp_path / "a")], monkeypatch, capsys)
+    assert code == 2
+    assert "is in use by" in lines["work dir"]
+
+
+def test_the_help_is_of_preflight(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["preflight.py"])
+    with pytest.raises(SystemExit):
+        preflight.main(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.startswith(
+        "usage: preflight.py [flags of gpt2_ft.py, below] [-- flags of gpt2_beam.py] Check, before hours"
+    )
+    assert "--world_size is the number of processes on this machine" in shown
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--lora_dim", "33"), ("--lora_targets", "q,x")])
@@ -88,14 +169,17 @@ def test_data_that_cannot_be_read_fail_where_they_are_needed(flags, tmp_path, mo
     ],
 )
 def test_disk_is_for_all_saves_that_can_be_there_at_once(flags, adapters, trained, monkeypatch):
-    """Three saves, a fourth while it is written, each of weights and two averages; best, final, adapter, and an earlier run's."""
-    args = preflight.gpt2_ft.parser().parse_args([*flags, *adapters.split()])
-    need = 4 * trained * (4 * 3 + 5)
+    """Three saves, a fourth while it is written, each of weights and two averages; best, final, adapter, and an earlier run's; the
+    weights of three epochs of 3 batches, and an earlier run's."""
+    args = preflight.gpt2_ft.parser().parse_args([*flags, *adapters.split(), "--max_step", "10"])
+    need = 4 * trained * (4 * 3 + 5 + 2 * 3)
     monkeypatch.setattr(needs.shutil, "disk_usage", lambda path: Usage(0, 0, need))
     needs.Run(args).disk()
     monkeypatch.setattr(needs.shutil, "disk_usage", lambda path: Usage(0, 0, need - 1))
-    with pytest.raises(UserError, match="needs about"):
+    with pytest.raises(UserError, match="lower --keep_last, or pass --no_keep_epochs"):
         needs.Run(args).disk()
+    args.no_keep_epochs = True
+    needs.Run(args).disk()
 
 
 def test_memory_grows_with_batch_and_model(flags, monkeypatch):

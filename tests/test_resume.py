@@ -192,22 +192,72 @@ def test_files_that_are_not_listed_are_never_picked_up(cut_run, flags, whole_run
     assert not list(cut_run.glob(".*"))
 
 
-def test_the_newest_saves_and_the_best_are_kept(flags, tmp_path, capsys):
-    gpt2_ft.main([*flags, "--keep_last", "2", "--eval_interval", "1"])
+EPOCH = 6  # micro-batches: 22 examples in batches of 4
+
+
+def numbered(work: Path) -> list[str]:
+    return sorted(path.name for path in work.glob("*.[0-9]*.pt"))
+
+
+@pytest.mark.parametrize(("more", "of_epochs"), [((), ["model.6.pt"]), (("--no_keep_epochs",), [])])
+def test_the_newest_saves_the_epochs_ends_and_the_best_are_kept(more, of_epochs, flags, tmp_path, capsys):
+    gpt2_ft.main([*flags, "--keep_last", "1", "--eval_interval", "1", *more])
     work = tmp_path / "work"
-    assert sorted(p.name for p in work.glob("*.[0-9]*.pt")) == [
-        "model.12.pt",
-        "model.14.pt",
-        "state.12.pt",
-        "state.14.pt",
-    ]
+    kept_as_well = ["model.12.pt"] if of_epochs else []
+    assert numbered(work) == sorted([*of_epochs, *kept_as_well, "model.14.pt", "state.14.pt"])
     listed = json.loads((work / "saves.json").read_text())
     evals = [line["eval"] for line in results(work)[0] if "eval" in line]
     best = min(evals, key=lambda e: e["valid_loss"])
     assert (listed["best"]["step"], listed["best"]["valid_loss"]) == (best["step"], best["valid_loss"])
     assert listed["final"]["step"] == 14
-    for entry in (listed["best"], listed["final"], *listed["saves"]):
+    assert [name for entry in listed["epochs"] for name in entry["files"]] == of_epochs + kept_as_well
+    for entry in (listed["best"], listed["final"], *listed["saves"], *listed["epochs"]):
         assert all(files.sha256(work / name) == digest for name, digest in entry["files"].items())
+
+
+def test_an_epochs_end_is_saved_between_two_intervals_and_said(flags, tmp_path, whole_run, monkeypatch, capsys):
+    """The recipe's model.5258.pt. Fails when a save is made at the intervals alone, or when it changes a number."""
+    capsys.readouterr()
+    seldom = [*flags, "--save_interval", "100"]
+    with monkeypatch.context() as cut:
+        cut_at(cut, EPOCH + 2)
+        with pytest.raises(PowerCut):
+            gpt2_ft.main(seldom)
+    assert numbered(tmp_path / "work") == ["model.6.pt", "state.6.pt"]
+    assert gpt2_ft.main([*seldom, "--resume"]) == 0
+    said = capsys.readouterr().out
+    assert "going on from step 6" in said
+    for step in (EPOCH, 2 * EPOCH):
+        assert said.count(f"saved | step {step:7d} | model.{step}.pt, state.{step}.pt\n") == 1
+    assert "saved | step       5 | model.best.pt\n" in said
+    assert differences(results(tmp_path / "work"), whole_run) == []
+
+
+def test_an_earlier_step_lets_go_of_later_epochs(flags, tmp_path, monkeypatch, capsys):
+    """Fails when the list names a file that the run from the earlier step is to write anew."""
+    gpt2_ft.main([*flags, "--keep_last", "9"])
+    work = tmp_path / "work"
+    listed = json.loads((work / "saves.json").read_text())
+    (work / "saves.json").write_text(json.dumps({**listed, "final": None}))
+    cut_at(monkeypatch, 6)
+    with pytest.raises(PowerCut):  # in step 9, with the epoch's end of step 6 saved again
+        gpt2_ft.main([*flags, "--keep_last", "9", "--resume", "3"])
+    assert numbered(work) == ["model.3.pt", "model.6.pt", "state.3.pt", "state.6.pt"]
+
+
+def test_a_run_that_starts_anew_keeps_the_epochs_of_the_one_before(flags, tmp_path, capsys):
+    gpt2_ft.main(flags)
+    gpt2_ft.main([*flags, "--max_step", "5", "--resume", "never"])
+    assert numbered(tmp_path / "work/previous") == ["model.12.pt", "model.6.pt"]
+    assert numbered(tmp_path / "work") == ["model.3.pt", "model.5.pt", "state.3.pt", "state.5.pt"]
+
+
+def test_a_list_of_saves_without_epochs_is_an_earlier_versions(cut_run, flags, whole_run):
+    listed = json.loads((cut_run / "saves.json").read_text())
+    del listed["epochs"]
+    (cut_run / "saves.json").write_text(json.dumps(listed))
+    assert gpt2_ft.main([*flags, "--resume"]) == 0
+    assert differences(results(cut_run), whole_run) == []
 
 
 def test_a_disk_that_fills_up_leaves_the_last_save(flags, tmp_path, whole_run, monkeypatch, capsys):
@@ -451,5 +501,6 @@ def step_of(work: Path) -> int:
 def not_listed(work: Path) -> set[str]:
     """The files of weights and states, temporary ones as well, that saves.json does not list."""
     listed = json.loads((work / "saves.json").read_text())
-    named = {name for entry in [*listed["saves"], listed["best"], listed["final"]] if entry for name in entry["files"]}
+    entries = [*listed["saves"], *listed["epochs"], listed["best"], listed["final"]]
+    named = {name for entry in entries if entry for name in entry["files"]}
     return {path.name for path in work.iterdir() if ".pt" in path.name} - named

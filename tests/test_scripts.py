@@ -89,6 +89,12 @@ case $* in *"$WORKS"*) exec "$REAL" -c "$WORKER" "$SAVED" ;; esac
 """
 
 
+def leave(path: Path) -> None:
+    """Make a file as an earlier step does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
 @pytest.fixture
 def checkout(tmp_path) -> Path:
     """A folder with a name that has to be quoted, the scripts, and that Python."""
@@ -97,7 +103,11 @@ def checkout(tmp_path) -> Path:
     (folder / "eval").mkdir()
     shutil.copy(ROOT / "eval/published_placement.tsv", folder / "eval")
     (folder / ".venv/bin").mkdir(parents=True)
-    (folder / "trained_models/mini").mkdir(parents=True)
+    for name in "beam_base.jsonl beam_prediction.jsonl base.txt prediction.txt reference.txt".split():
+        leave(folder / "trained_models/mini" / name)
+    for name in "train.jsonl valid.jsonl test.jsonl test_formatted.jsonl".split():
+        leave(folder / "data/mini" / name)
+    leave(folder / "trained_models/mini/model.final.pt")
     for name in ("00_setup", "02_create_datasets"):
         (folder / f"scripts/{name}.sh").write_text("")
     (folder / ".venv/bin/python").write_text(PYTHON)
@@ -168,6 +178,112 @@ def test_ctrl_c_at_a_terminal_comes_once(script, checkout, tmp_path):
         os.close(theirs)
     assert saved.read_text() == "saved at 2, of 1"
     assert not is_alive(worker)
+
+
+# Mistakes in a script's command, with programs that read it
+
+
+@pytest.fixture
+def readable(checkout) -> Path:
+    """The same, with the project's own programs and an empty trained_models."""
+    shutil.rmtree(checkout / "trained_models")
+    shutil.rmtree(checkout / "eval")
+    for name in ("src", "eval"):
+        (checkout / name).symlink_to(ROOT / name)
+    (checkout / ".venv/bin/python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    return checkout
+
+
+def everything_in(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if "__pycache__" not in path.parts}
+
+
+MISTAKES = [
+    ("run_all.sh --presset mini", "unknown flag --presset (did you mean --preset?)"),
+    ("run_all.sh --preset minni", "unknown preset minni (did you mean mini?); expected one of: "),
+    ("run_all.sh --lr much", "argument --lr: invalid float value: 'much'"),
+    ("run_all.sh --scheduler dev_perf", "--scheduler dev_perf is a constant rate in the recipe"),
+    ("run_all.sh --rank 1", "unknown flag --rank"),
+    ("run_all.sh --lr 1 more", "unrecognized arguments: more"),
+    ("run_all.sh --data e2f", "no data set, folder or file e2f (did you mean e2e?)"),
+    ("run_seeds.sh 110 111 --presset mini", "unknown flag --presset (did you mean --preset?)"),
+    ("run_seeds.sh --preset mini", "give the seeds first, such as"),
+    ("run_seeds.sh 110 one", "a seed must be a whole number, but is one"),
+    ("run_seeds.sh 110 111 110", "a seed is given twice: 110 111 110"),
+    ("run_seeds.sh 110 --preset no", "unknown preset no; expected"),
+    ("sweep.sh --rank 1 2", "unknown flag --rank (did you mean --ranks?)"),
+    ("sweep.sh --seed 1", "unknown flag --seed (did you mean --seeds?)"),
+    ("sweep.sh --lora-dim 3", "--lora_dim is what --ranks is for"),
+    ("placement.sh --warmup_stpe 3", "unknown flag --warmup_stpe (did you mean --warmup_step?)"),
+    ("02_create_datasets.sh minni", "no data set, folder or file minni (did you mean mini?)"),
+    ("02_create_datasets.sh mini --add_boss", "unknown flag --add_boss (did you mean --add_bos?)"),
+    ("03_train.sh --work-dri x", "unknown flag --work_dri (did you mean --work_dir?)"),
+    ("04_beam.sh --beem 3", "unknown flag --beem (did you mean --beam?)"),
+    ("04_beam.sh --bea 3", "unknown flag --bea (did you mean --beam?)"),
+    ("05_decode.sh --tokenise", "unknown flag --tokenise (did you mean --tokenize?)"),
+    ("07_compare.sh --work_dri x", "unknown argument --work_dri (did you mean --work_dir?)"),
+    ("install_chromium.sh now", "unknown argument now"),
+]
+
+
+@pytest.mark.parametrize(("command", "says"), MISTAKES, ids=[command for command, _ in MISTAKES])
+def test_a_mistake_is_of_the_script_that_was_typed_and_leaves_nothing(command, says, readable):
+    """Fails when it is found out by a program below, in whose name, or after folders, data and locks were made."""
+    script, *arguments = command.split()
+    shutil.copy(ROOT / "scripts" / script, readable / "scripts")
+    before = everything_in(readable)
+    done = subprocess.run(["bash", readable / "scripts" / script, *arguments], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"{script}: error: {says}"), done.stderr
+    assert done.stderr.count("\n") == 1 and done.stdout == ""
+    assert everything_in(readable) == before
+
+
+@pytest.mark.slow
+def test_what_is_refused_before_training_leaves_nothing_and_names_the_script(readable):
+    """By preflight, after the flags were read: below run_all.sh, and in a sweep. Fails when a check leaves a folder or a lock."""
+    before = everything_in(readable)
+    for script, *arguments in (["run_all.sh", "--lora_dim", "0"], ["sweep.sh", "--ranks", "1", "--max_step", "0"]):
+        done = subprocess.run(["bash", readable / "scripts" / script, *arguments], capture_output=True, text=True)
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1].startswith(f"{script}: error: "), done.stderr
+        assert done.stderr.count("error:") == 1
+        assert everything_in(readable) == before
+
+
+@pytest.mark.parametrize(
+    ("script", "gone", "says"),
+    [
+        ("03_train.sh", "data/mini/train.jsonl", "02 first: bash scripts/02_create_datasets.sh mini"),
+        ("04_beam.sh", "data/mini/test.jsonl", "02 first: bash scripts/02_create_datasets.sh mini"),
+        ("04_beam.sh", "trained_models/mini/model.final.pt", "03 first: bash scripts/03_train.sh --preset mini"),
+        (
+            "05_decode.sh",
+            "trained_models/mini/beam_prediction.jsonl",
+            "04 first: bash scripts/04_beam.sh --preset mini",
+        ),
+        ("05_decode.sh", "trained_models/mini/beam_base.jsonl", "04 first: bash scripts/04_beam.sh --preset mini"),
+        ("06_evaluate.sh", "trained_models/mini/base.txt", "05 first: bash scripts/05_decode.sh --preset mini"),
+        ("06_evaluate.sh", "trained_models/mini/prediction.txt", "05 first: bash scripts/05_decode.sh --preset mini"),
+    ],
+)
+def test_a_step_says_which_step_is_missing(script, gone, says, checkout):
+    (checkout / gone).unlink()
+    done = subprocess.run(["bash", checkout / "scripts" / script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"{script}: error: there is no {gone}; run step {says}\n"
+
+
+def test_the_missing_step_has_the_work_dir_and_the_base_has_its_step(checkout):
+    command = ["bash", checkout / "scripts/05_decode.sh", "--work-dir", "other place"]
+    assert "scripts/04_beam.sh --preset mini --work_dir other place\n" in subprocess.run(
+        command, capture_output=True, text=True
+    ).stderr  # fmt: skip
+    leave(checkout / "data/e2e/train.jsonl")
+    command = ["bash", checkout / "scripts/03_train.sh", "--preset", "e2e_gpt2_md"]
+    assert "run step 01 first: bash scripts/01_download_pretrained_checkpoints.sh gpt2.md\n" in subprocess.run(
+        command, capture_output=True, text=True
+    ).stderr  # fmt: skip
 
 
 @pytest.mark.parametrize("found", ["install.target='/x'", "global.prefix='/y'"])

@@ -217,7 +217,8 @@ class Checkout:
                      "05_decode", "06_evaluate", "07_compare"):  # fmt: skip
             file = f"{name}.sh"
             (self.folder / "scripts" / file).write_text(note + fails + leaves.get(file, ""))
-        (self.folder / ".venv/bin/python").write_text(note)
+        # What the flags are checked with, before all of this, is tested in test_scripts.py.
+        (self.folder / ".venv/bin/python").write_text(note.replace("\n", "\n[[ $1 != -c ]] || exit 0\n", 1))
         (self.folder / ".venv/bin/python").chmod(0o755)
 
     def run(self, *arguments: str, script: str = "sweep.sh", **environment: str) -> subprocess.CompletedProcess:

@@ -17,7 +17,7 @@ from lora_nlg.dist import Ranks
 from lora_nlg.training import train
 from lora_nlg.training.log import Log
 from lora_nlg.training.saves import Saves
-from runs import write_adapters, write_training
+from runs import write_adapters, write_card, write_training
 
 GOLDEN_RTOL = 1e-9  # the golden numbers' own promise for float64
 ONE_CPU = Ranks(0, 1, torch.device("cpu"))
@@ -206,6 +206,20 @@ def test_cut_examples_are_counted(files, capsys):
     assert 0 < cut < 22
 
 
+def test_a_seq_len_beyond_the_positions_is_the_positions(files, capsys):
+    """As the tutorial's 512 on the small card of 256: the smaller of the two, said once, and recorded."""
+    folder, flags = files
+    write_card(folder, n_positions=12)
+    gpt2_ft.main([*flags, *RECIPE, "--init_checkpoint", "random", "--seq_len", "13", "--max_step", "4"])
+    said = capsys.readouterr().err
+    card = folder / "config.json"
+    assert said.count(f"warning: --seq_len 13 is more than the 12 positions of {card}, so it is 12\n") == 1
+    assert "are longer than --seq_len 12 and are cut" in said
+    assert json.loads((folder / "work/run.json").read_text())["settings"]["train"]["seq_len"] == 12
+    gpt2_ft.main([*flags, *RECIPE, "--init_checkpoint", "random", "--seq_len", "12", "--max_step", "4"])
+    assert "positions" not in capsys.readouterr().err
+
+
 def test_dropout_changes_training_but_not_validation(files, capsys):
     folder, flags = files
     runs = []
@@ -216,35 +230,34 @@ def test_dropout_changes_training_but_not_validation(files, capsys):
     assert runs[0][5]["loss"] != runs[1][5]["loss"]
 
 
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        ("--max_step 5 --roll_interval 3", "no effect"),
-        ("--max_step 5 --scheduler inv_sqrt", "constant"),
-        ("", "--max_epoch or --max_step"),
-        ("--max_epoch 0", "--max_epoch must be at least 1"),
-        ("--max_step 5 --lora_dim 4 --no_decay_bias", "--no_decay_bias would have no effect"),
-        ("--max_step 0", "--max_step must be at least 1"),
-        ("--max_step 5 --warmup_step 5", "--warmup_step must be less than"),
-        ("--max_step 5 --lora_dropout 0.1", "--lora_dropout would have no effect: --lora_dim 0"),
-        ("--max_step 5 --lora_targets q", "--lora_targets would have no effect"),
-        ("--max_step 5 --lora_dim 4 --lora_targets q,w", "--lora_targets must be some of q,k,v"),
-        ("--max_step 5 --lora_alpha 32", "--lora_alpha would have no effect"),
-        ("--max_step 5 --i_steps 0,5", "--i_steps would have no effect"),
-        ("--scheduler cycle --i_steps 0,5 --i_lrs 0,1 --max_step 3", "--max_step would have no effect"),
-        ("--max_step 5 --lora_dim -1", "--lora_dim must be 0"),
-        ("--max_step 5 --lr nan", "--lr must be"),
-        ("--max_step 5 --fp16 --precision bf16", "contradicts"),
-        ("--max_step 5 --seq_len 2000", "1024 positions"),
-        ("--max_step 5 --model_card gpt3", "--model_card must be one of"),
-        ("--max_step 5 --device tpu", "--device must be"),
-        ("--max_step 5 --train_batch_size 0", "--train_batch_size must be at least 1"),
-        ("--max_step 5 --init_checkpoint /nowhere.bin", "/nowhere.bin does not exist"),
-        ("--scheduler cycle", "--i_steps must be two or more"),
-        ("--scheduler cycle --i_steps 0,a", "--i_steps must be numbers"),
-        ("--max_step 5 --no_such_flag", "unrecognized"),
-    ],
-)
+MISTAKES = [
+    ("--max_step 5 --roll_interval 3", "no effect"),
+    ("--max_step 5 --scheduler inv_sqrt", "constant"),
+    ("", "--max_epoch or --max_step"),
+    ("--max_epoch 0", "--max_epoch must be at least 1"),
+    ("--max_step 5 --lora_dim 4 --no_decay_bias", "--no_decay_bias would have no effect"),
+    ("--max_step 0", "--max_step must be at least 1"),
+    ("--max_step 5 --warmup_step 5", "--warmup_step must be less than"),
+    ("--max_step 5 --lora_dropout 0.1", "--lora_dropout would have no effect: --lora_dim 0"),
+    ("--max_step 5 --lora_targets q", "--lora_targets would have no effect"),
+    ("--max_step 5 --lora_dim 4 --lora_targets q,w", "--lora_targets must be some of q,k,v"),
+    ("--max_step 5 --lora_alpha 32", "--lora_alpha would have no effect"),
+    ("--max_step 5 --i_steps 0,5", "--i_steps would have no effect"),
+    ("--scheduler cycle --i_steps 0,5 --i_lrs 0,1 --max_step 3", "--max_step would have no effect"),
+    ("--max_step 5 --lora_dim -1", "--lora_dim must be 0"),
+    ("--max_step 5 --lr nan", "--lr must be"),
+    ("--max_step 5 --fp16 --precision bf16", "contradicts"),
+    ("--max_step 5 --model_card gpt3", "--model_card must be one of"),
+    ("--max_step 5 --device tpu", "--device must be"),
+    ("--max_step 5 --train_batch_size 0", "--train_batch_size must be at least 1"),
+    ("--max_step 5 --init_checkpoint /nowhere.bin", "/nowhere.bin does not exist"),
+    ("--scheduler cycle", "--i_steps must be two or more"),
+    ("--scheduler cycle --i_steps 0,a", "--i_steps must be numbers"),
+    ("--max_step 5 --no_such_flag", "unknown flag --no_such_flag"),
+]
+
+
+@pytest.mark.parametrize(("flags", "words"), MISTAKES)
 def test_mistakes_get_one_sentence(files, flags, words, monkeypatch, capsys):
     folder, given = files
     monkeypatch.setattr("sys.argv", ["gpt2_ft.py", *given, *flags.split()])

@@ -229,7 +229,7 @@ def test_a_formatted_file_that_cannot_be_scored_is_one_sentence(data, lines, say
 
 def test_flags_that_contradict(data, capsys):
     for flags, says in [
-        (["--protocol", "tercom"], "invalid choice: 'tercom'"),
+        (["--protocol", "tercom"], "but is 'tercom'"),
         ([], "required: --protocol"),
         (["--protocol", "dart", "--paired"], "--paired compares two SYS, but 1 were given"),
         (["--protocol", "dart", "-l", "a", "-l", "b"], "each SYS needs its own -l"),

@@ -1,6 +1,5 @@
 """One-sentence errors and exit codes: the evaluation's twin of what the training programs do, as neither imports the other."""
 
-import argparse
 import os
 import re
 import signal
@@ -10,7 +9,7 @@ from collections.abc import Callable
 from types import FrameType, ModuleType
 from typing import NoReturn
 
-from metrics import endings
+from metrics import endings, mistakes
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports after Ctrl-C
@@ -40,17 +39,18 @@ class Ended(SystemExit):
     """A signal ends the program."""
 
 
-class Parser(argparse.ArgumentParser):
+class Parser(mistakes.MendingParser):
     """A parser whose errors are one sentence, in place of a page of usage."""
 
     def error(self, message: str) -> NoReturn:
         """End with exit code 2."""
-        self.exit(EXIT_USER_ERROR, f"{self.prog}: error: {visible(message)}; --help lists all flags\n")
+        name = mistakes.typed_name(self.prog)
+        self.exit(EXIT_USER_ERROR, f"{name}: error: {visible(message)}; --help lists all flags\n")
 
 
 def run(main: Callable[[list[str] | None], int]) -> int:
     """Call `main(None)` and turn a person's mistakes into one line on stderr and an exit code."""
-    program = os.path.basename(sys.argv[0])
+    program = mistakes.typed_name(os.path.basename(sys.argv[0]))
     if hasattr(sys.stdout, "reconfigure"):
         # × and é, where a locale or PYTHONIOENCODING has no such letter
         sys.stdout.reconfigure(errors="backslashreplace")

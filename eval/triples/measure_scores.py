@@ -22,7 +22,6 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         prog="measure_scores.py",
-        allow_abbrev=False,
     )
     p.add_argument("references", metavar="REFERENCES", help="a folder with reference0 …, or a .jsonl")
     p.add_argument("systems", metavar="SYS", nargs="+", help="a system's outputs")

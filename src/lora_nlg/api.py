@@ -4,7 +4,7 @@ Every mistake is a lora_nlg.errors.UserError of one sentence.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tiktoken
@@ -84,6 +84,7 @@ class Model:
 
         `optim.max_step` micro-batches are taken. The work dir gets what gpt2_ft.py writes: model.final.pt, log.jsonl and so on.
         """
+        settings = replace(settings, seq_len=min(settings.seq_len, self.network.config.n_positions))
         methods.merge_adapters(self.network)  # of an earlier training, which are part of this one's base
         if self.network.trained_by is not None:
             left = methods.called(self.network.trained_by.method)
@@ -95,7 +96,7 @@ class Model:
             Split(self._encoded(some), settings, self.ranks, some is valid_pairs) for some in (pairs, valid_pairs)
         ]
         Path(work_dir).mkdir(parents=True, exist_ok=True)
-        saves = Saves(Path(work_dir), keep_last=settings.keep_last, base=base)
+        saves = Saves(Path(work_dir), None, settings.keep_last, base, settings.keep_epochs)
         saves.start_anew()
         return train(self.network, splits[0], splits[1], optim, saves, self.ranks)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_nlg.errors import UserError
+from lora_nlg.mistakes import did_you_mean
 
 GPT2_VOCAB_SIZE = 50257
 END_OF_TEXT_ID = 50256
@@ -111,7 +112,9 @@ def model_config(card: str) -> ModelConfig:
         return CARDS[card]
     path = Path(card)
     if not path.is_file():
-        raise UserError(f"--model_card must be one of {', '.join(CARDS)} or the path of a config.json, but is {card!r}")
+        raise UserError(
+            f"--model_card must be one of {', '.join(CARDS)} or the path of a config.json, but is {card!r}{did_you_mean(card, CARDS)}"
+        )
     said = said_of_model(path)
     missing = next((name for name in SIZES if name not in said), None)
     if missing is not None:
@@ -166,21 +169,6 @@ def check_said(path: Path, model: ModelConfig) -> None:
     if other:
         raise UserError(
             f"{path} says {' and '.join(other)}; pass --model_card {path}, or the base that belongs to the card"
-        )
-
-
-def check_seq_len(seq_len: int, model: ModelConfig, card: str) -> None:
-    """Raise UserError when sequences of `seq_len` tokens do not fit the model."""
-    if seq_len > model.n_positions:
-        raise UserError(f"--seq_len {seq_len} is longer than the {model.n_positions} positions of {card}")
-
-
-def check_prefix(n_before: int, seq_len: int, model: ModelConfig, card: str) -> None:
-    """Raise UserError when sequences of `seq_len` tokens do not fit the model behind a prefix of `n_before` positions."""
-    if n_before and n_before + seq_len > model.n_positions:
-        raise UserError(
-            f"--seq_len {seq_len} and the {n_before} positions of the prefix are more than the {model.n_positions} of {card}; "
-            f"pass --seq_len {max(model.n_positions - n_before, 0)} or less"
         )
 
 
@@ -272,6 +260,7 @@ class TrainConfig:
     eval_interval: int = 2000
     save_interval: int = 500
     keep_last: int = 3  # newest saves that are kept
+    keep_epochs: bool = True  # and the weights of every epoch's end
     skip_nan: bool = False  # leave out batches whose loss or gradient is no number
     length_window: int = 0  # micro-batches whose examples are put into batches of like lengths; 0 = the recipe's order
     share_prompts: bool = False  # an item is an input with all its references, not a pair

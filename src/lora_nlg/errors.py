@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 from types import ModuleType
 
-from lora_nlg import endings
+from lora_nlg import endings, mistakes
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports after Ctrl-C
@@ -43,7 +43,7 @@ def visible(text: str) -> str:
 
 def run(main: Callable[[list[str] | None], int]) -> int:
     """Call `main(None)` and turn a person's mistakes into one line on stderr and an exit code."""
-    program = os.path.basename(sys.argv[0])
+    program = mistakes.typed_name(os.path.basename(sys.argv[0]))
     if hasattr(sys.stdout, "reconfigure"):
         # × and é, where a locale or PYTHONIOENCODING has no such letter
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -1,22 +1,25 @@
 """Flags that several programs share, and a parser whose errors are one sentence."""
 
 import argparse
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NoReturn
 
-from lora_nlg.config import BeamConfig
+from lora_nlg import mistakes
+from lora_nlg.config import BeamConfig, ModelConfig
 from lora_nlg.errors import EXIT_USER_ERROR, UserError, visible
 
 PRECISIONS = ("fp32", "bf16", "fp16", "fp64")
 
 
-class Parser(argparse.ArgumentParser):
+class Parser(mistakes.MendingParser):
     """A parser whose errors are one sentence, in place of a page of usage."""
 
     def error(self, message: str) -> NoReturn:
         """End with exit code 2."""
-        self.exit(EXIT_USER_ERROR, f"{self.prog}: error: {visible(message)}; --help lists all flags\n")
+        name = mistakes.typed_name(self.prog)
+        self.exit(EXIT_USER_ERROR, f"{name}: error: {visible(message)}; --help lists all flags\n")
 
 
 class NoEffect(argparse.Action):
@@ -59,10 +62,25 @@ def add_model_flags(
         help="adapters: model.final.pt, a .safetensors, a PEFT folder, or a whole checkpoint, which needs no base"
         + ("; may be repeated" if several else ""),
     )
-    group.add_argument("--lora_dim", default="0", help="rank of the adapters, or ranks such as q=8,v=4; 0: none")
+    group.add_argument(
+        "--lora_dim", default="0", help="rank of the adapters, or ranks such as q=8,v=4; 0: none, or as the file says"
+    )
     group.add_argument("--lora_alpha", type=float, default=alpha, help="the adapters are scaled by alpha / rank")
-    group.add_argument("--precision", choices=PRECISIONS, help="default: fp32")
+    group.add_argument("--precision", choices=PRECISIONS, help="how numbers are computed; default: fp32")
     group.add_argument("--fp16", action="store_true", help="the same as --precision fp16")
+
+
+def fit_seq_len(args: argparse.Namespace, model: ModelConfig, n_before: int = 0) -> str:
+    """Make --seq_len the model's positions where it is more; return the sentence that says so, or nothing.
+
+    Of the positions a prefix takes the first `n_before`.
+    """
+    left = model.n_positions - n_before
+    if args.seq_len <= left:
+        return ""
+    asked, args.seq_len = args.seq_len, left
+    which = f"positions of {args.model_card}" + (f" behind the prefix's {n_before}" if n_before else "")
+    return f"warning: --seq_len {asked} is more than the {left} {which}, so it is {left}"
 
 
 def chosen_precision(args: argparse.Namespace) -> str:
@@ -89,19 +107,21 @@ def add_search_flags(
 ) -> argparse._ArgumentGroup:
     """The rules of beam search, but for the end tokens; `of_score` says which scores the length penalty divides."""
     group = parser.add_argument_group("search")
-    group.add_argument("--beam", type=int, default=defaults.beam, help="default: %(default)s")
-    group.add_argument(
-        "--eval_len", type=int, default=defaults.eval_len, help="most tokens generated; default: %(default)s"
-    )
+    group.add_argument("--beam", type=int, default=defaults.beam, help="how many beams")
+    group.add_argument("--eval_len", type=int, default=defaults.eval_len, help="most tokens generated")
     group.add_argument("--min_length", type=int, default=0, help="tokens before an end token may be chosen")
     group.add_argument(
         "--length_penalty",
         type=float,
         default=defaults.length_penalty,
-        help=f"{of_score} is divided by length to this power; default: %(default)s",
+        help=f"{of_score} is divided by length to this power",
     )
-    group.add_argument("--no_repeat_ngram_size", type=int, default=4, help="0: off; default: %(default)s")
-    group.add_argument("--repetition_penalty", type=float, default=1.0, help="1: off")
+    group.add_argument(
+        "--no_repeat_ngram_size", type=int, default=4, help="no n-gram of this size is generated twice; 0: off"
+    )
+    group.add_argument(
+        "--repetition_penalty", type=float, default=1.0, help="lowers tokens that were generated before; 1: off"
+    )
     return group
 
 
@@ -109,3 +129,22 @@ def search_rules(args: argparse.Namespace, end_tokens: Iterable[int]) -> BeamCon
     """Return what the search's flags say, with these end tokens. Raises UserError."""
     names = "beam eval_len min_length length_penalty no_repeat_ngram_size repetition_penalty".split()
     return BeamConfig(**{name: getattr(args, name) for name in names}, eos_token_ids=tuple(dict.fromkeys(end_tokens)))
+
+
+def numbers(text: str, kind: type, flag: str) -> tuple:
+    """Return the comma-separated numbers of `--FLAG`."""
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"--{flag} must be numbers with commas between them, but is {text!r}") from None
+
+
+def max_step(args: argparse.Namespace, n_batches: int, world_size: int) -> int:
+    """Return the length of the schedule in micro-batches: --max_step, or what --max_epoch comes to."""
+    if args.scheduler == "cycle":
+        return max(1, numbers(args.i_steps, int, "i_steps")[-1])  # 0, the default, is refused with the other corners
+    if args.max_step is not None:
+        return args.max_step
+    if args.max_epoch is None:
+        raise UserError("give --max_epoch or --max_step; without either, training would never end")
+    return math.ceil(args.max_epoch * n_batches / world_size)

@@ -205,6 +205,11 @@ class Split:
             config.length_window,
         )  # fmt: skip
 
+    @property
+    def batches_an_epoch(self) -> int:
+        """How many whole batches an epoch has for each rank: what is left over is not trained on."""
+        return len(self.order.sampler) // self.order.batch_size
+
     def stream(self, skip: int = 0) -> Iterator[tuple[int, int, list[int], Batch]]:
         """Yield (epoch, number of the batch in it, its items, batch), counted from 1, for max_epoch epochs or without end.
 

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,13 +28,18 @@ def perplexity(loss: float) -> float:
 
 def tensorboard_writer(folder: Path, step: int):
     """Return a writer of TensorBoard's files, in which an earlier run's points after `step` no longer count."""
+    return check_tensorboard()(folder, purge_step=step + 1)
+
+
+def check_tensorboard():
+    """Return the class of that writer. Raises UserError if TensorBoard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UserError(
             "--tensorboard needs TensorBoard; install it with: .venv/bin/pip install tensorboard"
         ) from error
-    return SummaryWriter(folder, purge_step=step + 1)
+    return SummaryWriter
 
 
 @dataclass(frozen=True)
@@ -153,6 +158,11 @@ class Log:
             f"skipped | step {skipped.step:7d} | {where}{skipped.reason} | items {items}", {"skipped": vars(skipped)}
         )
 
+    def saved(self, step: int, files: Iterable[str]) -> None:
+        """Say what was saved. log.jsonl is without it: how often a run saves, or is cut, changes nothing there."""
+        if self.file is not None:  # on the main rank
+            self._print(f"saved | step {step:7d} | {', '.join(files)}")
+
     def _plot(self, step: int, values: dict[str, float]) -> None:
         if self.board:
             for name, value in values.items():
@@ -161,8 +171,12 @@ class Log:
     def _write(self, line: str, fields: dict) -> None:
         if self.file is not None:  # on the main rank
             self._append(json.dumps(fields) + "\n")  # not a number and infinity as NaN and Infinity
-            tqdm.write(line, file=sys.stdout)
-            sys.stdout.flush()
+            self._print(line)
+
+    def _print(self, line: str) -> None:
+        """Print a line above the bar."""
+        tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()
 
     def _append(self, line: str) -> None:
         """Write a line to log.jsonl, whole or not at all. Without room for it the run is worth more than the line: warn, and go on."""

@@ -4,6 +4,7 @@ Alphabet: B batch, T time, C width, M learnt positions in the batch, V vocabular
 """
 
 import argparse
+import contextlib
 import functools
 import shutil
 import tempfile
@@ -49,47 +50,64 @@ class Run:
     def data(self) -> str:
         """Read both files."""
         n_train, n_valid = map(len, self.splits)
-        n_before = methods.positions_before(methods.from_flags(self.args, self.model))
-        config.check_prefix(n_before, self.args.seq_len, self.model, self.args.model_card)
         return f"{n_train:,} and {n_valid:,} examples, the longest of {self._lengths()[0]} tokens"
 
     def _lengths(self) -> list[int]:
         rows = examples.make_rows(self.splits[0], self.args.share_prompts)
         return sorted((examples.row_length(row, self.args.seq_len) for row in rows), reverse=True)
 
-    def base(self) -> str:
-        """Look for the base."""
-        source = self.args.init_checkpoint
-        if source is None and self.args.lora_checkpoint is None:
-            raise UserError("--init_checkpoint is missing; pass GPT-2's weights, or the word random for a random start")
-        if source not in (None, "random") and not Path(source).exists():
-            raise UserError(f"{source} does not exist; download or train it first")
-        return source or self.args.lora_checkpoint
-
     def work_dir(self) -> str:
-        """Write a file there."""
+        """Write a file there. Folders that are made for it do not stay: the run may yet be refused."""
         path = Path(self.args.work_dir)
+        made = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=path):
                 return f"{path} can be written"
         except OSError as error:
             raise UserError(f"{path} cannot be written: {error.strerror}; choose another --work_dir") from error
+        finally:
+            for folder in made:
+                with contextlib.suppress(OSError):  # another process is at work there
+                    folder.rmdir()
 
     def disk(self) -> str:
         """Compare the room for all saves with the free disk space."""
         trained = self.cost.bytes_on_disk
         save = trained + self.cost.optimizer_bytes
         need = (self.args.keep_last + 1) * save + 5 * trained  # best, final, adapter, and the earlier run's
+        need += 2 * self._epochs_kept() * trained  # and an earlier run's
         existing = next(
             p for p in (Path(self.args.work_dir).absolute(), *Path(self.args.work_dir).absolute().parents) if p.exists()
         )
-        return memory.compare(need, shutil.disk_usage(existing).free, "free", "free some space, or lower --keep_last")
+        return memory.compare(
+            need,
+            shutil.disk_usage(existing).free,
+            "free",
+            "free some space, lower --keep_last, or pass --no_keep_epochs",
+        )
+
+    def n_batches(self) -> int | None:
+        """Return how many micro-batches an epoch has over all processes; None where the data have a fault, which `data` says."""
+        try:
+            n_rows = len(examples.make_rows(self.splits[0], self.args.share_prompts))
+            return -(-n_rows // self.args.train_batch_size)
+        except (UserError, ZeroDivisionError):
+            return None
+
+    def _epochs_kept(self) -> int:
+        """Return of how many epochs' ends the weights are kept; 0 where flags or data have a fault, which another check says."""
+        n_batches = self.n_batches()
+        if self.args.no_keep_epochs or n_batches is None:
+            return 0
+        with contextlib.suppress(UserError):
+            return flags.max_step(self.args, n_batches, self.processes) // max(n_batches // self.processes, 1)
+        return 0
 
     def memory(self) -> str:
         """Compare what the largest batch takes with the memory of every device that this machine's processes take."""
         cost = self.cost
-        rows = self._lengths()[: self.args.train_batch_size]
+        rows = self._lengths()[: max(self.args.train_batch_size, 1)]  # less than 1 is for another check to refuse
         tokens = len(rows) * rows[0]  # of a compiled step, which pads; less of others
         activations = tokens * self.model.n_layer * WIDTHS_A_LAYER * self.model.n_embd
         logits = sum(rows) * self.model.vocab_size * LOGIT_COPIES

@@ -1,12 +1,14 @@
 """A run's checkpoints in its work dir: written whole or not at all, verified, listed in saves.json, the oldest deleted last.
 
 Files: model.STEP.pt (weights, in the recipe's form) and state.STEP.pt (what else it takes to resume) for the newest steps,
+model.STEP.pt alone for every epoch's end, as the recipe leaves them,
 model.best.pt (lowest validation loss), model.final.pt and adapter.safetensors (the end). A file counts only once saves.json
 names it with its sha256, so whatever a killed process leaves behind is never picked up.
 What a state holds stands in train.py (`Run.save`: step, validation, log, optimiser, scaler, each rank's random state and
 gradients), the form of the weights in storage/checkpoints.py (`save_recipe`).
 """
 
+import contextlib
 import json
 import math
 import re
@@ -24,6 +26,7 @@ from lora_nlg.storage import checkpoints, tensor_files
 
 MANIFEST = "saves.json"
 PREVIOUS = "previous"  # the folder that keeps the last run's results when another one starts in the same place
+NOTHING: dict[str, Any] = {"saves": [], "epochs": [], "best": None, "final": None}  # what saves.json lists at the start
 RESULTS = ("model.final.pt", "model.best.pt", "adapter.safetensors", "log.jsonl", "run.json")
 
 
@@ -31,10 +34,15 @@ class Saves:
     """The checkpoints of one run. `settings` (JSON) is what a run must share with the one it resumes."""
 
     def __init__(
-        self, work_dir: Path, settings: dict | None = None, keep_last: int = 3, base: checkpoints.Base | None = None
+        self,
+        work_dir: Path,
+        settings: dict | None = None,
+        keep_last: int = 3,
+        base: checkpoints.Base | None = None,
+        keep_epochs: bool = True,
     ):
-        self.work_dir, self.keep_last, self.base = Path(work_dir), keep_last, base
-        self.listed: dict[str, Any] = {"settings": settings or {}, "saves": [], "best": None, "final": None}
+        self.work_dir, self.keep_last, self.base, self.keep_epochs = Path(work_dir), keep_last, base, keep_epochs
+        self.listed: dict[str, Any] = {"settings": settings or {}, **NOTHING}
 
     def read(self) -> bool:
         """Take over what saves.json lists; return whether there is anything. Raises UserError if it is damaged."""
@@ -50,7 +58,7 @@ class Saves:
                 f"{path} is damaged ({error}); pass --resume never to start anew, or another --work_dir"
             ) from error
         settings = self.listed["settings"]
-        self.listed = listed
+        self.listed = NOTHING | listed  # a list of an earlier version has no epochs
         self.listed["settings"], self.earlier = settings, listed["settings"]
         return bool(listed["saves"])
 
@@ -103,7 +111,8 @@ class Saves:
                 )
             print(f"warning: {damage}; going on from step {whole[0]['step']}", file=sys.stderr)
             chosen = whole[0]
-        self.listed["saves"] = [save for save in self.listed["saves"] if save["step"] <= chosen["step"]]
+        for kind in ("saves", "epochs"):
+            self.listed[kind] = [save for save in self.listed[kind] if save["step"] <= chosen["step"]]
         state = tensor_files.load(self.work_dir / f"state.{chosen['step']}.pt")[0]
         state["model"] = checkpoints.read(self.work_dir / f"model.{chosen['step']}.pt").tensors
         return state
@@ -127,7 +136,11 @@ class Saves:
 
     def start_anew(self) -> None:
         """Move an earlier run's results to previous/ and delete its other saves, so that no later step takes them for this run's."""
-        results = [self.work_dir / name for name in RESULTS if (self.work_dir / name).is_file()]
+        earlier = Saves(self.work_dir)
+        with contextlib.suppress(UserError):  # a damaged list names no epochs
+            earlier.read()
+        names = [*RESULTS, *(name for save in earlier.listed["epochs"] for name in save["files"])]
+        results = [self.work_dir / name for name in names if (self.work_dir / name).is_file()]
         if results:
             previous = self.work_dir / PREVIOUS
             shutil.rmtree(previous, ignore_errors=True)
@@ -135,35 +148,41 @@ class Saves:
             for path in results:
                 path.replace(previous / path.name)
         (self.work_dir / MANIFEST).unlink(missing_ok=True)
-        self.listed |= {"saves": [], "best": None, "final": None}
+        self.listed |= NOTHING
         self.tidy()
 
     def tidy(self) -> None:
         """Delete saves that saves.json does not list, and the temporary files of a process that was killed."""
-        listed = {name for save in self.listed["saves"] for name in save["files"]}
+        listed = {name for kind in ("saves", "epochs") for save in self.listed[kind] for name in save["files"]}
         for pattern in ("model.[0-9]*.pt", "state.[0-9]*.pt", ".*.tmp"):
             for path in self.work_dir.glob(pattern):
                 if path.name not in listed:
                     path.unlink(missing_ok=True)
 
-    def add(self, model: GPT2, step: int, state: dict) -> None:
-        """Save weights and state of `step`; delete the oldest save only when the new one is on disk and was read back."""
-        files = {
-            f"model.{step}.pt": self._write(f"model.{step}.pt", self._weights(model, step)),
-            f"state.{step}.pt": self._write(f"state.{step}.pt", lambda path: tensor_files.save_torch(state, path)),
-        }
-        saves = [save for save in self.listed["saves"] if save["step"] != step] + [{"step": step, "files": files}]
-        self.listed["saves"] = saves[-self.keep_last :]
+    def add(self, model: GPT2, step: int, state: dict, ends_epoch: bool = False) -> list[str]:
+        """Save weights and state of `step`; delete the oldest save only when the new one is on disk and was read back.
+
+        The weights of an epoch's end outlive their state, unless `keep_epochs` is off. Return the names of the files.
+        """
+        weights = {f"model.{step}.pt": self._write(f"model.{step}.pt", self._weights(model, step))}
+        name = f"state.{step}.pt"
+        files = weights | {name: self._write(name, lambda path: tensor_files.save_torch(state, path))}
+        self.listed["saves"] = _with(self.listed["saves"], step, files)[-self.keep_last :]
+        if ends_epoch and self.keep_epochs:
+            self.listed["epochs"] = _with(self.listed["epochs"], step, weights)
         self._write_manifest()
         self.tidy()
+        return list(files)
 
-    def add_best(self, model: GPT2, step: int, valid_loss: float) -> None:
-        """Write model.best.pt if `valid_loss` is the lowest so far."""
+    def add_best(self, model: GPT2, step: int, valid_loss: float) -> list[str]:
+        """Write model.best.pt if `valid_loss` is the lowest so far. Return the names of what was written."""
         best = self.listed["best"]
-        if best is None or valid_loss < best["valid_loss"] or math.isnan(best["valid_loss"]):
-            digest = self._write("model.best.pt", self._weights(model, step))
-            self.listed["best"] = {"step": step, "valid_loss": valid_loss, "files": {"model.best.pt": digest}}
-            self._write_manifest()
+        if best is not None and valid_loss >= best["valid_loss"] and not math.isnan(best["valid_loss"]):
+            return []
+        digest = self._write("model.best.pt", self._weights(model, step))
+        self.listed["best"] = {"step": step, "valid_loss": valid_loss, "files": {"model.best.pt": digest}}
+        self._write_manifest()
+        return ["model.best.pt"]
 
     def finish(self, model: GPT2, step: int) -> None:
         """Write model.final.pt and, of a model with adapters, adapter.safetensors."""
@@ -200,26 +219,34 @@ class Saves:
             file.write("\n")
 
 
+def _with(saves: list[dict], step: int, files: dict[str, str]) -> list[dict]:
+    """Return `saves` with that of `step` at the end, in place of an earlier one of that step."""
+    return [save for save in saves if save["step"] != step] + [{"step": step, "files": files}]
+
+
 def fault_in(listed: object) -> str | None:
     """Return what is wrong with the content of saves.json, in words; None if it is such as `Saves` writes."""
-    if not isinstance(listed, dict) or set(listed) != {"settings", "saves", "best", "final"}:
+    if not isinstance(listed, dict) or {*listed, "epochs"} != {"settings", *NOTHING}:
         return "it has other fields"
     if not isinstance(listed["settings"], dict):
         return "its settings are no object"
-    saves = listed["saves"]
-    if not isinstance(saves, list):
-        return "its saves are no list"
+    saves, epochs = listed["saves"], listed.get("epochs", [])
+    for name, kind in (("saves", saves), ("epochs", epochs)):
+        if not isinstance(kind, list):
+            return f"its {name} are no list"
     named: list[tuple[str, Any, tuple[str, ...]]] = [
         (f"save {n}", save, ("model.{}.pt", "state.{}.pt")) for n, save in enumerate(saves, 1)
     ]
+    named += [(f"epoch {n}", save, ("model.{}.pt",)) for n, save in enumerate(epochs, 1)]
     named += [("best", listed["best"], ("model.best.pt",))] if listed["best"] is not None else []
     named += [("final", listed["final"], ("model.final.pt",))] if listed["final"] is not None else []
     for where, save, files in named:
         if fault := _fault_in_save(save, files):
             return f"its {where} {fault}"
-    steps = [save["step"] for save in saves]
-    if steps != sorted(set(steps)):
-        return "its saves are not in the order of their steps"
+    for name, kind in (("saves", saves), ("epochs", epochs)):
+        steps = [save["step"] for save in kind]
+        if steps != sorted(set(steps)):
+            return f"its {name} are not in the order of their steps"
     best = listed["best"]
     if best is not None and not isinstance(best.get("valid_loss"), float):
         return "its best has no valid_loss"

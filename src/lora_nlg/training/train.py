@@ -66,8 +66,9 @@ def train(
                 log.interval(epoch, step, in_epoch, lr, learning_rate(optim, step))
             if step % config.eval_interval == 0:
                 run.validate()
-            if step % config.save_interval == 0 or stopping:
-                run.save()
+            ends_epoch = in_epoch == train_split.batches_an_epoch  # Kept for parity: the recipe saves there as well
+            if step % config.save_interval == 0 or ends_epoch or stopping:
+                run.save(ends_epoch)
             if stopping:
                 run.stop()
     return run.finish()
@@ -206,10 +207,10 @@ class Run:
             started = time.perf_counter()
             self.valid_step, self.valid_loss = self.step, validation_loss(self.model, self.valid, self.ranks)
             self.log.validation(self.step, self.valid_loss, time.perf_counter() - started)
-            if self.ranks.is_main:
-                self.saves.add_best(self.model, self.step, self.valid_loss)
+            if self.ranks.is_main and (files := self.saves.add_best(self.model, self.step, self.valid_loss)):
+                self.log.saved(self.step, files)
 
-    def save(self) -> None:
+    def save(self, ends_epoch: bool = False) -> None:
         """Save all that it takes to resume. Raises UserError if the weights are no numbers."""
         self.look_at_losses()
         if not are_finite(self.trained):
@@ -223,7 +224,7 @@ class Run:
                     step=self.step, valid_step=self.valid_step, valid_loss=self.valid_loss, log=self.log.state(),
                     optimizer=self.optimizer.state_dict(), scaler=self.scaler.state_dict(), ranks=of_ranks,
                 )  # fmt: skip
-                self.saves.add(self.model, self.step, shared)
+                self.log.saved(self.step, self.saves.add(self.model, self.step, shared, ends_epoch))
         self.saved_step = self.step
 
     def _of_this_rank(self) -> dict:
