@@ -2,8 +2,8 @@
 # Usage: bash scripts/00_setup.sh [--dev]
 #
 # Creates .venv with everything in requirements.txt (--dev: requirements-dev.txt), puts GPT-2's vocabulary into vocab/, tries
-# the Java runtime that the scores need, and indexes METEOR's paraphrases. Takes a few minutes (most of it for torch), no time
-# when nothing has changed. Interrupted? Run it again.
+# the Java runtime that the scores need, and indexes METEOR's paraphrases. Interrupted? Run it again.
+# Time on 2 CPU cores: 70 s, plus the downloads, then none.
 #
 # PYTHON=/path/to/python chooses the Python (3.10 to 3.13) that .venv is made from.
 # On Linux without an NVIDIA driver torch comes from its CPU index, 0.2 GB instead of 3.
@@ -124,7 +124,17 @@ index_paraphrases() {
   attended "$python" eval/e2e/measure_scores.py --index_paraphrases || echo "warning: not indexed; scores will take longer" >&2
 }
 
+# In a launcher's process Python then runs src/lora_nlg/launcher.py, which says why.
+quiet_launchers() {
+  local folder
+  for folder in .venv/lib/python*/site-packages; do
+    [[ ! -d $folder ]] || cmp -s scripts/launcher.pth "$folder/lora_nlg_launcher.pth" ||
+      cp scripts/launcher.pth "$folder/lora_nlg_launcher.pth"
+  done
+}
+
 if is_complete; then
+  quiet_launchers
   index_paraphrases
   exit 0
 fi
@@ -144,6 +154,7 @@ attended "$python" src/download.py vocab
 say "Java, for METEOR and the tokenizer of the scores"
 attended "$python" eval/e2e/measure_scores.py --check_java
 index_paraphrases
+quiet_launchers
 for file in requirements.txt "$requirements"; do # the developers' set-up is a user's as well
   wanted "$file" >"$stamp$file"
 done

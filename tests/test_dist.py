@@ -97,7 +97,7 @@ def test_ranks_train_as_one_that_accumulates(folder, launcher, world_size, batch
     flags = train_flags(folder, "many").replace("--train_batch_size 4", f"--train_batch_size {batch_size}")
     done = run("gpt2_ft.py", folder, flags + " --max_step 3", LAUNCHERS[launcher])
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("saved") == 1  # rank 0 alone speaks
+    assert done.stdout.count("\nsaved /") == 1  # rank 0 alone speaks
 
     model = toy.model(4, b_is_zero=True)
     config = TrainConfig(batch_size, 4, random_seed=110, precision="fp64")

@@ -17,7 +17,7 @@ echo "$*" >>"$CALLS"
 case "$*" in
   --version) echo "Python ${FAKE_VERSION:-3.11.1}" ;;
   *urllib*) exit 1 ;;
-  "-m venv --clear .venv") rm -rf .venv && mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+  "-m venv --clear .venv") rm -rf .venv && mkdir -p .venv/bin .venv/lib/python3.11/site-packages && cp "$0" .venv/bin/python ;;
   *--index_paraphrases) mkdir -p eval/metrics && echo x >eval/metrics/paraphrases.npz ;;
   *"download.py vocab") echo x | tee vocab/encoder.json >vocab/vocab.bpe ;;
 esac
@@ -29,7 +29,9 @@ class Checkout:
 
     def __init__(self, folder: Path):
         self.folder, self.calls_file = folder / "checkout", folder / "calls"
-        for name in ("scripts/00_setup.sh", "scripts/common.sh", "requirements.txt", "requirements-dev.txt"):
+        for (
+            name
+        ) in "scripts/00_setup.sh scripts/common.sh scripts/launcher.pth requirements.txt requirements-dev.txt".split():
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, self.folder / name)
         (self.folder / "vocab").mkdir()
@@ -68,6 +70,16 @@ def test_first_run_installs_and_second_does_nothing(checkout):
     done = checkout.setup()
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert checkout.calls == "--version\n"
+
+
+def test_launchers_are_made_quiet_also_where_all_else_is_complete(checkout):
+    """Fails when an environment that is there already is left without the file."""
+    checkout.setup()
+    file = checkout.folder / ".venv/lib/python3.11/site-packages/lora_nlg_launcher.pth"
+    assert file.read_bytes() == (ROOT / "scripts/launcher.pth").read_bytes()
+    file.unlink()
+    assert checkout.setup().returncode == 0
+    assert file.exists() and "pip" not in checkout.calls
 
 
 def test_a_missing_index_of_paraphrases_is_made_without_pip_and_may_fail(checkout):

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from types import ModuleType
@@ -13,6 +14,7 @@ from lora_nlg import endings, mistakes
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports after Ctrl-C
 OURS = ("lora_nlg",)  # whose absence no other Python mends
+FIRST_RANK = 3.0  # seconds that the first process of a machine gets to say what the others would say as well
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE: the work was cut short, and what follows in a script must not go on
 
 
@@ -31,6 +33,16 @@ class Stopped(Exception):
     def __init__(self, number: int, text: str):
         super().__init__(text)
         self.number = number
+
+
+def let_the_first_rank_speak() -> None:
+    """Wait a moment in all processes that a launcher has started on this machine but the first.
+
+    What is wrong with a command is wrong in each of them: once the first has said it, the launcher ends the others.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("LOCAL_RANK", "0") != "0":
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(FIRST_RANK)
 
 
 def visible(text: str) -> str:
@@ -53,6 +65,7 @@ def run(main: Callable[[list[str] | None], int]) -> int:
     try:
         return main(None)
     except UserError as error:
+        let_the_first_rank_speak()
         print(f"{program}: error: {visible(str(error))}", file=sys.stderr)
         return EXIT_USER_ERROR
     except Stopped as stopped:
@@ -62,6 +75,7 @@ def run(main: Callable[[list[str] | None], int]) -> int:
     except (ImportError, AttributeError) as error:
         if (said := _of_another_python(error)) is None:
             raise
+        let_the_first_rank_speak()
         print(f"{program}: error: {said}", file=sys.stderr)
         return EXIT_USER_ERROR
     except Warning as warning:
@@ -71,6 +85,8 @@ def run(main: Callable[[list[str] | None], int]) -> int:
         )
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a launcher passes on what has come already
+        let_the_first_rank_speak()
         print(f"\n{program}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader went away (… | head): not an error, but stdout must not be flushed again

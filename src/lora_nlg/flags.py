@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from lora_nlg import mistakes
 from lora_nlg.config import BeamConfig, ModelConfig
-from lora_nlg.errors import EXIT_USER_ERROR, UserError, visible
+from lora_nlg.errors import EXIT_USER_ERROR, UserError, let_the_first_rank_speak, visible
 
 PRECISIONS = ("fp32", "bf16", "fp16", "fp64")
 
@@ -18,6 +18,7 @@ class Parser(mistakes.MendingParser):
 
     def error(self, message: str) -> NoReturn:
         """End with exit code 2."""
+        let_the_first_rank_speak()
         name = mistakes.typed_name(self.prog)
         self.exit(EXIT_USER_ERROR, f"{name}: error: {visible(message)}; --help lists all flags\n")
 

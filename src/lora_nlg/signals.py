@@ -23,7 +23,7 @@ class Request:
 
     def take(self, number: int, frame) -> None:
         """Note the signal, and say so at the first. A second Ctrl-C ends the process at once."""
-        if self.is_first(number):
+        if self.is_first(number) and os.environ.get("LOCAL_RANK", "0") == "0":  # one of a launcher's processes says it
             said = f"\n{signal.Signals(number).name}: saving after this step; Ctrl-C twice ends at once\n"
             with contextlib.suppress(OSError):
                 os.write(2, said.encode())  # print may be what the signal interrupts
