@@ -13,6 +13,7 @@
 # NPROC, NNODES, NODE_RANK and MASTER_ADDR as in 03_train.sh.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/many_runs.sh"
 help_if_asked "$@"
 
 ranks=() targets=() seeds=() penalties=() others=() axis=""
@@ -58,63 +59,11 @@ fi
 [[ ${#seeds[@]} -gt 0 ]] || seeds=("$(value_of --random_seed "${TRAIN[@]}")")
 [[ ${#penalties[@]} -gt 0 ]] || penalties=("$(value_of --length_penalty "${DECODE[@]}")")
 
-check() { # FLAG PATTERN WHAT VALUES…
-  local flag=$1 pattern=$2 what=$3 value
-  shift 3
-  for value in "$@"; do
-    [[ $value =~ $pattern ]] || fail "$flag must be $what, but has $value"
-  done
-  [[ -z $(printf '%s\n' "$@" | sort | uniq -d) ]] || fail "$flag has a value twice: $*"
-}
 [[ ${#LORA[@]} -eq 0 ]] || check --ranks '^[1-9][0-9]*$' "whole numbers from 1" "${ranks[@]}"
 [[ ${#LORA[@]} -eq 0 ]] || check --targets '^[a-z]+(,[a-z]+)*$' "names with commas between them, such as q,v" "${targets[@]}"
 check --seeds '^[0-9]+$' "whole numbers" "${seeds[@]}"
 check --length_penalties '^-?[0-9]+(\.[0-9]+)?$' "numbers such as 0.8" "${penalties[@]}"
 check_flags src/gpt2_ft.py --ranks --targets --seeds --length_penalties
-
-# Two at once would write into each other's runs. A step that outlives a killed sweep still holds this.
-lock=$work_dir/.sweep${NODE_RANK:-0}.lock locked=""
-take_lock() {
-  local code=0
-  [[ -z $locked ]] && command -v flock >/dev/null || return 0
-  locked=1
-  exec 9>>"$lock"
-  flock --nonblock 9 || code=$?
-  case $code in
-    0) echo "sweep.sh, process $$ on $(uname -n) since $(date '+%F %T')" >"$lock" ;;
-    1) fail "another sweep, or a step that one has left, is at work in $work_dir ($(cat "$lock")); wait for it or end it" ;;
-    *) echo "warning: the file system of $work_dir has no locks, so nothing keeps a second sweep out; start no other one there" >&2 ;;
-  esac
-}
-
-# What all runs are made with, beside what is swept over.
-made_with() {
-  printf '%s\n' "$DATA" "$CARD" "$BASE" ${PRETRAIN[@]+"${PRETRAIN[@]}"} ${LORA[@]+"${LORA[@]}"} "${TRAIN[@]}" "${DECODE[@]}" \
-    ${rest[@]+"${rest[@]}"}
-}
-is_done() { [[ -f $1/made_with.txt && $(made_with) == "$(cat "$1/made_with.txt")" ]]; }
-
-# Run a step, with what it says in the log alone, and what it is doing on the last line of a terminal.
-step() {
-  if [[ -t 1 ]]; then printf '\r\033[Krun %d of %d: %s %s' "$((n + 1))" "$n_runs" "$1" "$training"; fi
-  if attended bash scripts/"$@" >>"$log" 2>&1; then
-    if [[ -t 1 ]]; then printf '\r\033[K'; fi
-    return
-  fi
-  fail "$1 failed for $training: $(last_said); all it said is in $log, and the same command goes on from there"
-}
-
-# What a step said at last, without the name that errors begin with.
-last_said() {
-  local said
-  said=$(tail -n 1 "$log")
-  printf '%s' "${said#"$LORA_TYPED: error: "}"
-}
-
-# Find out what is wrong with a training before any is begun, and leave nothing behind.
-check_training() {
-  CHECK_ONLY=1 attended bash scripts/03_train.sh "${flags[@]}" >"$log" 2>&1 || fail "03_train.sh failed for $training: $(last_said)"
-}
 
 # Name the training of RANK TARGETS SEED: its folder and its flags.
 name_training() {
@@ -124,31 +73,7 @@ name_training() {
   flags=("${chosen[@]}" --work_dir "$training" ${adapters[@]+"${adapters[@]}"} --random_seed "$3" ${rest[@]+"${rest[@]}"})
 }
 
-train() { # where it is not done
-  is_done "$training" && return
-  mkdir -p "$training"
-  log=$training/sweep.log
-  rm -f "$training"/made_with.txt "$training"/lp*/made_with.txt
-  step 03_train.sh "${flags[@]}"
-  made_with >"$training/made_with.txt"
-}
-
-score() { # PENALTY: where it is not done, in a folder that has the training's files by links
-  local where=("${chosen[@]}" --work_dir "$run") file next
-  is_done "$run" && return
-  mkdir -p "$run"
-  log=$training/sweep.log
-  for file in model.final.pt run.json log.jsonl; do
-    ln -sf "../$file" "$run/$file"
-  done
-  NNODES=1 step 04_beam.sh "${where[@]}" --length_penalty "$1"
-  for next in 05_decode.sh 06_evaluate.sh 07_compare.sh; do
-    step "$next" "${where[@]}"
-  done
-  made_with >"$run/made_with.txt"
-}
-
-if [[ -e $lock ]]; then take_lock; fi
+if [[ -e $work_dir ]]; then take_lock; fi
 prepare
 export WITHOUT_BASE=1
 n=0 n_runs=$((${#ranks[@]} * ${#targets[@]} * ${#seeds[@]} * ${#penalties[@]})) runs=()

@@ -1,0 +1,151 @@
+"""Put the runs of scripts/methods.sh into one table: a row a method, the paper's rows below.
+
+    python eval/methods_table.py trained_models/methods_mini/*/lp --output methods.md
+    python eval/methods_table.py --best_of RUN RUN …        # prints the folder with the lowest validation loss
+
+Runs that differ in nothing but the seed are one row: mean ± sample standard deviation. `--paired DIR` has a file METHOD.json a method, of
+measure_scores.py --paired against LoRA: its p of BLEU is in the row.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, __file__.rpartition("/")[0])  # which PYTHONSAFEPATH leaves out
+
+import run_dir
+from run_dir import METRICS, Run, errors, files
+
+BEGIN, END = "<!-- methods: begin, written by scripts/methods.sh -->\n", "<!-- methods: end -->\n"
+HEADER = (
+    "method", "trained", "rate", *METRICS, "p of BLEU against LoRA", "validation loss", "ms a step", "peak MiB", "MB on disk"
+)  # fmt: skip
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the flags."""
+    p = errors.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("work_dirs", metavar="WORK_DIR", type=Path, nargs="+", help="the runs' folders")
+    p.add_argument("--best_of", action="store_true", help="print the folder of the training with the lowest validation loss")
+    p.add_argument("--paired", metavar="DIR", type=Path, help="the paired tests against LoRA, METHOD.json each")
+    p.add_argument("--output", metavar="FILE", help="write to this file as well")
+    p.add_argument("--json", metavar="FILE", help="write the figures, nothing rounded, to this file as well")
+    p.add_argument("--doc", metavar="FILE", help="put the table between this file's marks as well")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print, and write."""
+    args = parser().parse_args(argv)
+    if args.best_of:
+        print(min(args.work_dirs, key=lambda folder: (valid_loss(folder), str(folder))))
+        return 0
+    groups = grouped([run_dir.read_run(folder) for folder in args.work_dirs])
+    shown = page(groups, {name: paired(args.paired, name) for name in groups})
+    if args.output:
+        files.write(args.output, shown)
+    if args.json:
+        files.write(args.json, files.json_text({name: [figures(run) for run in runs] for name, runs in groups.items()}))
+    if args.doc:
+        put_into(args.doc, shown)
+    print(errors.visible_lines(shown), end="")
+    return 0
+
+
+def valid_loss(folder: Path) -> float:
+    """Return the validation loss at a training's end. Raises UserError if it did not end."""
+    found = run_dir.read_object(folder / "run.json", {"valid_loss": float}, "03")
+    return found["valid_loss"]
+
+
+def grouped(runs: list[Run]) -> dict[str, list[Run]]:
+    """Return the runs by method, in the order given. Raises UserError for a training that did not end or a seed given twice."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        if "valid_loss" not in run.training:
+            raise errors.UserError(f"{run.work_dir} has no run.json of a training that finished; run step 03 again")
+        of_method = groups.setdefault(run_dir.method_of(run), [])
+        seed = run.setting("train", "random_seed")
+        if any(other.setting("train", "random_seed") == seed for other in of_method):
+            raise errors.UserError(f"{run.work_dir} is a second run of its method with seed {seed}; give each once")
+        of_method.append(run)
+    return groups
+
+
+def figures(run: Run) -> dict:
+    """Return a run's figures."""
+    steps = [line["ms_per_batch"] for line in run.log if "ms_per_batch" in line]
+    return {
+        "seed": run.setting("train", "random_seed"),
+        "trained": run.training.get("trained_parameters"),
+        "rate": run.setting("optim", "lr"),
+        **run.system["scores"],
+        "valid_loss": run.training["valid_loss"],
+        "ms": statistics.median(steps) if steps else None,
+        "peak_mib": (run.training.get("peak_memory") or {}).get("host_mib"),
+        "bytes": run.training.get("bytes_on_disk"),
+    }
+
+
+def paired(folder: Path | None, method: str) -> dict | None:
+    """Return the paired test of BLEU of a method against LoRA; None if there is none."""
+    path = None if folder is None else folder / f"{method}.json"
+    if path is None or not path.is_file():
+        return None
+    shape = {"paired": {"BLEU": {"difference": float, "p": float}}}
+    return run_dir.read_object(path, shape, "06")["paired"]["BLEU"]
+
+
+def page(groups: dict[str, list[Run]], tests: dict[str, dict | None]) -> str:
+    """Return what the runs are, and the table, in Markdown."""
+    first = next(iter(groups.values()))[0]
+    seeds = sorted({run.setting("train", "random_seed") for runs in groups.values() for run in runs})
+    what = (
+        f"{first.setting('optim', 'max_step')} steps of {first.setting('train', 'train_batch_size')} examples on a model of "
+        f"{first.setting('model', 'n_layer')} layers of width {first.setting('model', 'n_embd')}, seeds {', '.join(map(str, seeds))}, "
+        f"scored on {first.signature.get('segments')} inputs; mean ± sample standard deviation.\n"
+    )
+    rows = [row(name, [figures(run) for run in runs], tests[name]) for name, runs in groups.items()]
+    lines = [HEADER, ["---"] * 3 + ["---:"] * (len(HEADER) - 3), *rows]
+    return what + "\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def row(name: str, runs: list[dict], test: dict | None) -> list[str]:
+    """Return one line of the table."""
+
+    def over(field: str, form: Callable[[float], str]) -> str:
+        values = [run[field] for run in runs if run[field] is not None]
+        if not values:
+            return "–"
+        mean = form(statistics.mean(values))
+        return mean if len(values) < 2 else f"{mean} ± {form(statistics.stdev(values)).removeprefix('0')}"
+
+    four = "{:.4f}".format
+    return [
+        f"`{name}`", f"{runs[0]['trained']:,}", f"{runs[0]['rate']:g}", *(over(metric, four) for metric in METRICS),
+        "–" if test is None else f"{test['p']:.3f}", over("valid_loss", "{:.3f}".format), f"{median(runs, 'ms'):.0f}",
+        f"{median(runs, 'peak_mib'):,.0f}", f"{(runs[0]['bytes'] or 0) / 1e6:.2f}",
+    ]  # fmt: skip
+
+
+def median(runs: list[dict], field: str) -> float:
+    """Return the median of a figure over the runs that have it; 0 if none has."""
+    values = [run[field] for run in runs if run[field] is not None]
+    return statistics.median(values) if values else 0.0
+
+
+def put_into(document: str, shown: str) -> None:
+    """Replace what is between the methods' marks of `document`."""
+    path = Path(document)
+    text = files.read_text(path) if hasattr(files, "read_text") else path.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise errors.UserError(f"{document} has no marks {BEGIN.strip()} and {END.strip()}; put them where the table belongs")
+    files.write(document, before + begin + shown + end + after)
+
+
+if __name__ == "__main__":
+    sys.exit(errors.run(main))

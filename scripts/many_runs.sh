@@ -1,0 +1,81 @@
+# shellcheck shell=bash disable=SC2154
+# Sourced by the scripts that make many runs (sweep.sh, methods.sh), after common.sh: each run is made once, and is found again.
+# They set work_dir, and before each run `training` (its folder), `flags` (of 03_train.sh) and `own` (what tells it from the others).
+
+own=()
+
+check() { # FLAG PATTERN WHAT VALUES…
+  local flag=$1 pattern=$2 what=$3 value
+  shift 3
+  for value in "$@"; do
+    [[ $value =~ $pattern ]] || fail "$flag must be $what, but has $value"
+  done
+  [[ -z $(printf '%s\n' "$@" | sort | uniq -d) ]] || fail "$flag has a value twice: $*"
+}
+# Two at once would write into each other's runs. A step that outlives a killed sweep still holds this.
+locked=""
+take_lock() {
+  local code=0 lock=$work_dir/.sweep${NODE_RANK:-0}.lock
+  [[ -z $locked ]] && command -v flock >/dev/null || return 0
+  locked=1
+  exec 9>>"$lock"
+  flock --nonblock 9 || code=$?
+  case $code in
+    0) echo "${0##*/}, process $$ on $(uname -n) since $(date '+%F %T')" >"$lock" ;;
+    1) fail "another sweep, or a step that one has left, is at work in $work_dir ($(cat "$lock")); wait for it or end it" ;;
+    *) echo "warning: the file system of $work_dir has no locks, so nothing keeps a second sweep out; start no other one there" >&2 ;;
+  esac
+}
+
+# What a run is made with, beside what its folder is named for.
+made_with() {
+  printf '%s\n' "$DATA" "$CARD" "$BASE" ${PRETRAIN[@]+"${PRETRAIN[@]}"} ${LORA[@]+"${LORA[@]}"} "${TRAIN[@]}" "${DECODE[@]}" \
+    ${rest[@]+"${rest[@]}"} ${own[@]+"${own[@]}"}
+}
+is_done() { [[ -f $1/made_with.txt && $(made_with) == "$(cat "$1/made_with.txt")" ]]; }
+
+# Run a step, with what it says in the log alone, and what it is doing on the last line of a terminal.
+step() {
+  if [[ -t 1 ]]; then printf '\r\033[Krun %d of %d: %s %s' "$((n + 1))" "$n_runs" "$1" "$training"; fi
+  if attended bash scripts/"$@" >>"$log" 2>&1; then
+    if [[ -t 1 ]]; then printf '\r\033[K'; fi
+    return
+  fi
+  fail "$1 failed for $training: $(last_said); all it said is in $log, and the same command goes on from there"
+}
+
+# What a step said at last, without the name that errors begin with.
+last_said() {
+  local said
+  said=$(tail -n 1 "$log")
+  printf '%s' "${said#"$LORA_TYPED: error: "}"
+}
+
+# Find out what is wrong with a training before any is begun, and leave nothing behind.
+check_training() {
+  CHECK_ONLY=1 attended bash scripts/03_train.sh "${flags[@]}" >"$log" 2>&1 || fail "03_train.sh failed for $training: $(last_said)"
+}
+
+train() { # where it is not done
+  is_done "$training" && return
+  mkdir -p "$training"
+  log=$training/sweep.log
+  rm -f "$training"/made_with.txt "$training"/lp*/made_with.txt
+  step 03_train.sh "${flags[@]}"
+  made_with >"$training/made_with.txt"
+}
+
+score() { # PENALTY: where it is not done, in a folder that has the training's files by links
+  local where=("${chosen[@]}" --work_dir "$run") file next
+  is_done "$run" && return
+  mkdir -p "$run"
+  log=$training/sweep.log
+  for file in model.final.pt run.json log.jsonl; do
+    ln -sf "../$file" "$run/$file"
+  done
+  NNODES=1 step 04_beam.sh "${where[@]}" --length_penalty "$1"
+  for next in 05_decode.sh 06_evaluate.sh 07_compare.sh; do
+    step "$next" "${where[@]}"
+  done
+  made_with >"$run/made_with.txt"
+}

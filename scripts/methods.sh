@@ -1,0 +1,140 @@
+#!/usr/bin/env bash
+# Usage: bash scripts/methods.sh [--methods M ...] [--seeds S ...] [--budget N] [--preset NAME] [--work_dir DIR] [flags of gpt2_ft.py]
+#
+# Table 3 in small: trains by every method (scripts/methods.tsv) with as many parameters as the preset's LoRA has, or as --budget
+# says, and whole. Each one's learning rate is the best of three by the validation loss with the first seed; with that rate it is trained
+# with every seed (110 111 112), decoded and scored. The table, with paired tests against LoRA and the paper's rows, is in
+# DIR/methods.md and methods.json (DIR: trained_models/methods_NAME) and, if no flag is given, in docs/methods.md.
+#   bash scripts/methods.sh --methods lora prefix_layer adapter_l --seeds 110
+#   bash scripts/methods.sh --preset e2e_small_lora --seeds 110
+#   bash scripts/methods.sh --preset e2e_gpt2_md        # on a GPU node
+# Where a preset NAME_METHOD is there, its sizes and its rate are taken. What was made with the same flags is not made again;
+# interrupted, the same command goes on. NAME is mini by default.
+# NPROC, NNODES, NODE_RANK and MASTER_ADDR as in 03_train.sh.
+set -euo pipefail
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/many_runs.sh"
+help_if_asked "$@"
+
+document=()
+[[ $# -gt 0 ]] || document=(--doc docs/methods.md)
+methods=() seeds=() others=() budget="" axis=""
+while [[ $# -gt 0 ]]; do
+  case $1 in
+    --methods | --seeds | --budget)
+      axis=$1
+      [[ $# -ge 2 && $2 != --* ]] || fail "$1 needs a value"
+      ;;
+    -[a-z-]*) axis="-" && others+=("$1") ;;
+    *)
+      case $axis in
+        --methods) methods+=("$1") ;;
+        --seeds) seeds+=("$1") ;;
+        --budget) budget=$1 axis="" ;;
+        "") fail "unknown argument $1; expected flags" ;;
+        *) others+=("$1") ;;
+      esac
+      ;;
+  esac
+  shift
+done
+take_preset ${others[@]+"${others[@]}"}
+[[ " ${others[*]-} " == *" --work_dir"* ]] || work_dir=trained_models/methods_$preset
+instead() { fail "$1 is what $2 is for"; }
+for argument in ${rest[@]+"${rest[@]}"}; do
+  case $argument in
+    --method | --method=*) instead --method --methods ;;
+    --random_seed*) instead --random_seed --seeds ;;
+    --trained_budget*) instead --trained_budget --budget ;;
+    --lr | --lr=*) fail "--lr is what is chosen for each method; scripts/methods.tsv has the rates" ;;
+    --lora_dim*) instead --lora_dim --budget ;;
+  esac
+done
+refuse_flags_of_all_steps
+[[ ${#LORA[@]} -gt 0 ]] || fail "preset $preset trains no adapters; expected one that does, whose size the others are given"
+table=scripts/methods.tsv
+known=$(tail -n +2 "$table" | cut -f 1)
+[[ ${#methods[@]} -gt 0 ]] || read -r -d '' -a methods <<<"$known" || true
+for method in "${methods[@]}"; do
+  grep -qxF -- "$method" <<<"$known" || fail "--methods has $method, which is not in $table; expected some of ${known//$'\n'/ }"
+done
+[[ ${#seeds[@]} -gt 0 ]] || seeds=(110 111 112)
+check --methods '^[a-z0-9_+]+$' "methods" "${methods[@]}"
+check --seeds '^[0-9]+$' "whole numbers" "${seeds[@]}"
+
+column() { awk -F '\t' -v method="$1" -v n="$2" '$1 == method { print $n }' "$table"; }
+
+# Name the training of METHOD RATE SEED: its folder and its flags.
+name_training() {
+  local of_preset=scripts/presets/${preset}_${1//+/_}.sh lora=("${LORA_FLAGS[@]}")
+  training=$work_dir/$1_lr$2_seed$3
+  own=(--method "$1")
+  if [[ -f $of_preset ]]; then
+    # shellcheck disable=SC1090
+    own=($(source "$of_preset" && printf '%s\n' ${LORA[@]+"${LORA[@]}"}))
+  elif [[ $1 == lora* || $1 == dora ]]; then
+    own+=(${lora[@]+"${lora[@]}"})
+  fi
+  if [[ ! -f $of_preset && $(column "$1" 2) == budget ]]; then own+=(--trained_budget "$budget"); fi
+  if [[ $2 != preset ]]; then own+=(--lr "$2"); fi
+  flags=("${chosen[@]}" --work_dir "$training" "${own[@]}" --random_seed "$3" ${rest[@]+"${rest[@]}"})
+}
+
+# Print the rates that METHOD is tried with; the preset's own where it has one.
+rates_of() {
+  if [[ -f scripts/presets/${preset}_${1//+/_}.sh || $preset == e2e_gpt2_* ]]; then echo preset; else column "$1" 3; fi
+}
+
+if [[ -e $work_dir ]]; then take_lock; fi
+prepare
+export WITHOUT_BASE=1
+# The preset's LoRA without its rank, which the budget gives to all alike; the budget is what that rank takes.
+LORA_FLAGS=()
+for ((i = 0; i < ${#LORA[@]}; i += 2)); do
+  [[ ${LORA[i]} == --lora_dim ]] || LORA_FLAGS+=("${LORA[i]}" "${LORA[i + 1]}")
+done
+[[ -n $budget ]] || budget=$("$python" src/count_parameters.py --number --model_card "$CARD" "${LORA[@]}")
+n=0 n_runs=0 runs=()
+for method in "${methods[@]}"; do
+  read -r -a rates <<<"$(rates_of "$method")"
+  n_runs=$((n_runs + ${#rates[@]} + ${#seeds[@]} - 1))
+done
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+for method in "${methods[@]}"; do # what is wrong with the last of them is found out before the first is trained
+  for rate in $(rates_of "$method"); do
+    name_training "$method" "$rate" "${seeds[0]}"
+    is_done "$training" || check_training
+    break
+  done
+done
+rm "$log"
+trap - EXIT
+mkdir -p "$work_dir"
+take_lock
+say "$n_runs trainings in $work_dir, of $budget parameters each where a method has a size"
+for method in "${methods[@]}"; do
+  tried=()
+  for rate in $(rates_of "$method"); do
+    name_training "$method" "$rate" "${seeds[0]}"
+    train
+    tried+=("$training")
+    n=$((n + 1))
+  done
+  best=$("$python" eval/methods_table.py --best_of "${tried[@]}")
+  rate=${best##*_lr} rate=${rate%_seed*}
+  for seed in "${seeds[@]}"; do
+    name_training "$method" "$rate" "$seed"
+    is_done "$training" || n=$((n + 1))
+    train
+    [[ ${NODE_RANK:-0} == 0 ]] || continue # the first node has the checkpoint and goes on alone
+    run=$training/lp
+    score "$(value_of --length_penalty "${DECODE[@]}")"
+    runs+=("$run")
+  done
+  if [[ ${NODE_RANK:-0} == 0 ]]; then printf '%-18s rate %s, of %s\n' "$method" "$rate" "$(rates_of "$method")"; fi
+done
+if [[ ${NODE_RANK:-0} == 0 ]]; then
+  say "The table, which is also in $work_dir/methods.md and methods.json"
+  attended "$python" eval/methods_table.py "${runs[@]}" --output "$work_dir/methods.md" --json "$work_dir/methods.json" ${document[@]+"${document[@]}"}
+fi
