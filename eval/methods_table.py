@@ -28,7 +28,9 @@ def parser() -> argparse.ArgumentParser:
     """Return the flags."""
     p = errors.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("work_dirs", metavar="WORK_DIR", type=Path, nargs="+", help="the runs' folders")
-    p.add_argument("--best_of", action="store_true", help="print the folder of the training with the lowest validation loss")
+    p.add_argument(
+        "--best_of", action="store_true", help="print the folder of the training with the lowest validation loss"
+    )
     p.add_argument("--paired", metavar="DIR", type=Path, help="the paired tests against LoRA, METHOD.json each")
     p.add_argument("--output", metavar="FILE", help="write to this file as well")
     p.add_argument("--json", metavar="FILE", help="write the figures, nothing rounded, to this file as well")
@@ -143,7 +145,9 @@ def put_into(document: str, shown: str) -> None:
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise errors.UserError(f"{document} has no marks {BEGIN.strip()} and {END.strip()}; put them where the table belongs")
+        raise errors.UserError(
+            f"{document} has no marks {BEGIN.strip()} and {END.strip()}; put them where the table belongs"
+        )
     files.write(document, before + begin + shown + end + after)
 
 

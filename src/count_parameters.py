@@ -1,6 +1,6 @@
 """Say how many parameters a method trains, and what that takes: the flags are those of gpt2_ft.py that describe a model and a method.
 
-    python src/count_parameters.py --model_card gpt2.md --method vera --vera_dim 1024
+python src/count_parameters.py --model_card gpt2.md --method vera --vera_dim 1024
 """
 
 import argparse
@@ -40,7 +40,9 @@ def main(argv: list[str] | None = None) -> int:
         print(cost.trained)
         return 0
     print(f"{methods.method(of_method.method).summary(of_method)}: {cost.trained:,} of {cost.total:,} parameters")
-    print(f"{gpt2_ft.megabytes(cost.bytes_on_disk)} on disk, {gpt2_ft.megabytes(cost.optimizer_bytes)} for Adam's averages")
+    print(
+        f"{gpt2_ft.megabytes(cost.bytes_on_disk)} on disk, {gpt2_ft.megabytes(cost.optimizer_bytes)} for Adam's averages"
+    )
     return 0
 
 

@@ -14,7 +14,16 @@ from lora_nlg.config import ModelConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
-SCRIPTS = ("train_step.py", "beam.py", "whole_set.py", "score.py", "scaling.py", "soak.py", "first_call.py")
+SCRIPTS = (
+    "train_step.py",
+    "beam.py",
+    "whole_set.py",
+    "score.py",
+    "scaling.py",
+    "soak.py",
+    "first_call.py",
+    "methods.py",
+)
 
 
 def load(name: str):
@@ -46,6 +55,21 @@ def test_help_comes_without_torch(script):
     code = "import sys, runpy; sys.modules['torch'] = None; sys.argv[1:] = ['--help']; "
     code += f"runpy.run_path({str(BENCHMARKS / script)!r}, run_name='__main__')"
     assert "usage:" in run(sys.executable, "-c", code, PYTHONPATH=str(BENCHMARKS)).stdout
+
+
+@pytest.mark.slow
+def test_methods_run():
+    pytest.importorskip("peft")
+    result = smoke("methods.py", "--methods", "prefix_kv,fourier")
+    assert set(result["seconds_a_step"]) == {
+        "lora",
+        "prefix_kv",
+        "fourier",
+        "PEFT's lora",
+        "PEFT's prefix_kv",
+        "PEFT's fourier",
+    }
+    assert set(result["decoding"]) == {"the base", "lora, merged", "prefix_kv"}  # the others are merged as LoRA is
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from lora_nlg.data.batches import collate
 from lora_nlg.data.examples import make_rows
 from lora_nlg.decoding.beam import beam_search
 from lora_nlg.errors import UserError
+from lora_nlg.methods import switch
 from lora_nlg.methods.cost import cost_of
 from lora_nlg.model.gpt2 import GPT2
 from lora_nlg.training.losses import masked_loss
@@ -431,3 +432,21 @@ def test_pissa_starts_with_the_first_singular_vectors():
         assert torch.allclose(torch.linalg.svdvals(part)[:2], all_values[:2])
         assert torch.allclose(torch.linalg.svdvals(conv.weight.T - part)[:-2], all_values[2:])
         assert torch.allclose(conv.lora_A @ conv.lora_A.T, conv.lora_B.T @ conv.lora_B)  # √S on either side
+
+
+@toy.on_every_device
+@pytest.mark.parametrize("name", PUT_ON)
+def test_every_method_is_the_same_on_every_device(name, device):
+    """Moved there, and put on a base that is there already, as gpt2_beam.py does."""
+    model, batch = trained(name), collate([[example] for example in toy.examples(4)], 64, "clm")
+    config, tensors = model.trained_by, {n: t.detach().clone() for n, t in methods.adapter_tensors(model).items()}
+    with torch.no_grad():
+        expected = masked_loss(model, batch)
+        moved = masked_loss(model.to(device), batch.to(torch.device(device)))
+        base = toy.model(0).to(device)
+        for merge in (False, True):
+            switch.Switch(base).put_on(config, tensors, merge)
+            there = masked_loss(base, batch.to(torch.device(device)))
+            assert abs(there.cpu() - expected) < TOLERANCE
+            base = toy.model(0).to(device)
+    assert abs(moved.cpu() - expected) < TOLERANCE
