@@ -4,7 +4,7 @@
     python benchmarks/methods.py --methods lora,dora,prefix_kv --no_peft
 
 A step is making the batch, loss, gradients and optimiser, in float32, batch 8, no dropout, random weights of the real shape; LoRA has
-r = 4, a prefix 14 positions, adapters the width of their default, VeRA rank 256, FourierFT 1 000 coefficients. PEFT's step is on all of
+r = 4, a prefix 14 positions, adapters their default width, VeRA rank 256, FourierFT 1 000 coefficients. PEFT's step is on all of
 c_attn, padded to the longest of the batch, without smoothing. Each round takes another batch of the recipe's order, the same for all.
 Decoding is one batch of the longest prompts, every beam to its last step: the base, what is merged into it, and what cannot be.
 Does not measure reading data, logging, validation, saving, or what a GPU would do.

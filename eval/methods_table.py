@@ -3,8 +3,8 @@
     python eval/methods_table.py trained_models/methods_mini/*/lp --output methods.md
     python eval/methods_table.py --best_of RUN RUN …        # prints the folder with the lowest validation loss
 
-Runs that differ in nothing but the seed are one row: mean ± sample standard deviation. `--paired DIR` has a file METHOD.json a method, of
-measure_scores.py --paired against LoRA: its p of BLEU is in the row.
+Runs that differ in nothing but the seed are one row: mean ± sample standard deviation. `--paired DIR` has a file METHOD.json for each
+method, of measure_scores.py --paired against LoRA: its p of BLEU is in the row.
 """
 
 import argparse
