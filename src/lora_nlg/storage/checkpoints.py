@@ -83,6 +83,9 @@ class Checkpoint:
 
     def check_start(self, config: methods.Config) -> None:
         """Raise UserError when these adapters are no start for training with `config`."""
+        theirs, ours = methods.called(self.method), methods.called(config.method)
+        if theirs != ours and methods.PLAIN not in (self.method, config.method):
+            raise UserError(f"{self.path} holds {theirs}, not {ours}; train with --method {self.method}")
         methods.method(config.method).check_start(self.config, self.adapters(), self.path, config)
 
 
