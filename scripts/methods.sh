@@ -135,6 +135,19 @@ for method in "${methods[@]}"; do
   if [[ ${NODE_RANK:-0} == 0 ]]; then printf '%-18s rate %s, of %s\n' "$method" "$rate" "$(rates_of "$method")"; fi
 done
 if [[ ${NODE_RANK:-0} == 0 ]]; then
+  # Each method's outputs against LoRA's of the same, first, seed.
+  mkdir -p "$work_dir/paired"
+  of_lora=""
+  for run in "${runs[@]}"; do
+    [[ $run != */lora_lr*_seed${seeds[0]}/lp ]] || of_lora=$run
+  done
+  for run in ${of_lora:+"${runs[@]}"}; do
+    name=${run#"$work_dir/"} name=${name%%_lr*}
+    [[ $run == *_seed${seeds[0]}/lp && $run != "$of_lora" ]] || continue
+    log=${run%/lp}/sweep.log
+    attended "$python" eval/e2e/measure_scores.py "$run/reference.txt" "$of_lora/prediction.txt" "$run/prediction.txt" --paired \
+      --json "$work_dir/paired/$name.json" >>"$log" 2>&1 || fail "the paired test of $name failed: $(last_said)"
+  done
   say "The table, which is also in $work_dir/methods.md and methods.json"
-  attended "$python" eval/methods_table.py "${runs[@]}" --output "$work_dir/methods.md" --json "$work_dir/methods.json" ${document[@]+"${document[@]}"}
+  attended "$python" eval/methods_table.py "${runs[@]}" --paired "$work_dir/paired" --output "$work_dir/methods.md" --json "$work_dir/methods.json" ${document[@]+"${document[@]}"}
 fi
