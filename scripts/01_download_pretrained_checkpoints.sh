@@ -3,7 +3,7 @@
 #
 # Downloads OpenAI's GPT-2 from the Hugging Face Hub into pretrained_checkpoints/ and verifies it. CARD is gpt2.sm (0.5 GB),
 # gpt2.md (1.5 GB, the default and the paper's), gpt2.lg (3.2 GB), gpt2.xl (6.4 GB) or all; gpt2.mini is part of the project.
-# At 100 Mbit/s gpt2.md takes about 2 minutes. An interrupted download goes on where it stopped; what is there costs nothing.
+# An interrupted download goes on where it stopped; what is there costs nothing.
 # HF_ENDPOINT=https://... names a mirror of the Hub.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"

@@ -2,8 +2,8 @@
 # Usage: bash scripts/04_beam.sh [--preset NAME] [--work_dir DIR] [flags of gpt2_beam.py]
 #
 # Decodes the test inputs with the trained model into beam_prediction.jsonl in the work dir; presets that compare with the
-# base alone decode with it too, into beam_base.jsonl (WITHOUT_BASE=1 leaves that out, here and in steps 5 and 6). mini takes 40 s
-# on 2 CPU cores.
+# base alone decode with it too, into beam_base.jsonl (WITHOUT_BASE=1 leaves that out, here and in steps 5 and 6).
+# Time of mini on 2 CPU cores: 40 s.
 # NPROC, NNODES, NODE_RANK and MASTER_ADDR as in 03_train.sh.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"

@@ -3,7 +3,8 @@
 #
 # Holds the scores of the work dir against the paper's and those of public runs, or says why they cannot be compared; counts the
 # slots that the outputs get wrong, if the task has any; and puts everything on one page. Leaves comparison.json, slots.json and
-# report.html. Takes seconds.
+# report.html.
+# Time of mini on 2 CPU cores: seconds.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"

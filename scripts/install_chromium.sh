@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Usage: bash scripts/install_chromium.sh
 #
-# Installs the system's Chromium for tests/test_report.py, where it is missing: a minute, then none. Needs apt-get, and root or sudo.
+# Installs the system's Chromium for tests/test_report.py, where it is missing. Needs apt-get, and root or sudo.
 # Nothing but that test uses it.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"

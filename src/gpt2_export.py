@@ -55,6 +55,7 @@ def export_model(args: argparse.Namespace, folder: Path) -> None:
 
     if args.model_card is None:
         raise errors.UserError("--to hf needs --model_card, the shape of the model, e.g. gpt2.md")
+    placement.refuse_without_adapters(args)
     model_config = config.model_config(args.model_card)
     model = models.merged_model(
         model_config,

@@ -306,7 +306,11 @@ def test_a_seq_len_beyond_the_positions_is_the_positions(files, capsys):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ("--lora_dim 4", "--lora_checkpoint"),
+        (
+            "--lora_dim 4 --init_checkpoint recipe.pt",
+            "their file goes into --lora_checkpoint, and the base they were trained on "
+            "into --init_checkpoint, which is recipe.pt",
+        ),
         ("--lora_checkpoint recipe.pt", "does not say its alpha"),
         ("--lora_checkpoint recipe.pt --lora_dim 8", "rank 4, not 8"),
         ("--lora_checkpoint base.safetensors", "holds no LoRA adapters"),

@@ -168,6 +168,21 @@ def test_times_of_the_commands_stand_in_the_readmes_alone():
     assert not re.search(r"\d minutes", scripts)
 
 
+def test_times_in_the_scripts_help_are_the_readmes():
+    """Fails when a step is measured again, or its help has a time of its own."""
+    steps = [row for row in table(section(read("README.md"), "## The seven steps")) if row[0] != "1"]
+    assert len(steps) == 7
+    for number, command, time, _ in steps:
+        script = re.search(r"scripts/\S+\.sh", command)[0]
+        header = read(script).partition("\nset -")[0]
+        assert f" on 2 CPU cores: {time}" in header, script
+        rest = header.replace(f"cores: {time}", "")
+        assert not re.search(r"\b(seconds|minutes?|hours?|\d+ s)\b", rest), f"{script}: {number}"
+    others = [path for path in (ROOT / "scripts").glob("*.sh") if not path.name.startswith(("0", "common"))]
+    headers = {path.name: read(f"scripts/{path.name}").partition("\nset -")[0] for path in others}
+    assert [name for name, header in headers.items() if re.search(r"\d+ (s|minutes?|hours?)\b", header)] == []
+
+
 # Flags, dependencies, presets
 
 

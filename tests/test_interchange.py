@@ -242,6 +242,10 @@ def test_an_adapter_of_other_matrices_is_refused(files, name, words, capsys):
         ("--to peft", "--to peft writes adapters"),
         ("--to hf --lora_checkpoint {0}/adapter.safetensors", "holds adapters only; pass the base"),
         ("--to hf", "--init_checkpoint is missing"),
+        (
+            "--to hf --lora_dim 4 --init_checkpoint {0}/base.safetensors",
+            "their file goes into --lora_checkpoint, and the base",
+        ),
         ("--to hf --no_card --init_checkpoint {0}/base.safetensors", "--to hf needs --model_card"),
         ("--to hf --init_checkpoint {0}/base.safetensors --output {0}/recipe.pt", "is a file; expected a folder"),
         ("--to loralib --lora_checkpoint {0}/recipe.pt --lora_dim 8", "rank 4, not 8"),

@@ -153,7 +153,10 @@ class Given:
 def refuse_without_adapters(args: argparse.Namespace) -> None:
     """Raise UserError for --lora_dim or --lora_alpha in a program that decodes the base alone."""
     if not args.lora_checkpoint and Given.by(args) != Given():
-        raise UserError("--lora_dim and --lora_alpha need the adapters they describe; pass them as --lora_checkpoint")
+        raise UserError(
+            "--lora_dim and --lora_alpha need the adapters they describe: their file goes into --lora_checkpoint, and the base they "
+            f"were trained on into --init_checkpoint, which is {args.init_checkpoint or 'missing'}"
+        )
 
 
 def is_asked(args: argparse.Namespace) -> bool:
