@@ -56,8 +56,10 @@ def write(folder: Path, lines: int) -> None:
 
 def main() -> int:
     """Measure and report."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--lines", type=int, nargs="+", default=[100_000, 1_000_000])
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "--lines", type=int, nargs="+", default=[100_000, 1_000_000], help="of the files; default: %(default)s"
+    )
     measured = {}
     for lines in parser.parse_args().lines:
         with tempfile.TemporaryDirectory() as name:

@@ -31,9 +31,11 @@ def resident_mib(pid: int) -> float:
 
 def main() -> int:
     """Train, sample, report."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--resume_every", type=float, default=6, help="minutes between two interruptions")
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--minutes", type=float, default=30, help="how long; default: %(default)s")
+    parser.add_argument(
+        "--resume_every", type=float, default=6, help="minutes between two interruptions; default: %(default)s"
+    )
     args = parser.parse_args()
     work_dir = tempfile.mkdtemp()
     command = [sys.executable, "src/gpt2_ft.py", *FLAGS.split(), "--work_dir", work_dir, "--resume", "auto"]
