@@ -130,11 +130,12 @@ class Training:
 
         if self.args.resume in (None, "auto", "never") and not (Path(self.args.work_dir) / MANIFEST).is_file():
             return ""
-        method_config, base = self.start
-        settings = gpt2_ft.train_config(self.args)
-        run = gpt2_ft.make_record(
-            self.args, [], self.ranks(), base, method_config, model=self.model, optim=self.optim(), train=settings
-        )
+        try:
+            method_config, base = self.start
+            settings = dict(model=self.model, optim=self.optim(), train=gpt2_ft.train_config(self.args))
+        except errors.UserError:  # which another check has said
+            return ""
+        run = gpt2_ft.make_record(self.args, [], self.ranks(), base, method_config, **settings)
         saves = Saves(Path(self.args.work_dir), gpt2_ft.what_decides_the_result(run.fields["settings"]), base=base)
         state = gpt2_ft.earlier_state(self.args.resume, saves)
         if state is None:

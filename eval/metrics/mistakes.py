@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 TYPED = "LORA_TYPED"  # the script that was typed, where one has started the program: mistakes are in its command
 LAUNCHERS = (
@@ -45,7 +46,7 @@ class MendingParser(argparse.ArgumentParser):
     An action may have a dict `refused`: values that are none of its choices, and why, in words that follow flag and value.
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
         self.others: Sequence[str] = ()  # flags that the script which was typed takes itself
 
