@@ -278,7 +278,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     refuse_ignored(args)
 
-    from lora_nlg import dist, locks
+    from lora_nlg import dist, locks, record  # noqa: F401  (a foreign numpy is found out before the data are read)
     from lora_nlg.data.examples import read_examples
     from lora_nlg.methods.cost import cost_of
     from lora_nlg.training import curve, train

@@ -106,9 +106,12 @@ def test_golden_run_through_the_command_line(name, files, capsys):
     assert all(close(s["lr"], g) for s, g in zip(steps, golden["lr_per_micro_batch"], strict=True))
     assert set(steps[0]) == {"step", "epoch", "lr", "loss", "avg_loss", "ppl", "ms_per_batch", "tokens_per_s"}
     assert close(evals[-1]["valid_loss"], golden["valid_loss_after"])
-    saved_at = {*range(5, golden["flags"]["max_step"] + 1, 5), golden["flags"]["max_step"]}
-    interval_saves = {f"{kind}.{step}.pt" for kind in ("model", "state") for step in saved_at}
-    assert {p.name for p in (folder / "work").glob("*.pt")} == {*interval_saves, "model.best.pt", "model.final.pt"}
+    last, epoch = golden["flags"]["max_step"], 6  # micro-batches
+    epochs = range(epoch, last + 1, epoch)
+    newest = sorted({*range(5, last + 1, 5), *epochs, last})[-3:]
+    saves = {f"{kind}.{step}.pt" for kind in ("model", "state") for step in newest}
+    saves |= {f"model.{step}.pt" for step in epochs}
+    assert {p.name for p in (folder / "work").glob("*.pt")} == {*saves, "model.best.pt", "model.final.pt"}
     saved = torch.load(folder / "work/model.final.pt", weights_only=True)["model_state_dict"]
     sums = golden["final_sum_and_abs_sum"]
     assert all(close(saved[f"module.transformer.{key}"].sum().item(), total) for key, (total, _) in sums.items())
