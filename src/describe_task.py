@@ -7,6 +7,7 @@ import sys
 sys.path.insert(0, __file__.rpartition("/")[0])  # which PYTHONSAFEPATH leaves out
 
 from lora_nlg import errors, flags
+from lora_nlg.mistakes import did_you_mean
 from lora_nlg.tasks import TASKS
 
 
@@ -25,7 +26,9 @@ def main(argv: list[str] | None = None) -> int:
     described = TASKS[args.task].described(args.task)
     if args.field is not None:
         if args.field not in described:
-            raise errors.UserError(f"--field must be one of {', '.join(described)}, but is {args.field!r}")
+            raise errors.UserError(
+                f"--field must be one of {', '.join(described)}, but is {args.field!r}{did_you_mean(args.field, described)}"
+            )
         value = described[args.field]
         print(*value if isinstance(value, tuple) else (value,))
     if args.output is not None:

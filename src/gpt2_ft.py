@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, __file__.rpartition("/")[0])  # which PYTHONSAFEPATH leaves out
 
-from lora_nlg import config, errors, flags, methods
+from lora_nlg import config, errors, flags, methods, mistakes
 
 
 def parser() -> argparse.ArgumentParser:
@@ -280,7 +280,8 @@ def earlier_state(resume: str | None, saves) -> dict | None:
     if saves.finished:
         return {}
     if resume not in ("auto", "newest") and not resume.isdecimal():
-        raise errors.UserError(f"--resume must be auto, never or the step of a save, but is {resume!r}")
+        meant = mistakes.did_you_mean(resume, ("auto", "never"))
+        raise errors.UserError(f"--resume must be auto, never or the step of a save, but is {resume!r}{meant}")
     return saves.load(int(resume) if resume.isdecimal() else None, fall_back=resume == "auto")
 
 
@@ -343,7 +344,7 @@ def main(argv: list[str] | None = None) -> int:
             )
             if ranks.is_main:
                 run.write(valid_loss=valid_loss, checkpoint=str(work_dir / "model.final.pt"), **known)
-                print(f"saved {work_dir / 'model.final.pt'}")
+                print(f"saved {' and '.join(str(work_dir / name) for name in saves.listed['final']['files'])}")
     dist.stop()
     return 0
 

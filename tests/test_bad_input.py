@@ -261,6 +261,7 @@ REFUSED = [
     ("gpt2_beam --eval_len 1024 --seq_len 1025", {}, "--eval_len 1024 leaves no room for the context in --seq_len 1024"),
     (f"{LORA} --scheduler cycle", {}, "--max_step would have no effect"),
     (f"{LORA} --device tpu", {}, "--device must be auto, cpu"),
+    (f"{LORA} --device cudda", {}, "but is 'cudda' (did you mean cuda?)"),
     ("pretrain_base --steps 0", {}, "--steps must be at least 1, but is 0"),
     ("pretrain_base --rows -1", {}, "--rows must be at least 1, but is -1"),
     ("pretrain_base --random_seed 9223372036854775808", {}, "--random_seed must be from 0 to 9223372036854775807, but is"),

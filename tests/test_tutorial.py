@@ -62,6 +62,8 @@ def test_steps_4_to_7_run_as_typed(folder):
     assert trained.stderr.count(FITTED) == 1
     assert {f"model.{step}.pt" for step in (2, 4, 6, 8, 10)} <= {path.name for path in work.iterdir()}
     assert "saved | step       2 | model.2.pt, state.2.pt\n" in trained.stdout
+    final = "trained_models/GPT2_M/e2e/model.final.pt and trained_models/GPT2_M/e2e/adapter.safetensors"
+    assert trained.stdout.endswith(f"saved {final}\n")
     assert json.loads((work / "run.json").read_text())["settings"]["train"]["seq_len"] == 256
 
     misled = type_in(folder, BEAM.format(base="./trained_models/GPT2_M/e2e/model.10.pt"))

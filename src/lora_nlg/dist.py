@@ -12,7 +12,9 @@ from torch import Tensor, distributed
 
 from lora_nlg import rendezvous
 from lora_nlg.errors import EXIT_USER_ERROR, UserError
+from lora_nlg.mistakes import did_you_mean
 
+DEVICES = ("auto", "cpu", "cuda")
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -87,7 +89,7 @@ def device_of(name: str, local_rank: int = 0) -> torch.device:
     except RuntimeError:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda"):
-        raise UserError(f"--device must be auto, cpu, cuda or cuda:N, but is {name!r}")
+        raise UserError(f"--device must be auto, cpu, cuda or cuda:N, but is {name!r}{did_you_mean(name, DEVICES)}")
     if device.type == "cuda":
         count = torch.cuda.device_count()
         index = local_rank if device.index is None else device.index
