@@ -426,6 +426,20 @@ def test_charts_show_what_judges_the_run(webnlg, monkeypatch):
     assert [mark.name for mark in drawn[0]] == ["this run", "paper, LoRA"]
 
 
+def test_a_band_is_shaded_where_it_has_a_width(webnlg):
+    change(webnlg / "comparison.json", band=[55.0, 55.37])
+    assert "recipe, BLEU 55.00 to 55.37." in render(webnlg)
+    change(webnlg / "comparison.json", band=[55.37, 55.37])
+    assert "Shaded" not in render(webnlg)
+
+
+def test_what_is_neither_the_papers_nor_a_public_run_is_not_called_so(webnlg):
+    assert "● public runs" in render(webnlg)
+    rows = json.loads((webnlg / "comparison.json").read_text())["rows"]
+    change(webnlg / "comparison.json", rows=[{**rows[1], "is_judge": True}])
+    assert "● others" in render(webnlg)
+
+
 def test_a_comparison_of_other_halves_is_refused(webnlg):
     scores = json.loads((webnlg / "scores.json").read_text())
     scores["systems"][0]["splits"]["Seen"]["scores"]["BLEU"] = 62.5

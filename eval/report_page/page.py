@@ -48,6 +48,7 @@ def render(run: Contents) -> str:
         systems=_systems(run),
         published=_published(run),
         judges=_judges(run),
+        band=_band(run),
         facts=_facts(run),
         score_charts=_score_charts(run),
         learning_charts=_learning_charts(run),
@@ -88,6 +89,12 @@ def _published(run: Contents) -> list[dict]:
 def _judges(run: Contents) -> list[dict]:
     """Return those by which the verdict judges the run; earlier comparisons had no others."""
     return [row for row in _published(run) if row["kind"] in CHARTED and row.get("is_judge", True)]
+
+
+def _band(run: Contents) -> tuple[float, float] | None:
+    """Return the lowest and the highest BLEU of public runs; None where there is none or but one, whose point is enough."""
+    band = run.comparison["band"] if run.comparison and _judges(run) else None
+    return (band[0], band[1]) if band and band[0] < band[1] else None
 
 
 def _columns(run: Contents) -> list[tuple[str, str]]:
@@ -162,7 +169,7 @@ def _score_charts(run: Contents) -> list[str]:
             for row in judges
             if row.get(metric) is not None
         ]
-        band = run.comparison["band"] if run.comparison and metric == "BLEU" and judges else None
+        band = _band(run) if metric == "BLEU" else None
         # Published scores lie close together: from zero, their differences could not be seen.
         label = NAMES.get(metric, metric) + (", less is better" if metric in LESS_IS_BETTER else "")
         description = f"{label} of {len(marks)} systems; the figures are in the table of scores"
