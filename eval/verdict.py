@@ -29,7 +29,8 @@ def sentence(run: Run, judges: list[Row], of: str) -> str:
         for metric in (metric for metric in ("METEOR", "TER") if metric in row.scores):
             where += f"; {metric} {_number(scores[metric], of, metric)} is {beside(scores[metric], row, metric, of)}"
     reasons = recipe.departures(run, of)
-    if not reasons and (of, model(run)) == ("e2e", "GPT-2 M") and (left := recipe.off_curve(run)):
+    has_a_curve = (of, model(run), run_dir.method_of(run)) == ("e2e", "GPT-2 M", "lora")
+    if has_a_curve and not reasons and (left := recipe.off_curve(run)):
         reasons = [left]
     if empty := run.system.get("empty_outputs"):
         reasons.append(f"{empty} empty outputs")

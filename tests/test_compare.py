@@ -324,6 +324,13 @@ def test_the_curve_is_of_gpt2_medium(curve):
     assert "nothing in its records" in verdict(0.6, log=log(1.0), model__n_embd=768, model__n_layer=12)
 
 
+@pytest.mark.parametrize("settings", [{"lora": {"rank": 0}}, {"lora": None, "vera": {"rank": 1024}}])
+def test_the_curve_is_of_lora(curve, settings):
+    run = a_run(0.6, log=log(1.0))
+    run.training["settings"] |= settings
+    assert "nothing in its records" in compare.compare(run)["verdict"]
+
+
 def test_without_the_curve_nothing_is_said_of_it(curve):
     curve.unlink()
     assert recipe.off_curve(a_run(log=log(1.0))) is None
