@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import curve
-from run_dir import Run
+from run_dir import Run, method_of
 
 CURVE = Path(__file__).resolve().parents[1] / "data" / "curves" / "gpt2_md_seed110.tsv"
 CURVE_SEED, CURVE_INTERVAL = 110, 100  # micro-batches
@@ -41,27 +41,42 @@ RECIPE: dict[str, dict[str, tuple]] = {
         "eos_token_ids": ([50256, 628],),
     },
 }
+# What is otherwise in the paper's Table 11, by task
+OTHERWISE: dict[str, dict[str, dict[str, tuple]]] = {
+    "e2e": {},
+    "webnlg": {"search": {"length_penalty": (0.8,)}},
+    "dart": {
+        "search": {"length_penalty": (0.8,)},
+        "lora": {"dropout": (0,)},
+        "optim": {"weight_decay": (0,)},
+        "train": {"label_smooth": (0,)},
+    },
+}
 EXAMPLES_AN_UPDATE = 8
-EXAMPLES = 5 * 42_064  # five epochs, each filled up to whole batches of 8
+EXAMPLES = {
+    "e2e": 5 * 42_064,
+    "webnlg": 5 * 18_032,
+    "dart": 5 * 62_664,
+}  # five epochs, each filled up to whole batches of 8
 
 
-def departures(run: Run) -> list[str]:
-    """Return, in words, every recorded setting that is not the recipe's. Full fine-tuning has a recipe for decoding only."""
-    sections = list(RECIPE) if run.setting("lora", "rank") else ["search"]
+def departures(run: Run, of: str = "e2e") -> list[str]:
+    """Return, in words, every recorded setting that is not the recipe's. What is not LoRA has a recipe for decoding only."""
+    sections = list(RECIPE) if method_of(run) == "lora" else ["search"]
     found = []
     for section in sections:
-        for name, expected in RECIPE[section].items():
+        for name, expected in (RECIPE[section] | OTHERWISE[of].get(section, {})).items():
             value = run.setting(section, name)
             if value is not None and value not in expected:
                 words = " or ".join(map(str, expected))
                 found.append(f"{'LoRA ' if section == 'lora' else ''}{name} {value} instead of {words}")
     if "train" in sections:
-        found += _amount(run)
+        found += _amount(run, EXAMPLES[of])
     return found
 
 
-def _amount(run: Run) -> list[str]:
-    """Return what is unlike the recipe in how much was trained on, in all and for an update."""
+def _amount(run: Run, examples: int) -> list[str]:
+    """Return what is unlike the recipe in how much was trained on, in all, where it has `examples`, and for an update."""
     processes, batch = run.training.get("settings", {}).get("world_size"), run.setting("train", "train_batch_size")
     grad_acc, steps = run.setting("optim", "grad_acc"), run.setting("optim", "max_step")
     if None in (processes, batch, grad_acc, steps):
@@ -70,8 +85,8 @@ def _amount(run: Run) -> list[str]:
     found = []
     if an_update != EXAMPLES_AN_UPDATE:
         found.append(f"{an_update} examples an update instead of {EXAMPLES_AN_UPDATE}")
-    if abs(seen - EXAMPLES) > EXAMPLES / 1000:  # several processes fill up their epochs differently
-        found.append(f"{seen:,} examples trained on instead of {EXAMPLES:,}")
+    if abs(seen - examples) > examples / 1000:  # several processes fill up their epochs differently
+        found.append(f"{seen:,} examples trained on instead of {examples:,}")
     if run.log and "valid_loss" not in run.training:
         found.append("a training that did not finish")
     return found

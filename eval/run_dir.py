@@ -6,7 +6,7 @@ Each file is what its name promises, or a UserError names it, its line, what is 
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,31 @@ from shape import Loss, fault
 
 METRICS = scores.METRICS
 SYSTEM = "prediction.txt"  # the run's own outputs; base.txt stands beside it in the scores
+SPLITS = {"Unseen": "_U", "Seen": "_S"}  # WebNLG's halves in scores.json, and how the columns of their scores end
+METHODS = {  # sections of run.json's settings, but for full: what is trained, as the published tables call it
+    "lora": "LoRA",
+    "full": "fine-tuning",
+    "dora": "DoRA",
+    "vera": "VeRA",
+    "fourier": "FourierFT",
+    "bias": "BitFit",
+    "top2": "FT-Top2",
+    "prefix_embed": "PreEmbed",
+    "prefix_layer": "PreLayer",
+    "prefix_kv": "prefix of keys and values",
+    "adapter_h": "Adapter-H",
+    "adapter_l": "Adapter-L",
+    "lora+prefix_embed": "LoRA and PreEmbed",
+    "lora+prefix_layer": "LoRA and PreLayer",
+}
+RANK = (int, {str: int}, None)
 
 # What the programs use of each file; all else in it is free. Sections of settings are null where there is nothing to set.
 SIGNATURE = {
-    "segments?": int,
+    "segments?": int,  # of E2E's scorer; the one of triples says "inputs"
+    "inputs?": int,
     "references?": int,
+    "protocol?": str,
     "references_sha256?": (str, None),
     "nist_reference_length?": str,
     "sha256?": {str: str},
@@ -30,7 +50,8 @@ TRAINING = {
     **TIMES,
     "settings?": {
         "model?": ({"n_embd": int, "n_layer": int}, None),
-        "lora?": ({"rank?": (int, {str: int}, None), "alpha?": float, "targets?": ([str], None)}, None),
+        **{f"{name}?": ({"rank?": RANK}, None) for name in METHODS},
+        "lora?": ({"rank?": RANK, "alpha?": float, "targets?": ([str], None)}, None),
         "optim?": ({"max_step?": (int, None), "grad_acc?": int}, None),
         "train?": ({"train_batch_size?": int, "random_seed?": int, "log_interval?": int}, None),
         "base?": ({"sha256?": (str, None)}, None),
@@ -58,11 +79,17 @@ LOG_LINE = {
     "eval?": {"step": int, "valid_loss": Loss, "seconds?": float},
 }
 INTERVAL = {"step": int, "lr": float, "avg_loss": Loss, "ms_per_batch": float, "tokens_per_s": float}
-COMPARISON_ROW = {"system": str, "kind": str, "source": str, "deviations?": {str: float}}
+COMPARISON_ROW: dict[str, Any] = {
+    **dict.fromkeys(("system", "kind", "source", "method?", "protocol?"), str),
+    "is_judge?": bool,
+    "deviations?": {str: float},
+}
 COMPARISON = {
     "comparable": bool,
     "why_not": (str, None),
     "verdict": str,
+    "notes?": [str],
+    "columns?": [str],
     "band": ([float, float], None),
     "run": {str: float},
 }
@@ -114,6 +141,7 @@ def read_run(work_dir: Path, metrics: Sequence[str] = METRICS) -> Run:
         "file": str,
         "empty_outputs?": int,
         "scores": dict.fromkeys(metrics, float),
+        "splits?": {str: {"scores": dict.fromkeys(metrics, float)}},
         "intervals?": {metric: [float, float] for metric in metrics},
     }
     scored = _record(path, {"systems": [entry], "signature?": SIGNATURE}, "06")
@@ -136,6 +164,30 @@ def output_file(system: dict) -> str:
     return Path(system["file"]).name
 
 
+def figures(system: dict, metrics: Sequence[str]) -> dict[str, float]:
+    """Return the scores of an entry of scores.json by column: BLEU and, where there are halves, BLEU_U and BLEU_S."""
+    parts = [("", system), *((end, system.get("splits", {}).get(name)) for name, end in SPLITS.items())]
+    return {metric + end: part["scores"][metric] for metric in metrics for end, part in parts if part}
+
+
+def columns(metrics: Sequence[str], known: Container[str]) -> list[str]:
+    """Return the columns of a table of scores: BLEU_U, BLEU_S, BLEU where halves are among the `known` ones, else BLEU alone."""
+    ends = [*SPLITS.values(), ""] if any(f"{metrics[0]}{end}" in known for end in SPLITS.values()) else [""]
+    return [metric + end for metric in metrics for end in ends]
+
+
+def method_of(run: Run) -> str:
+    """Return what the run trained, one of METHODS. Full fine-tuning is recorded as LoRA of rank 0."""
+    settings = run.training.get("settings", {})
+    others = [name for name in METHODS if name not in ("lora", "full") and settings.get(name) is not None]
+    return others[0] if others else "lora" if run.setting("lora", "rank") else "full"
+
+
+def rank_of(run: Run) -> Any:
+    """Return the rank of what the run trained, by target if there are several; 0 if it has none."""
+    return run.setting(method_of(run), "rank") or 0
+
+
 def check_trained(run: Run) -> None:
     """Raise UserError if a run has no record of its training, or no log."""
     for name, known in (("run.json", run.training), ("log.jsonl", run.log)):
@@ -147,7 +199,7 @@ def check_trained(run: Run) -> None:
 
 def read_comparison(work_dir: Path, metrics: Sequence[str] = METRICS) -> dict | None:
     """Return comparison.json, None if it is not there."""
-    row = COMPARISON_ROW | {f"{metric}?": (float, None) for metric in metrics}
+    row = COMPARISON_ROW | {f"{metric}{end}?": (float, None) for metric in metrics for end in ("", *SPLITS.values())}
     return _record(work_dir / "comparison.json", COMPARISON | {"rows": [row]}, "07") or None
 
 

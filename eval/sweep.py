@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, __file__.rpartition("/")[0])  # which PYTHONSAFEPATH leaves out
 
-import compare
+import comparable
 import published
 import run_dir
 from run_dir import METRICS, Run, errors, files
@@ -28,9 +28,10 @@ TABLE_18 = "paper: Hu et al. 2021, Table 18, GPT-2 Medium on E2E after 26 000 st
 
 @dataclass(frozen=True)
 class Group:
-    """The runs of one rank, of the same targets and with one length penalty; they differ in their seeds."""
+    """The runs of one method and rank, of the same targets and with one length penalty; they differ in their seeds."""
 
-    rank: int  # 0: every parameter is trained
+    method: str  # one of run_dir.METHODS
+    rank: int  # 0 but of LoRA
     targets: str  # "q,v"
     length_penalty: float
     runs: dict[int, Run]  # by seed
@@ -84,11 +85,12 @@ def grouped(runs: list[Run]) -> list[Group]:
             raise errors.UserError(
                 f"{runs[0].work_dir} and {run.work_dir} differ in {other}, which is not swept over; do not mix them"
             )
-        rank = run.setting("lora", "rank") or 0
+        method = run_dir.method_of(run)
+        rank = run_dir.rank_of(run) if method == "lora" else 0
         if not isinstance(rank, int):
             raise errors.UserError(f"{run.work_dir} has a rank for each target, so that it has no line in this table")
         targets = ",".join(run.setting("lora", "targets") or ()) if rank else ""
-        key = (rank, targets, run.setting("search", "length_penalty"))
+        key = (method, rank, targets, run.setting("search", "length_penalty"))
         group = groups.setdefault(key, Group(*key, {}))
         seed = run.setting("train", "random_seed")
         if seed is None:
@@ -135,8 +137,8 @@ def table_18() -> dict[int, dict[str, float]]:
 
 def note(runs: list[Run]) -> str:
     """Return what the paper's rows are, and whether these runs may be held against them."""
-    reason = next(filter(None, map(compare.why_not, runs)), None)
-    other = next((model for model in map(compare.model, runs) if model != "GPT-2 M"), None)
+    reason = next(filter(None, map(comparable.why_not, runs)), None)
+    other = next((model for model in map(comparable.model, runs) if model != "GPT-2 M"), None)
     if reason is None and other:
         reason = f"they are of {other}"
     return f"{TABLE_18}; not to be compared with these runs: {reason}." if reason else f"{TABLE_18}."
@@ -147,7 +149,7 @@ def rows(groups: list[Group]) -> list[list[str]]:
     paper, table = table_18(), []
     for i, group in enumerate(groups):
         name = [
-            str(group.rank) if group.rank else "full",
+            str(group.rank) if group.rank else group.method,
             errors.visible(group.targets) or "-",
             f"{group.length_penalty:g}",
         ]
@@ -194,6 +196,7 @@ def as_json(groups: list[Group], paper: str) -> str:
     paper_rows = table_18()
     listed = [
         {
+            "method": group.method,
             "rank": group.rank,
             "targets": group.targets,
             "length_penalty": group.length_penalty,

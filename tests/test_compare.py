@@ -1,7 +1,9 @@
 """A run beside the published scores: what may be compared, the verdict, and the forms of the table."""
 
 import copy
+import csv
 import hashlib
+import itertools
 import json
 import re
 import subprocess
@@ -9,18 +11,21 @@ from pathlib import Path
 
 import pytest
 
+import comparable
 import compare
 import published
 import real_data
 import recipe
 import run_dir
+import side_by_side
 from metrics.errors import UserError
 from metrics.scores import METRICS
+from verdict import SPREAD
 
 ROOT = Path(__file__).resolve().parents[1]
 SCORES = {"BLEU": 0.6955, "NIST": 8.7445, "METEOR": 0.4652, "ROUGE_L": 0.7165, "CIDEr": 2.4902}
 SYSTEM = {"file": "x/prediction.txt", "empty_outputs": 0, "scores": SCORES}
-SIGNATURE = {"segments": 630, "references_sha256": compare.REFERENCES}
+SIGNATURE = {"segments": 630, "references_sha256": comparable.REFERENCES}
 TRAINING = {
     "argv": ["--init_checkpoint", "pretrained_checkpoints/gpt2-medium"],
     "settings": {
@@ -72,7 +77,7 @@ def verdict(*args, **changed) -> str:
 def test_the_recipe_may_be_compared():
     result = compare.compare(a_run())
     assert (result["comparable"], result["why_not"], result["band"]) == (True, None, [0.6865, 0.698])
-    [paper] = [row for row in result["rows"] if row["kind"] == "paper"]
+    [paper] = [row for row in result["rows"] if row["kind"] == "paper" and row["is_judge"]]
     assert (paper["BLEU"], paper["deviations"]["BLEU"]) == (0.704, 0.001)
     assert paper["difference"]["BLEU"] == pytest.approx(-0.0085)
     assert [row["BLEU"] for row in result["rows"] if row["kind"] == "rank"] == [0.7038]
@@ -94,25 +99,25 @@ def test_what_is_not_comparable_is_refused_with_its_own_scores(changed, inputs, 
     assert says in result["why_not"]
     assert result["verdict"] == f"Not to be compared with the paper: {result['why_not']}."
     assert (result["comparable"], result["rows"], result["band"]) == (False, [], None)
-    shown = compare.as_text(result)
+    shown = side_by_side.as_text(result)
     assert "0.6955" in shown
     assert "0.7040" not in shown
 
 
 def test_every_reason_is_named():
-    assert compare.why_not(a_run(model__n_layer=4, signature__segments=72)).count(", and ") == 1
+    assert comparable.why_not(a_run(model__n_layer=4, signature__segments=72)).count(", and ") == 1
 
 
 @pytest.mark.parametrize("argv", [["--init_checkpoint", "random"], ["--init_checkpoint=random"]])
 def test_random_weights_are_no_gpt2(argv):
     run = a_run()
     run.training["argv"] = argv
-    assert compare.why_not(run) == "its base has random weights"
+    assert comparable.why_not(run) == "its base has random weights"
 
 
 def test_without_a_record_of_the_training_nothing_is_guessed():
     run = run_dir.Run(Path("x"), SYSTEM, SIGNATURE, {}, {"settings": {"search": SEARCH}}, [])
-    assert "no run.json" in compare.why_not(run)
+    assert "no run.json" in comparable.why_not(run)
 
 
 # The verdict
@@ -178,15 +183,18 @@ def test_four_processes_with_a_quarter_of_the_batch_are_the_recipe():
 
 def test_another_rank_is_held_against_its_own_line_of_table_18():
     result = compare.compare(a_run(0.6957, lora__rank=8))
-    assert result["band"] is None
-    assert [row["BLEU"] for row in result["rows"]] == [0.704, 0.6957]
-    assert "is at the paper's 0.6957 (Table 18); unlike the recipe: LoRA rank 8 instead of 4" in result["verdict"]
+    assert result["band"] == [0.7057, 0.7057]
+    assert [row["BLEU"] for row in result["rows"] if row["is_judge"]] == [0.704, 0.6957, 0.7057]
+    assert [row["BLEU"] for row in result["rows"] if row["kind"] == "rank"] == [0.6957]
+    assert "is 0.0100 below the one public run's 0.7057 and at the paper's 0.6957 (Table 18); " in result["verdict"]
+    assert "unlike the recipe: LoRA rank 8 instead of 4" in result["verdict"]
+    assert "is at the one public run's 0.7057 and 0.0100 above the paper's" in verdict(0.7057, lora__rank=8)
     assert "nothing is published for GPT-2 M and LoRA of rank 3" in verdict(0.69, lora__rank=3)
 
 
 def test_full_fine_tuning_is_held_against_the_papers():
     result = compare.compare(a_run(0.682, lora__rank=0, train__label_smooth=0.0))
-    assert [row["system"] for row in result["rows"]] == ["paper, full fine-tuning (Table 3)"]
+    assert [row["system"] for row in result["rows"] if row["is_judge"]] == ["paper, full fine-tuning (Table 3)"]
     assert (
         result["verdict"]
         == "BLEU 0.6820 is at the paper's 0.6820 (Table 3); nothing in its records is unlike the recipe."
@@ -197,12 +205,82 @@ def test_full_fine_tuning_has_a_recipe_for_decoding():
     assert verdict(0.6, lora__rank=0, search__beam=1).endswith("; the likely reason: beam 1 instead of 10.")
 
 
-def test_a_model_of_which_only_bleu_is_published():
+def test_a_model_that_the_paper_has_not(tmp_path):
     result = compare.compare(a_run(0.68, model__n_embd=768, model__n_layer=12))
     assert result["band"] == [0.6727, 0.6941]
-    assert [set(row["difference"]) for row in result["rows"]] == [{"BLEU"}] * 2
     assert "inside the band of public runs (0.6727 to 0.6941); nothing" in result["verdict"]
-    assert compare.as_text(result).splitlines()[2].split()[-5:] == ["0.6727", "-", "-", "-", "-"]
+
+
+def test_scores_that_are_not_published_are_dashes():
+    result = compare.compare(a_run(0.7, model__n_embd=1280, model__n_layer=36))
+    nola = next(row for row in result["rows"] if row["system"] == "NOLA paper's LoRA, r = 1")
+    assert set(nola["difference"]) == {"BLEU", "METEOR", "ROUGE_L"}
+    [line] = [line for line in side_by_side.as_text(result).splitlines() if line.startswith(nola["system"])]
+    assert line.removeprefix(nola["system"]).split()[:5] == ["0.6990", "-", "0.4670", "0.7160", "-"]
+
+
+# Other methods, and what came after the paper
+
+
+SMALL = {"model__n_embd": 768, "model__n_layer": 12}
+
+
+def of_method(name: str, bleu=0.6955, trained=None, **fields) -> dict:
+    """Return the comparison of a run of another method, whose settings are in a section of its name."""
+    run = a_run(bleu)
+    del run.training["settings"]["lora"]
+    run.training["settings"][name] = fields
+    if trained:
+        run.training["trained_parameters"] = trained
+    return compare.compare(run)
+
+
+def judges(result: dict) -> list[str]:
+    return [row["system"] for row in result["rows"] if row["is_judge"]]
+
+
+def test_vera_is_held_against_veras_own():
+    """Whatever its rank, and never against full fine-tuning's."""
+    result = of_method("vera", 0.6990, rank=256)
+    assert judges(result) == ["VeRA"]
+    assert result["verdict"].startswith("BLEU 0.6990 is 0.0020 below VeRA's 0.7010 (Tables 3 and 10, 0.098M); nothing")
+
+
+@pytest.mark.parametrize(
+    ("trained", "paper"), [(368_784, "0.6630 (Table 3, 0.37M)"), (11_089_152, "0.6890 (Table 3, 11.09M)")]
+)
+def test_adapters_are_held_against_those_of_their_size(trained, paper):
+    result = of_method("adapter_l", 0.70, trained, size=6)
+    assert judges(result) == ["paper, Adapter-L, 0.37M", "paper, Adapter-L, 11.09M"]
+    assert f"above the paper's {paper}" in result["verdict"]
+
+
+def test_a_method_that_nothing_is_published_of():
+    result = of_method("lora+prefix_embed", rank=4)
+    assert judges(result) == []
+    assert result["verdict"] == "BLEU 0.6955: nothing is published for GPT-2 M and LoRA and PreEmbed of rank 4."
+
+
+def test_rows_by_another_protocol_do_not_count_for_the_recipe():
+    """Settings tuned, another optimiser, code of one's own: they stand in the table, and neither in the band nor in the verdict."""
+    for changed, outside in (
+        ({}, "LoRA, SGD"),
+        ({}, "FourierFT paper's LoRA, 3 seeds"),
+        (SMALL, "a user's own code, baseline"),
+    ):
+        result = compare.compare(a_run(**changed))
+        [row] = [row for row in result["rows"] if row["system"] == outside]
+        assert row["method"] == "LoRA" and row["protocol"] and not row["is_judge"]
+        assert row["BLEU"] < result["band"][0] or outside.startswith("FourierFT")
+
+
+def test_the_papers_rows_come_first_then_method_by_method():
+    rows = compare.compare(a_run())["rows"]
+    kinds = [{"paper": 0, "rank": 1}.get(row["kind"], 2) for row in rows]
+    assert kinds == sorted(kinds)
+    since = [row["method"] for row in rows if row["kind"] in ("public", "since")]
+    assert [name for name, _ in itertools.groupby(since)] == list(dict.fromkeys(since))
+    assert (rows[0]["system"], since[0], since[-1]) == ("paper, LoRA (Table 3)", "LoRA", "FedLoRA")
 
 
 def test_empty_outputs_and_an_unfinished_training_are_reasons():
@@ -246,6 +324,13 @@ def test_the_curve_is_of_gpt2_medium(curve):
     assert "nothing in its records" in verdict(0.6, log=log(1.0), model__n_embd=768, model__n_layer=12)
 
 
+@pytest.mark.parametrize("settings", [{"lora": {"rank": 0}}, {"lora": None, "vera": {"rank": 1024}}])
+def test_the_curve_is_of_lora(curve, settings):
+    run = a_run(0.6, log=log(1.0))
+    run.training["settings"] |= settings
+    assert "nothing in its records" in compare.compare(run)["verdict"]
+
+
 def test_without_the_curve_nothing_is_said_of_it(curve):
     curve.unlink()
     assert recipe.off_curve(a_run(log=log(1.0))) is None
@@ -259,28 +344,77 @@ def test_published_rows_are_complete_and_on_one_scale():
     kinds = [(row.model, row.kind) for row in rows]
     for kind, number in {("GPT-2 M", "paper"): 7, ("GPT-2 L", "paper"): 5, ("GPT-2 M", "rank"): 11}.items():
         assert kinds.count(kind) == number
-    assert kinds.count(("GPT-2 M", "public")) == 9
+    assert kinds.count(("GPT-2 M", "public")) == 12
     assert len({(row.model, row.system) for row in rows}) == len(rows)
     for row in rows:
         assert row.source
-        assert set(row.scores) in ({"BLEU"}, set(METRICS))
+        assert set(row.scores) in ({"BLEU", "METEOR", "ROUGE_L"}, set(METRICS))
         assert set(row.deviations) in (set(), set(METRICS))
+        assert (row.kind in ("public", "since")) == bool(row.protocol)
         assert (row.kind == "rank") == (row.valid_loss is not None)
         for metric, value in row.scores.items():
             assert 0 <= value < (10 if metric in ("NIST", "CIDEr") else 1)
     spread = max(row.deviations.get("BLEU", 0) for row in rows if row.method == "LoRA")
-    assert spread == compare.SEEDS_SPREAD
+    assert spread == SPREAD["e2e"]
 
 
-@real_data.needs("PAPER.md")
+@real_data.needs("PAPER.md", "published")
 def test_published_rows_are_the_collected_ones():
     """Every row's scores, deviations and validation loss stand together in one line of the collection, in per cent or not."""
-    lines = real_data.folder("PAPER.md").read_text(encoding="utf-8").splitlines()
+    files = [real_data.folder("PAPER.md"), real_data.folder("published") / "e2e_since_the_paper.tsv"]
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     collected = [{float(number) for number in re.findall(r"\d*\.?\d+", line)} for line in lines]
     for row in published.read():
         numbers = [*row.scores.values(), *row.deviations.values(), row.valid_loss or 0.0]
         ways = [{round(number, 6), round(100 * number, 6)} for number in numbers if number]
         assert any(all(way & line for way in ways) for line in collected), row
+
+
+def collected(name: str) -> list[dict[str, str]]:
+    with open(real_data.folder("published") / name, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+@real_data.needs("published")
+def test_each_row_since_the_paper_is_there_once():
+    """With model, method, rank, size, every score and every deviation, on this project's scale."""
+    theirs = collected("e2e_since_the_paper.tsv")
+    assert len(theirs) == 49
+    per_cent = {"BLEU", "METEOR", "ROUGE_L"}
+    rows = [
+        (row.model, row.method, str(row.rank or ""), row.trained, row.scores, row.deviations)
+        for row in published.read()
+    ]
+    for row in theirs:
+        scores, deviations = (
+            {m: round(float(row[m + end]) / (100 if m in per_cent else 1), 6) for m in METRICS if row[m + end]}
+            for end in ("", "_sd")
+        )
+        found = (row["model"], row["method"], row["rank"], row["trained"], scores, deviations)
+        assert rows.count(found) == 1, found
+
+
+@real_data.needs("published")
+def test_each_row_of_webnlg_and_dart_is_there_once():
+    theirs = collected("webnlg_dart.tsv")
+    assert len(theirs) == 28
+    ours = {
+        of: [(row.model, row.trained, row.scores, row.deviations) for row in published.read(of)]
+        for of in ("webnlg", "dart")
+    }
+    for row in theirs:
+        scores = {
+            metric + end: float(row[theirs_is + mark])
+            for metric, theirs_is in (("BLEU", "BLEU"), ("METEOR", "MET"), ("TER", "TER"))
+            for end, mark in (("", ""), ("", "_A"), ("_U", "_U"), ("_S", "_S"))
+            if row[theirs_is + mark]
+        }
+        ends = ("_U", "_S", "") if "/" in row["BLEU_sd"] else ("",)
+        spread = {
+            f"BLEU{end}": float(value) for end, value in zip(ends, row["BLEU_sd"].split("/"), strict=True) if value
+        }
+        assert ours[row["dataset"].lower()].count((row["model"], row["trained"], scores, spread)) == 1, row
+    assert sum(map(len, ours.values())) == 28
 
 
 def test_the_preset_is_the_recipe(tmp_path):
@@ -321,7 +455,8 @@ def folder(tmp_path):
 def test_text_has_scores_intervals_and_differences(folder, capsys):
     assert compare.main([str(folder)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    rows = {line[: -5 * 9].strip(): line[-5 * 9 :].split() for line in lines}
+    width = lines[0].index("BLEU") - 4  # a column has 8 letters
+    rows = {line[:width].strip(): line[width : width + 5 * 9].split() for line in lines}
     assert rows["this run"] == ["0.6955", "8.7445", "0.4652", "0.7165", "2.4902"]
     assert rows["this run, 95 % interval from"][0] == "0.6855"
     assert rows["paper, LoRA (Table 3)"] == ["0.7040", "8.8500", "0.4680", "0.7180", "2.5300"]
@@ -331,29 +466,30 @@ def test_text_has_scores_intervals_and_differences(folder, capsys):
 
 
 def test_nothing_is_below_zero_by_nothing():
-    assert compare.cells({"BLEU": -0.00001, "NIST": None}, "+.4f") == ["+0.0000", "-", "-", "-", "-"]
+    comparison = {"published": "e2e", "columns": ["BLEU", "NIST", "METEOR"]}
+    line = side_by_side.Line("x", {"BLEU": -0.00001, "NIST": None}, form="+")
+    assert side_by_side.cells(line, comparison) == ["+0.0000", "-", "-"]
 
 
 def test_tables_for_pages_and_programs(folder, capsys):
     compare.main([str(folder), "--format", "tsv"])
     rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
-    assert rows[0] == ["system", *METRICS, "source"]
-    assert {len(row) for row in rows} == {7}
+    assert rows[0] == ["system", *METRICS, "method", "protocol", "source"]
+    assert {len(row) for row in rows} == {9}
     compare.main([str(folder), "--format", "md"])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
-    assert {line.count("|") for line in lines} == {8}
+    assert {line.count("|") for line in lines} == {10}
     assert len(lines) == len(rows) + 1
-    assert (
-        "| public run, V100 | 0.6865 | 8.6808 | 0.4638 | 0.7116 | 2.5030 | github.com/microsoft/LoRA issue 165 |"
-        in lines
-    )
+    scores = "0.6865 | 8.6808 | 0.4638 | 0.7116 | 2.5030"
+    assert f"| public run, V100 | {scores} | LoRA | the public recipe | github.com/microsoft/LoRA issue 165 |" in lines
 
 
 def test_json_is_the_comparison(folder, tmp_path, capsys):
     assert compare.main([str(folder), "--format", "json", "--output", str(tmp_path / "out.json")]) == 0
     assert capsys.readouterr().out == ""
     result = json.loads((tmp_path / "out.json").read_text())
-    assert set(result) == {"comparable", "why_not", "verdict", "band", "run", "intervals", "rows"}
+    described = {"published", "protocol", "columns", "notes"}
+    assert set(result) == {"comparable", "why_not", "verdict", "band", "run", "intervals", "rows", *described}
     assert result["run"] == SCORES
 
 
@@ -408,7 +544,7 @@ def test_a_real_system_is_inside_the_band(folder, score_once, monkeypatch):
         groups.setdefault(source, []).append(reference)
     references = folder / "reference.txt"
     references.write_text("".join("\n".join(group) + "\n\n" for group in groups.values()), encoding="utf-8")
-    assert hashlib.sha256(references.read_bytes()).hexdigest() == compare.REFERENCES
+    assert hashlib.sha256(references.read_bytes()).hexdigest() == comparable.REFERENCES
     outputs = folder / "prediction.txt"
     outputs.write_bytes((real_data.folder("scoring") / "lora_gpt2md.txt").read_bytes())
     for path, says in (

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-import compare
+import comparable
 import placement_table
 from lora_nlg import errors as of_training
 from metrics import errors as of_scorer
@@ -111,7 +111,7 @@ def test_nothing_of_a_run_reaches_a_terminal_or_the_page_raw(name, run, capsys, 
 @pytest.mark.parametrize("name", ["compare", "sweep"])
 def test_no_format_prints_them(name, form, run, capsys):
     edit(run / "run.json", lambda record: record["settings"]["optim"].update(scheduler=EVIL))
-    of_e2e = {"segments": compare.INPUTS, "references_sha256": compare.REFERENCES}
+    of_e2e = {"segments": comparable.TEST_SETS["e2e"].inputs, "references_sha256": comparable.REFERENCES}
     edit(run / "scores.json", lambda scores: scores["signature"].update(of_e2e))  # to be compared with the paper
     assert PROGRAMS[name].main([str(run), "--format", form]) == 0
     said = capsys.readouterr().out

@@ -334,6 +334,133 @@ def test_the_published_curve_stands_behind_its_own_recipe_only(run, curves):
     assert "does not hold it" in render(run)
 
 
+# WebNLG
+
+
+HALVES = {"Unseen": (46.0, 0.38, 0.47), "Seen": (62.0, 0.44, 0.34), "All": (54.9, 0.412, 0.402)}
+OF_TRIPLES = ("BLEU", "METEOR", "TER")
+
+
+def make_webnlg(folder: Path) -> Path:
+    """Write a run of WebNLG as the steps leave it: its task, scores with halves, and a comparison with one row of each kind."""
+    make_run(folder)
+    task = {"task": "webnlg", "scorer": "eval/triples/measure_scores.py", "scores": OF_TRIPLES, "slots": None}
+    task |= {"published": "webnlg", "copied": None, "protocols": ["generation_eval"], "references": "references"}
+    write_json(folder / "task.json", task)
+    named = {name: dict(zip(OF_TRIPLES, values, strict=True)) for name, values in HALVES.items()}
+    splits = {name: {"inputs": 2, "scores": scores} for name, scores in named.items()}
+    system = {"file": "prediction.txt", "scores": named["All"], "splits": splits}
+    system["intervals"] = {name: [0.9 * value, 1.1 * value] for name, value in named["All"].items()}
+    signature = {"inputs": 1862, "references": 6, "protocol": "generation_eval"}
+    write_json(folder / "scores.json", {"systems": [system], "signature": signature})
+    for name in ("segments.tsv", "slots.json"):
+        (folder / name).unlink()
+    own = {
+        f"{m}{end}": named[name][m] for name, end in (("Unseen", "_U"), ("Seen", "_S"), ("All", "")) for m in OF_TRIPLES
+    }
+    paper = {"system": "paper, LoRA", "kind": "paper", "protocol": "not known", "source": "Hu et al.", "is_judge": True}
+    paper |= {
+        "BLEU_U": 46.7,
+        "BLEU_S": 62.1,
+        "BLEU": 55.3,
+        "TER": 0.39,
+        "TER_U": 0.46,
+        "METEOR": 0.41,
+        "METEOR_S": None,
+    }
+    paper["deviations"] = {"BLEU_U": 0.4}
+    adamix = {
+        "system": "AdaMix LoRA",
+        "kind": "since",
+        "protocol": "p",
+        "source": "s",
+        "is_judge": False,
+        "BLEU": 55.64,
+    }
+    result = {
+        "comparable": True,
+        "why_not": None,
+        "verdict": "BLEU is near.",
+        "band": None,
+        "notes": ["By a protocol."],
+    }
+    write_json(folder / "comparison.json", {**result, "run": own, "rows": [paper, {**adamix, "deviations": {}}]})
+    return folder
+
+
+@pytest.fixture
+def webnlg(tmp_path):
+    return make_webnlg(tmp_path / "run")
+
+
+def test_unseen_seen_and_all_stand_side_by_side(webnlg):
+    rows = Elements(render(webnlg)).rows
+    heads = [f"{metric} {half}" for metric in OF_TRIPLES for half in "USA"]
+    assert ["System", *heads, "Protocol and source"] in rows
+    bleu = ["46.00", "62.00", "54.90", "49.4–60.4"]
+    meteor, ter = ["0.3800", "0.4400", "0.4120", "0.371–0.453"], ["0.4700", "0.3400", "0.4020", "0.362–0.442"]
+    assert ["this run", *bleu, *meteor, *ter, "generation_eval"] in rows
+
+
+def test_what_is_not_published_of_a_half_is_a_dash(webnlg):
+    rows = Elements(render(webnlg)).rows
+    bleu, ter = (
+        ["46.70±.4", "−0.70", "62.10", "−0.10", "55.30", "−0.40"],
+        ["0.4600", "+0.0100", "–", "0.3900", "+0.0120"],
+    )
+    assert ["paper, LoRA", *bleu, "–", "–", "0.4100", "+0.0020", *ter, "not known; Hu et al."] in rows
+    assert ["AdaMix LoRA", "–", "–", "55.64", "−0.74", *"––––––", "p; s"] in rows
+
+
+def test_the_page_says_the_protocol_and_that_less_ter_is_better(webnlg):
+    text = render(webnlg)
+    assert "<p>By a protocol.</p>" in text
+    assert ("By the protocol", "generation_eval") in page._facts(contents.read(webnlg, webnlg / "test.jsonl"))
+    assert "<dt>TER, less is better</dt>" in text and "<dt>BLEU</dt>" in text
+
+
+def test_charts_show_what_judges_the_run(webnlg, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(page.charts, "of_scores", lambda *arguments, **options: drawn.append(arguments[2]) or "")
+    render(webnlg)
+    assert [mark.name for mark in drawn[0]] == ["this run", "paper, LoRA"]
+
+
+def test_a_band_is_shaded_where_it_has_a_width(webnlg):
+    change(webnlg / "comparison.json", band=[55.0, 55.37])
+    assert "recipe, BLEU 55.00 to 55.37." in render(webnlg)
+    change(webnlg / "comparison.json", band=[55.37, 55.37])
+    assert "Shaded" not in render(webnlg)
+
+
+def test_what_is_neither_the_papers_nor_a_public_run_is_not_called_so(webnlg):
+    assert "● public runs" in render(webnlg)
+    rows = json.loads((webnlg / "comparison.json").read_text())["rows"]
+    change(webnlg / "comparison.json", rows=[{**rows[1], "is_judge": True}])
+    assert "● others" in render(webnlg)
+
+
+def test_a_comparison_of_other_halves_is_refused(webnlg):
+    scores = json.loads((webnlg / "scores.json").read_text())
+    scores["systems"][0]["splits"]["Seen"]["scores"]["BLEU"] = 62.5
+    write_json(webnlg / "scores.json", scores)
+    with pytest.raises(errors.UserError, match=r"comparison.json is of other scores"):
+        render(webnlg)
+
+
+def test_the_scores_of_triples_are_made_with_their_categories(webnlg):
+    commands = dict(page._commands(contents.read(webnlg, webnlg / "test.jsonl")))
+    assert commands["Scores"][1:] == ["--protocol generation_eval", f"--categories {webnlg}/test.jsonl"]
+
+
+def test_another_method_is_not_called_full_fine_tuning(run):
+    settings = json.loads((run / "run.json").read_text())["settings"]
+    change(run / "run.json", settings={**settings, "lora": None, "vera": {"rank": 1024}})
+    read = contents.read(run, run / "test.jsonl")
+    assert ("Method", "VeRA, r = 1024") in page._facts(read)
+    assert read.departures == ["VeRA trained instead of LoRA"]
+
+
 def test_commands_can_be_typed_again(run):
     commands = dict(page._commands(contents.read(run, run / "test.jsonl")))
     assert commands["Training"] == ["python src/gpt2_ft.py", "--lora_dim 2", "--work_dir 'a folder'"]
@@ -484,6 +611,24 @@ def test_it_opens_and_the_runs_text_stays_text(open_page):
     tab = open_page()
     assert tab.title().startswith("Report of ")
     assert tab.locator("#input-2 td").nth(1).inner_text().startswith(HOSTILE)
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE])
+def test_webnlg_does_not_scroll_sideways(browser, tmp_path, viewport):
+    """Nine columns of scores, and names of DBpedia, which have no blank to break at."""
+    folder = make_webnlg(tmp_path)
+    name = "Abhandlungen_aus_dem_Mathematischen_Seminar_der_Universität_Hamburg"
+    lines = [
+        {"context": f"{name} : publisher : {name}", "completion": name},
+        *({"context": f"a : b : {i}", "completion": "x"} for i in range(3)),
+    ]
+    (folder / "test.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "report.html").write_text(render(folder))
+    tab = browser.new_page(viewport=viewport)
+    tab.goto((folder / "report.html").as_uri())
+    width = tab.evaluate("document.documentElement.scrollWidth")
+    tab.close()
+    assert width <= viewport["width"]
 
 
 def test_sorting_by_mouse(open_page):

@@ -165,6 +165,10 @@ WRONG = [  # file, where in it, what stands there, what is said
     ("run.json", "settings.model", "gpt2.md", "settings.model is 'gpt2.md', not an object or null"),
     ("run.json", "settings.model", {"n_embd": 1024}, 'settings.model has no "n_layer"'),
     ("run.json", "settings.train", [1], "settings.train is [1]"),
+    ("run.json", "settings.vera", "x", "settings.vera is 'x', not an object or null"),
+    ("run.json", "settings.dora", {"rank": "4"}, "settings.dora.rank is '4'"),
+    ("scores.json", "systems.1.splits", [], "systems.1.splits is [], not an object"),
+    ("scores.json", "systems.1.splits", {"Seen": {"scores": {}}}, 'systems.1.splits.Seen.scores has no "BLEU"'),
     ("run.json", "settings.lora.rank", "4", "settings.lora.rank is '4'"),
     ("run.json", "settings.lora.targets", "q,v", "settings.lora.targets is 'q,v', not a list or null"),
     ("run.json", "settings.lora.targets", [1], "settings.lora.targets.0 is 1, not a text"),
@@ -315,6 +319,29 @@ def test_the_programs_end_with_one_line_and_exit_code_2(run, name):
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"{name}.py: error: {run}") and done.stderr.count("\n") == 1
+
+
+# What was trained
+
+
+@pytest.mark.parametrize(
+    ("settings", "method", "rank"),
+    [
+        ({"lora": {"rank": 4}}, "lora", 4),
+        ({"lora": {"rank": {"q": 8, "v": 4}}}, "lora", {"q": 8, "v": 4}),
+        ({"lora": {"rank": 0}}, "full", 0),
+        ({"lora": None}, "full", 0),
+        ({}, "full", 0),
+        ({"vera": {"rank": 1024}}, "vera", 1024),
+        ({"lora": None, "bias": {}}, "bias", 0),
+        ({"lora": {"rank": 4}, "vera": None}, "lora", 4),
+        ({"lora+prefix_layer": {"rank": 4, "length": 8}}, "lora+prefix_layer", 4),
+        ({"a method of later": {}, "lora": {"rank": 4}}, "lora", 4),
+    ],
+)
+def test_the_method_is_the_section_of_its_settings(settings, method, rank):
+    run = run_dir.Run(Path("x"), {}, {}, {"settings": settings}, {}, [])
+    assert (run_dir.method_of(run), run_dir.rank_of(run)) == (method, rank)
 
 
 # The shapes themselves

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import sweep
-from compare import REFERENCES
+from comparable import REFERENCES
 from metrics.errors import UserError
 from metrics.scores import METRICS
 
@@ -118,6 +118,21 @@ def test_full_fine_tuning_has_no_rank(tmp_path, capsys):
     run = write_run(tmp_path / "a", rank=0)
     sweep.main([run, "--format", "tsv"])
     assert [row[:2] for row in table(capsys)] == [["full", "-"]]
+
+
+def as_vera(training, _):
+    training["lora"], training["vera"] = None, {"rank": 4}
+
+
+def test_another_method_is_neither_full_fine_tuning_nor_lora(tmp_path, capsys):
+    """Of the same rank as a row of Table 18, which is LoRA's."""
+    sweep.main([write_run(tmp_path / "a", change=as_vera), "--format", "tsv"])
+    assert [row[:2] for row in table(capsys)] == [["vera", "-"]]
+
+
+def test_two_methods_are_not_mixed(tmp_path):
+    with pytest.raises(UserError, match="differ in lora alpha"):
+        sweep.main([write_run(tmp_path / "a"), write_run(tmp_path / "b", change=as_vera)])
 
 
 def test_markdown_is_a_table_of_as_many_columns_throughout(tmp_path, capsys):

@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -116,6 +117,48 @@ def test_webnlgs_formatted_file_gives_unseen_seen_and_all(data):
     (data / "unseen.txt").write_text(OUTPUTS[2])
     alone = scores(data, "--protocol", "webnlg2017", references="unseen", systems=["unseen.txt"])
     assert alone["systems"][0]["scores"] == pytest.approx(system["splits"]["Unseen"]["scores"])
+
+
+@pytest.mark.slow
+def test_categories_split_the_references_of_a_folder(data):
+    """As the formatted file itself does; what is scored stays the folder's."""
+    flags = ["--protocol", "webnlg2017", "--categories", str(data / "test.jsonl")]
+    found, expected = scores(data, *flags), scores(data, "--protocol", "webnlg2017", references="test.jsonl")
+    [ours], [theirs] = found["systems"], expected["systems"]
+    assert [(name, part["inputs"]) for name, part in ours["splits"].items()] == [("Unseen", 1), ("Seen", 2), ("All", 3)]
+    for name, part in ours["splits"].items():
+        assert part["scores"] == pytest.approx(theirs["splits"][name]["scores"])
+    assert found["signature"]["references_sha256"] != expected["signature"]["references_sha256"]
+
+
+def test_a_half_by_itself_is_not_split(data, capsys):
+    """Step 5 can keep the seen inputs alone."""
+    half = triples.References([["a"], ["b"]])
+    assert measure_triples.with_categories(half, str(data / "test.jsonl")).splits is None
+    assert "test.jsonl has 3 inputs, the references 2" in capsys.readouterr().err
+
+
+def test_what_has_no_categories_is_not_split_and_nothing_is_said(data, capsys):
+    (data / "dart.jsonl").write_text('{"context": "a", "completion": "b"}\n')
+    for references in (triples.References([["a"]]), triples.References([["a"], ["b"]])):
+        assert measure_triples.with_categories(references, str(data / "dart.jsonl")).splits is None
+    assert capsys.readouterr().err == ""
+
+
+def test_step_6_asks_for_categories(tmp_path):
+    """The script as it is, with a Python that notes its arguments and answers for the task's row."""
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    (tmp_path / "scripts/00_setup.sh").write_text("")
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    answers = "*scorer) echo measure.py ;; *references) echo references ;; *protocols) echo generation_eval ;;"
+    stub = f'#!/bin/sh\ncase "$*" in {answers} *) echo "$*" >>calls ;; esac\n'
+    (tmp_path / ".venv/bin/python").write_text(stub)
+    (tmp_path / ".venv/bin/python").chmod(0o755)
+    command = ["bash", str(tmp_path / "scripts/06_evaluate.sh"), "--preset", "webnlg_gpt2_md", "--work_dir", "w"]
+    subprocess.run(command, check=True, capture_output=True)
+    scoring = (tmp_path / "calls").read_text().splitlines()[0]
+    assert scoring.startswith("measure.py w/references w/prediction.txt --protocol generation_eval ")
+    assert " --categories data/webnlg/test_formatted.jsonl " in scoring
 
 
 @pytest.mark.slow
@@ -237,6 +280,9 @@ def test_flags_that_contradict(data, capsys):
         with pytest.raises(SystemExit) as end:
             measure_triples.parse([str(data / "references"), str(data / "out.txt"), *flags])
         assert end.value.code == 2 and says in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        measure_triples.parse([*[str(data / "test.jsonl")] * 2, "--protocol", "dart", "--categories", "x"])
+    assert "--categories would have no effect" in capsys.readouterr().err
 
 
 OFFICIAL = {"all": "all", "seen": "old", "unseen": "new"}

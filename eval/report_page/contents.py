@@ -76,7 +76,7 @@ def read(work_dir: Path, data: Path) -> Contents:
     record = run_dir.read_run(work_dir, of.scores)
     run_dir.check_trained(record)
     comparison = run_dir.read_comparison(work_dir, of.scores)
-    if comparison is not None and comparison["run"] != {name: record.system["scores"][name] for name in of.scores}:
+    if comparison is not None and comparison["run"] != run_dir.figures(record.system, of.scores):
         raise errors.UserError(f"{work_dir / 'comparison.json'} is of other scores than scores.json; run step 07 again")
     outputs = run_dir.read_outputs(work_dir)
     segments = run_dir.read_segments(work_dir, of.scores)
@@ -141,8 +141,8 @@ def _departures(record: run_dir.Run, of: task.Task) -> list[str]:
     width, layers = record.setting("model", "n_embd"), record.setting("model", "n_layer")
     if (width, layers) != GPT2_MEDIUM:
         return [f"a model of {layers} layers of width {width} instead of GPT-2 Medium"]
-    if not record.setting("lora", "rank"):
-        return ["every parameter trained instead of LoRA"]
+    if (method := run_dir.method_of(record)) != "lora":
+        return [f"{'every parameter' if method == 'full' else run_dir.METHODS[method]} trained instead of LoRA"]
     return recipe.departures(record)
 
 

@@ -12,9 +12,9 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:.{digits}f}".replace("inf", "∞")
 
 
-def interval(bounds: tuple[float, float]) -> str:
+def interval(bounds: tuple[float, float], digits: int = 3) -> str:
     """Return 0.594–0.618 of its bounds."""
-    return "–".join(number(bound, 3) for bound in bounds)
+    return "–".join(number(bound, digits) for bound in bounds)
 
 
 def whole(value: float) -> str:
@@ -22,9 +22,9 @@ def whole(value: float) -> str:
     return f"{value:,.0f}".replace(",", "\u202f")
 
 
-def signed(value: float) -> str:
+def signed(value: float, digits: int = 4) -> str:
     """Return +0.0123 or −0.0123, with a true minus sign."""
-    return f"{round(value, 4) + 0.0:+.4f}".replace("-", "−")  # + 0.0: no −0.0000
+    return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")  # + 0.0: no −0.0000
 
 
 def deviation(value: float) -> str:

@@ -10,7 +10,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 import curve
+import published
 import run_dir
+import side_by_side
 from report_page import charts
 from report_page.contents import SYSTEM, Contents, Row
 from report_page.figures import deviation, duration, interval, number, signed, whole
@@ -21,8 +23,9 @@ SENTENCE_BLEU = "sentBLEU"  # stands for BLEU, which without smoothing is 0 for 
 NAMES = {"sentBLEU": "BLEU", "ROUGE_L": "ROUGE-L", "base.txt": "this run, base alone", SYSTEM: "this run"}
 NAMES |= {"bleu": "BLEU", "nist": "NIST", "meteor": "METEOR", "rouge_l": "ROUGE-L", "cider": "CIDEr", "gpu": "GPU"}
 NAMES |= {"nist_reference_length": "NIST's reference length"}
-# Kinds of published scores that stand in the charts, and their colours
-CHARTED = {"paper": "paper", "rank": "paper", "public": "public"}
+# Kinds of published scores, and their colours in the charts
+CHARTED = {"paper": "paper", "rank": "paper", "public": "public", "since": "public"}
+LESS_IS_BETTER = ("TER",)
 WORST = 10
 
 
@@ -34,14 +37,18 @@ def render(run: Contents) -> str:
     environment.filters.update(
         number=number, interval=interval, whole=whole, signed=signed, duration=duration, deviation=deviation
     )
-    environment.globals.update(name=lambda key: NAMES.get(key, key))
+    environment.globals.update(name=lambda key: NAMES.get(key, key), less_is_better=LESS_IS_BETTER)
     script = (HERE / "table.js").read_text(encoding="utf-8")
     page = environment.get_template("page.html.jinja").render(
         run=run,
         metrics=run.task.scores,
+        columns=_columns(run),
+        digits=lambda column: published.digits(run.task.published, column),
         segment_metrics=_segment_metrics(run),
         systems=_systems(run),
         published=_published(run),
+        judges=_judges(run),
+        band=_band(run),
         facts=_facts(run),
         score_charts=_score_charts(run),
         learning_charts=_learning_charts(run),
@@ -70,6 +77,7 @@ def _systems(run: Contents) -> list[dict]:
     ]
     for row in rows:
         row["kind"] = "run" if run_dir.output_file(row) == SYSTEM else "base"
+        row["figures"] = run_dir.figures(row, run.task.scores)
     return sorted(rows, key=lambda row: row["kind"] != "run")
 
 
@@ -78,52 +86,94 @@ def _published(run: Contents) -> list[dict]:
     return run.comparison["rows"] if run.comparison and run.comparison["comparable"] else []
 
 
+def _judges(run: Contents) -> list[dict]:
+    """Return those by which the verdict judges the run; earlier comparisons had no others."""
+    return [row for row in _published(run) if row["kind"] in CHARTED and row.get("is_judge", True)]
+
+
+def _band(run: Contents) -> tuple[float, float] | None:
+    """Return the lowest and the highest BLEU of public runs; None where there is none or but one, whose point is enough."""
+    band = run.comparison["band"] if run.comparison and _judges(run) else None
+    return (band[0], band[1]) if band and band[0] < band[1] else None
+
+
+def _columns(run: Contents) -> list[tuple[str, str]]:
+    """Return the columns of the table of scores with their heads: BLEU, or BLEU U, BLEU S and BLEU A of WebNLG's halves and all."""
+    known = {*run_dir.figures(run.record.system, run.task.scores), *(name for row in _published(run) for name in row)}
+    columns = run_dir.columns(run.task.scores, known)
+    halves = len(columns) > len(run.task.scores)
+    return [
+        (name, head.replace("_", " ") if halves else NAMES.get(name, name))
+        for name, head in zip(columns, side_by_side.heads(columns), strict=True)
+    ]
+
+
 def _facts(run: Contents) -> list[tuple[str, str]]:
     """Return what was trained on what, as names and values; settings that the record lacks are left out."""
     settings = run.record.training.get("settings", {})
-    model, lora, train = (settings.get(name) or {} for name in ("model", "lora", "train"))
+    model, train = (settings.get(name) or {} for name in ("model", "train"))
     facts = []
     if model:
         facts.append(("Model", f"GPT-2 of {model['n_layer']} layers × {model['n_embd']}"))
-    if lora.get("rank"):
-        alpha = f", α = {lora['alpha']:g}" if "alpha" in lora else ""
-        facts.append(("Adapters", f"LoRA, r = {lora['rank']}{alpha}"))
-    else:
-        facts.append(("Adapters", "none: every parameter is trained"))
+    facts.append(_method(run.record))
     if "trained_parameters" in run.record.training:
         facts.append(("Trained", f"{whole(run.record.training['trained_parameters'])} parameters"))
     if run.last_step and "train_batch_size" in train:
         processes = settings.get("world_size", 1)
         batch = f"{train['train_batch_size']}{f' × {processes}' if processes > 1 else ''}"
         facts.append(("Training", f"{whole(run.last_step)} steps of {batch}"))
-    segments, references = run.record.signature.get("segments"), run.record.signature.get("references")
-    if segments is not None and references is not None:
-        facts.append(("Scored on", f"{whole(segments)} inputs, {whole(references)} references"))
+    facts += _scored_on(run.record.signature)
     gpu = run.record.training.get("versions", {}).get("gpu", "none")
     facts.append(("Machine", settings.get("device", "unknown") if gpu == "none" else gpu))
     return facts
 
 
+def _method(record: run_dir.Run) -> tuple[str, str]:
+    """Return what was trained, as a name and a value."""
+    method, rank, alpha = run_dir.method_of(record), run_dir.rank_of(record), record.setting("lora", "alpha")
+    if method == "full":
+        return "Adapters", "none: every parameter is trained"
+    named = f"{run_dir.METHODS[method]}{f', r = {rank}' if rank else ''}"
+    return (
+        ("Adapters", named + (f", α = {alpha:g}" if alpha is not None else ""))
+        if method == "lora"
+        else ("Method", named)
+    )
+
+
+def _scored_on(signature: dict) -> list[tuple[str, str]]:
+    """Return what the scores are of, and by which protocol where there are several."""
+    facts = []
+    segments, references = signature.get("segments"), signature.get("references")
+    if segments is not None and references is not None:
+        facts.append(("Scored on", f"{whole(segments)} inputs, {whole(references)} references"))
+    if (inputs := signature.get("inputs")) is not None and references is not None:
+        facts.append(("Scored on", f"{whole(inputs)} inputs, up to {references} references of each"))
+    if "protocol" in signature:
+        facts.append(("By the protocol", signature["protocol"]))
+    return facts
+
+
 def _score_charts(run: Contents) -> list[str]:
-    """Return a chart for each metric: the run, then what is published, or the base alone if nothing may stand beside it."""
-    published = [row for row in _published(run) if row["kind"] in CHARTED]
+    """Return a chart for each metric: the run, then what judges it, or the base alone if nothing may stand beside it."""
+    judges = _judges(run)
     shown = []
     for metric in run.task.scores:
         marks = [
             charts.Mark(row["name"], row["scores"][metric], row["intervals"].get(metric), row["kind"])
             for row in _systems(run)
-            if row["kind"] == "run" or not published
+            if row["kind"] == "run" or not judges
         ]
         marks += [
             charts.Mark(row["system"], row[metric], _spread(row, metric), CHARTED[row["kind"]])
-            for row in published
+            for row in judges
             if row.get(metric) is not None
         ]
-        band = run.comparison["band"] if run.comparison and metric == "BLEU" and published else None
+        band = _band(run) if metric == "BLEU" else None
         # Published scores lie close together: from zero, their differences could not be seen.
-        label = NAMES.get(metric, metric)
+        label = NAMES.get(metric, metric) + (", less is better" if metric in LESS_IS_BETTER else "")
         description = f"{label} of {len(marks)} systems; the figures are in the table of scores"
-        shown.append(charts.of_scores(f"score-{metric}", description, marks, label, band, from_zero=not published))
+        shown.append(charts.of_scores(f"score-{metric}", description, marks, label, band, from_zero=not judges))
     return [Markup(svg) for svg in shown]
 
 
@@ -143,12 +193,12 @@ def _learning_charts(run: Contents) -> list[str]:
     if run.validations:
         valid_steps, valid_losses = ([line[key] for line in run.validations] for key in ("step", "valid_loss"))
         losses.append(charts.Line("validation", valid_steps, valid_losses, "valid"))
-    if published := run.published_curve:
+    if known := run.published_curve:
         losses[:0] = [
-            _published_line("published, training", published.curve.losses),
-            _published_line("published, validation", published.valid_losses, ":"),
+            _published_line("published, training", known.curve.losses),
+            _published_line("published, validation", known.valid_losses, ":"),
         ]
-        rates.insert(0, _published_line("published", published.curve.rates))
+        rates.insert(0, _published_line("published", known.curve.rates))
     described = "over the training steps; the figures are in the table below"
     shown = [charts.over_steps("loss", f"Loss {described}", losses, "loss (nats a token)")]
     if run.intervals:
@@ -162,7 +212,7 @@ def _published_line(name: str, values: dict[int, float], style: str = "-") -> ch
 
 def _learning_table(run: Contents) -> list[dict]:
     """Return a row for each step that has a loss: of training, of validation, or of both, beside the published ones."""
-    published = run.published_curve.curve.losses if run.published_curve else {}
+    losses = run.published_curve.curve.losses if run.published_curve else {}
     published_valid = run.published_curve.valid_losses if run.published_curve else {}
     training = {line["step"]: line for line in run.intervals}
     valid = {line["step"]: line["valid_loss"] for line in run.validations}
@@ -172,7 +222,7 @@ def _learning_table(run: Contents) -> list[dict]:
             "loss": training.get(step, {}).get("avg_loss"),
             "valid": valid.get(step),
             "rate": training.get(step, {}).get("lr"),
-            "published": published.get(step),
+            "published": losses.get(step),
             "published_valid": published_valid.get(step),
         }
         for step in sorted({*training, *valid})
@@ -273,7 +323,7 @@ def _commands(run: Contents) -> list[tuple[str, list[str]]]:
     commands.append(("Ids to text", _command("src/gpt2_decode.py", *to_text)))
     scoring: list[object] = [folder / run.task.references, folder / SYSTEM]
     if run.task.protocols:
-        scoring += ["--protocol", *run.task.protocols]
+        scoring += ["--protocol", *run.task.protocols, "--categories", run.data]
     if "mean" in run.record.signature.get("nist_reference_length", ""):
         scoring.append("-p")
     commands.append(("Scores", _command(run.task.scorer, *scoring)))

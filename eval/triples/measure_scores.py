@@ -2,18 +2,24 @@
 
     python eval/triples/measure_scores.py REFERENCES SYS [SYS ...] --protocol webnlg2017|dart|generation_eval
 
-REFERENCES is a folder with reference0, reference1 …, or the formatted .jsonl; SYS has one output a line. With WebNLG's .jsonl,
-the inputs of unseen and of seen categories are scored by themselves, too. docs/triples.md says what the protocols are for.
+REFERENCES is a folder with reference0, reference1 …, or the formatted .jsonl; SYS has one output a line. With WebNLG's .jsonl, as
+REFERENCES or as --categories, the inputs of unseen and of seen categories are scored by themselves, too. docs/triples.md says what
+the protocols are for.
 """
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the metrics are, for the programs of every task
 
 from metrics import errors
 from metrics.protocols import PROTOCOLS
+
+if TYPE_CHECKING:
+    from metrics import triples
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,6 +33,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("systems", metavar="SYS", nargs="+", help="a system's outputs")
     p.add_argument(
         "--protocol", choices=PROTOCOLS, required=True, help="how texts are taken apart and references count"
+    )
+    p.add_argument(
+        "--categories",
+        metavar="FILE",
+        help='the formatted .jsonl of the references in a folder, whose "cate" tells seen categories from unseen ones',
     )
     p.add_argument(
         "-l",
@@ -48,9 +59,24 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     args = p.parse_args(argv)
     if args.seg_level and len(args.seg_level) != len(args.systems):
         p.error(f"each SYS needs its own -l: {len(args.systems)} SYS, but {len(args.seg_level)} -l")
+    if args.categories and not Path(args.references).is_dir():
+        p.error(f"--categories would have no effect: {args.references} is no folder, and says its categories itself")
     if args.paired and len(args.systems) != 2:
         p.error(f"--paired compares two SYS, but {len(args.systems)} were given")
     return args
+
+
+def with_categories(references: "triples.References", path: str) -> "triples.References":
+    """Return the references with the splits of a formatted file; without, and with a warning, if it is of other inputs."""
+    from metrics import triples
+
+    formatted = triples.read_references(path)
+    here, there = len(references.groups), len(formatted.groups)
+    if formatted.splits and here != there:
+        counts = f"{errors.visible(path)} has {there} inputs, the references {here}"
+        print(f"warning: unseen and seen categories are not told apart: {counts}", file=sys.stderr)
+        return references
+    return replace(references, splits=formatted.splits)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -61,9 +87,12 @@ def main(argv: list[str] | None = None) -> int:
 
     folder = Path(args.references).is_dir()  # whose files are not looked at one by one
     outputs = [*args.seg_level, *([args.json] if args.json else [])]
-    files.check_outputs(outputs, inputs=[*([] if folder else [args.references]), *args.systems])
+    given = [args.categories if folder else args.references, *args.systems]
+    files.check_outputs(outputs, inputs=[path for path in given if path])
     protocol = PROTOCOLS[args.protocol]
     references = triples.read_references(args.references)
+    if args.categories:
+        references = with_categories(references, args.categories)
     if references.are_raw and protocol.repeats_first:
         protocol = triples.as_decoded(protocol)
     systems = [triples.read_outputs(path, len(references.groups)) for path in args.systems]

@@ -42,7 +42,7 @@ class Task:
         return {"task": name, **{key: getattr(self, key) for key in names}}
 
 
-def _of_triples(read_raw: Raw) -> Task:
+def _of_triples(read_raw: Raw, published: str) -> Task:
     """Return the row of WebNLG or DART, which are scored alike: as the recipe's README does today."""
     return Task(
         read_raw,
@@ -52,6 +52,7 @@ def _of_triples(read_raw: Raw) -> Task:
         scores=("BLEU", "METEOR", "TER"),
         protocols=("generation_eval",),
         decode_flags=("--ref_num", "6", "--tokenize", "--lower"),
+        published=published,
     )
 
 
@@ -75,6 +76,6 @@ TASKS = {
         scorer="eval/e2e/measure_scores.py",
         scores=("BLEU", "NIST", "METEOR", "ROUGE_L", "CIDEr"),
     ),
-    "webnlg": _of_triples(webnlg.read_raw),
-    "dart": _of_triples(dart.read_raw),
+    "webnlg": _of_triples(webnlg.read_raw, "webnlg"),
+    "dart": _of_triples(dart.read_raw, "dart"),
 }
