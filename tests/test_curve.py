@@ -98,6 +98,9 @@ def test_it_is_left_out_where_it_does_not_apply(tmp_path, flags, compares):
     (tmp_path / "scripts/00_setup.sh").write_text("")
     (tmp_path / ".venv/bin/python").write_text('#!/usr/bin/env bash\necho "$*"\n')
     (tmp_path / ".venv/bin/python").chmod(0o755)
+    for made in ("data/e2e/train.jsonl", "pretrained_checkpoints/gpt2-medium/model.safetensors"):
+        (tmp_path / made).parent.mkdir(parents=True)
+        (tmp_path / made).touch()
     command = ["bash", tmp_path / "scripts/03_train.sh", "--preset", "e2e_gpt2_md", *flags.split()]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "src/gpt2_ft.py" in shown

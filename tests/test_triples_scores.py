@@ -154,9 +154,12 @@ def test_step_6_asks_for_categories(tmp_path):
     stub = f'#!/bin/sh\ncase "$*" in {answers} *) echo "$*" >>calls ;; esac\n'
     (tmp_path / ".venv/bin/python").write_text(stub)
     (tmp_path / ".venv/bin/python").chmod(0o755)
+    (tmp_path / "w/references").mkdir(parents=True)
+    (tmp_path / "w/prediction.txt").touch()
     command = ["bash", str(tmp_path / "scripts/06_evaluate.sh"), "--preset", "webnlg_gpt2_md", "--work_dir", "w"]
     subprocess.run(command, check=True, capture_output=True)
-    scoring = (tmp_path / "calls").read_text().splitlines()[0]
+    scoring = (tmp_path / "calls").read_text().splitlines()
+    scoring = next(line for line in scoring if line.startswith("measure.py"))
     assert scoring.startswith("measure.py w/references w/prediction.txt --protocol generation_eval ")
     assert " --categories data/webnlg/test_formatted.jsonl " in scoring
 

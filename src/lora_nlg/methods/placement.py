@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lora_nlg.config import ModelConfig, require
 from lora_nlg.errors import UserError
 from lora_nlg.methods.sizes import largest
+from lora_nlg.methods.sizes import parse_budget as parse_budget
 
 if TYPE_CHECKING:
     from torch import Tensor
