@@ -66,16 +66,17 @@ column() { awk -F '\t' -v method="$1" -v n="$2" '$1 == method { print $n }' "$ta
 
 # Name the training of METHOD RATE SEED: its folder and its flags.
 name_training() {
-  local of_preset=scripts/presets/${preset}_${1//+/_}.sh lora=("${LORA_FLAGS[@]}")
+  local of_preset=scripts/presets/${preset}_${1//+/_}.sh
   training=$work_dir/$1_lr$2_seed$3
   own=(--method "$1")
   if [[ -f $of_preset ]]; then
-    # shellcheck disable=SC1090
-    own=($(source "$of_preset" && printf '%s\n' ${LORA[@]+"${LORA[@]}"}))
-  elif [[ $1 == lora* || $1 == dora ]]; then
-    own+=(${lora[@]+"${lora[@]}"})
+    # shellcheck disable=SC1090,SC2207
+    own+=($(source "$of_preset" && printf '%s\n' ${LORA[@]+"${LORA[@]}"} --lr "$(value_of --lr "${TRAIN[@]}")"))
+  elif [[ $(column "$1" 2) == budget* ]]; then
+    [[ $1 != lora* && $1 != dora ]] || own+=(--lora_dim 0) # in place of the preset's
+    read -r -a size <<<"$(column "$1" 2)" # budget, and flags that take a part of it
+    own+=(--trained_budget "$budget" "${size[@]:1}")
   fi
-  if [[ ! -f $of_preset && $(column "$1" 2) == budget ]]; then own+=(--trained_budget "$budget"); fi
   if [[ $2 != preset ]]; then own+=(--lr "$2"); fi
   flags=("${chosen[@]}" --work_dir "$training" "${own[@]}" --random_seed "$3" ${rest[@]+"${rest[@]}"})
 }
@@ -88,11 +89,7 @@ rates_of() {
 if [[ -e $work_dir ]]; then take_lock; fi
 prepare
 export WITHOUT_BASE=1
-# The preset's LoRA without its rank, which the budget gives to all alike; the budget is what that rank takes.
-LORA_FLAGS=()
-for ((i = 0; i < ${#LORA[@]}; i += 2)); do
-  [[ ${LORA[i]} == --lora_dim ]] || LORA_FLAGS+=("${LORA[i]}" "${LORA[i + 1]}")
-done
+# The budget is what the preset's LoRA takes.
 [[ -n $budget ]] || budget=$("$python" src/count_parameters.py --number --model_card "$CARD" "${LORA[@]}")
 n=0 n_runs=0 runs=()
 for method in "${methods[@]}"; do
