@@ -8,16 +8,19 @@ method, of measure_scores.py --paired against LoRA: its p of BLEU is in the row.
 """
 
 import argparse
+import csv
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, __file__.rpartition("/")[0])  # which PYTHONSAFEPATH leaves out
 
+import published
 import run_dir
 from run_dir import METRICS, Run, errors, files
 
+GPT3 = Path(__file__).with_name("published_gpt3.tsv")
 BEGIN, END = "<!-- methods: begin, written by scripts/methods.sh -->\n", "<!-- methods: end -->\n"
 HEADER = (
     "method", "trained", "rate", *METRICS, "p of BLEU against LoRA", "validation loss", "ms a step", "peak MiB", "MB on disk"
@@ -110,8 +113,35 @@ def page(groups: dict[str, list[Run]], tests: dict[str, dict | None]) -> str:
         f"scored on {first.signature.get('segments')} inputs; mean ± sample standard deviation.\n"
     )
     rows = [row(name, [figures(run) for run in runs], tests[name]) for name, runs in groups.items()]
-    lines = [HEADER, ["---"] * 3 + ["---:"] * (len(HEADER) - 3), *rows]
-    return what + "\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return "\n".join([what, markdown(HEADER, rows), *as_published(groups)])
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table whose figures begin with the third column."""
+    lines = [header, ["---"] * 3 + ["---:"] * (len(header) - 3), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def as_published(methods: Iterable[str]) -> list[str]:
+    """Return what is published of the same methods: GPT-2 Medium on E2E, GPT-3 on its tasks."""
+    methods = list(methods)
+    called = [run_dir.METHODS[name] for name in methods if name in run_dir.METHODS]
+    of_medium = [
+        [one.method, one.trained, one.system, *(f"{one.scores[m]:.4g}" if m in one.scores else "–" for m in METRICS)]
+        for name in called
+        for one in published.read()
+        if (one.model, one.method) == ("GPT-2 M", name) and one.kind in ("paper", "since")
+    ]
+    with open(GPT3, encoding="utf-8", newline="") as file:
+        of_gpt3 = [
+            list(cells.values())[1:] for cells in csv.DictReader(file, delimiter="\t") if cells["method"] in methods
+        ]
+    return [
+        "Published of GPT-2 Medium on E2E, the paper's Table 3 and since:\n",
+        markdown(("method", "trained", "system", *METRICS), of_medium),
+        "Published of GPT-3 (Hu et al. 2021, Table 4): validation accuracy and ROUGE, per cent.\n",
+        markdown(("method", "trained", "WikiSQL", "MNLI-m", "SAMSum R1", "R2", "RL"), of_gpt3),
+    ]
 
 
 def row(name: str, runs: list[dict], test: dict | None) -> list[str]:
@@ -140,13 +170,12 @@ def median(runs: list[dict], field: str) -> float:
 
 def put_into(document: str, shown: str) -> None:
     """Replace what is between the methods' marks of `document`."""
-    path = Path(document)
-    text = files.read_text(path) if hasattr(files, "read_text") else path.read_text(encoding="utf-8")
+    text = files.read(document)
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise errors.UserError(
-            f"{document} has no marks {BEGIN.strip()} and {END.strip()}; put them where the table belongs"
+            f"{document} lacks the lines {BEGIN.strip()} and {END.strip()}; put them where the table goes"
         )
     files.write(document, before + begin + shown + end + after)
 

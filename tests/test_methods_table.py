@@ -1,0 +1,82 @@
+"""The table of methods: what is one row, which training is the best, what is published beside."""
+
+import json
+
+import pytest
+
+import methods_table
+from metrics import errors
+
+SCORES = {"BLEU": 0.5, "NIST": 5.0, "METEOR": 0.3, "ROUGE_L": 0.5, "CIDEr": 1.0}
+
+
+@pytest.fixture
+def a_run(tmp_path):
+    """A function that writes a finished run's folder."""
+
+    def write(name: str, section: dict, seed: int, bleu: float, valid_loss: float = 1.0):
+        folder = tmp_path / name
+        folder.mkdir()
+        scored = {
+            "systems": [{"file": "prediction.txt", "scores": {**SCORES, "BLEU": bleu}}],
+            "signature": {"segments": 72},
+        }
+        (folder / "scores.json").write_text(json.dumps(scored))
+        settings = {
+            "model": {"n_embd": 256, "n_layer": 4}, "optim": {"max_step": 400, "lr": 0.002}, **section,
+            "train": {"train_batch_size": 16, "random_seed": seed},
+        }  # fmt: skip
+        record = {"settings": settings, "trained_parameters": 16384, "bytes_on_disk": 65536, "valid_loss": valid_loss,
+                  "peak_memory": {"host_mib": 600.0}}  # fmt: skip
+        (folder / "run.json").write_text(json.dumps(record))
+        (folder / "log.jsonl").write_text(json.dumps({"step": 1, "ms_per_batch": 20.0}) + "\n")
+        return str(folder)
+
+    return write
+
+
+LORA, VERA = {"lora": {"rank": 4}}, {"vera": {"dim": 256}}
+
+
+def test_seeds_are_one_row_and_methods_are_others(a_run, tmp_path, capsys):
+    folders = [a_run("a", LORA, 110, 0.80), a_run("b", LORA, 111, 0.82), a_run("c", VERA, 110, 0.7)]
+    (tmp_path / "paired").mkdir()
+    test = {"paired": {"BLEU": {"difference": -0.1, "interval": [-0.2, 0.0], "p": 0.0312}}}
+    (tmp_path / "paired/vera.json").write_text(json.dumps(test))
+    figures = tmp_path / "methods.json"
+    assert methods_table.main([*folders, "--paired", str(tmp_path / "paired"), "--json", str(figures)]) == 0
+    shown = capsys.readouterr().out
+    assert "| `lora` | 16,384 | 0.002 | 0.8100 ± .0141 |" in shown
+    assert "| `vera` | 16,384 | 0.002 | 0.7000 |" in shown and "| 0.031 |" in shown
+    assert [run["BLEU"] for run in json.loads(figures.read_text())["lora"]] == [0.80, 0.82]
+
+
+def test_what_is_published_is_of_the_methods_that_were_trained(a_run, capsys):
+    assert methods_table.main([a_run("a", LORA, 110, 0.8), a_run("b", {"bias": {}}, 110, 0.7)]) == 0
+    shown = capsys.readouterr().out
+    assert "paper, LoRA" in shown or "LoRA" in shown.split("Published of GPT-2 Medium")[1]
+    assert "| BitFit | 14.2M | 71.3 |" in shown and "PreEmbed" not in shown and "VeRA" not in shown
+
+
+def test_the_best_is_the_one_with_the_lowest_validation_loss(a_run, capsys):
+    folders = [
+        a_run(name, LORA, 110, bleu, loss) for name, bleu, loss in (("a", 0.9, 1.2), ("b", 0.1, 1.1), ("c", 0.5, 1.3))
+    ]
+    assert methods_table.main(["--best_of", *folders]) == 0
+    assert capsys.readouterr().out.strip() == folders[1]
+
+
+def test_a_seed_twice_is_refused(a_run):
+    with pytest.raises(errors.UserError, match="is a second run of its method with seed 110"):
+        methods_table.main([a_run("a", LORA, 110, 0.8), a_run("b", LORA, 110, 0.8)])
+
+
+def test_it_goes_between_the_marks_of_a_document(a_run, tmp_path, capsys):
+    document = tmp_path / "methods.md"
+    document.write_text(f"before\n{methods_table.BEGIN}old\n{methods_table.END}after\n")
+    assert methods_table.main([a_run("a", LORA, 110, 0.8), "--doc", str(document)]) == 0
+    text = document.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text and "`lora`" in text
+    document.write_text("no marks")
+    with pytest.raises(errors.UserError, match="lacks the lines"):
+        methods_table.main([a_run("b", LORA, 110, 0.8), "--doc", str(document)])
