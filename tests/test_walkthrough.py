@@ -45,6 +45,8 @@ print(json.dumps(dict(
     similarity={"".join(name): [phi[0, 0].item(), phi[3, 15].item()] for name, phi in maps.items()},
     merging=[gap, scale, exact_gap],
     saved_keys=list(saved_keys),
+    counts=counts,
+    left=left,
 )))
 """
 
@@ -130,3 +132,19 @@ def test_merged_and_unmerged_agree(results):
 def test_only_adapters_are_saved(results):
     names = [f"h.{layer}.attn.c_attn.lora_{side}" for layer in range(4) for side in "AB"]
     assert results["saved_keys"] == names
+
+
+@pytest.mark.slow
+def test_the_other_families_have_their_counts_and_what_they_leave_behind(results):
+    """The published counts of GPT-2 Medium; and after merging only prefixes and adapters are there, prefixes in positions."""
+    assert {name: results["counts"][name] for name in ("top2", "bias", "prefix_layer", "adapter_l", "lora", "vera", "fourier")} == {
+        "top2": 25_192_448, "bias": 271_360, "prefix_layer": 344_064, "adapter_l": 368_784, "lora": 393_216, "vera": 98_304,
+        "fourier": 48_000,
+    }  # fmt: skip
+    assert {name for name, (extra, _) in results["left"].items() if extra} == {
+        "prefix_layer",
+        "prefix_kv",
+        "adapter_h",
+        "adapter_l",
+    }
+    assert {name for name, (_, positions) in results["left"].items() if positions} == {"prefix_layer", "prefix_kv"}
