@@ -2,7 +2,7 @@
 # Usage: bash scripts/run_all.sh [--preset NAME] [--data DIR] [--work_dir DIR] [flags of gpt2_ft.py]
 #
 # The whole pipeline: set-up, base, data, training, decoding, text, scores, a summary of
-# them, and how they compare with the paper's. Presets:
+# them, and how they compare with the paper's. What steps 4 to 7 say is in run_all.log of the work dir. Presets:
 #   mini            the bundled base and data, no download; minutes on 2 CPU cores, the README says how many (the default)
 #   e2e_gpt2_md     the paper's run: GPT-2 Medium on E2E; a GPU node (also e2e_gpt2_sm, e2e_gpt2_lg)
 #   webnlg_gpt2_md, dart_gpt2_md  the paper's runs on its two other data sets (also _sm, _lg)
@@ -25,7 +25,12 @@ attended bash scripts/03_train.sh "${where[@]}" ${rest[@]+"${rest[@]}"}
 if [[ ${NODE_RANK:-0} != 0 ]]; then
   exit 0 # the first node has the checkpoint and goes on alone
 fi
-NNODES=1 attended bash scripts/04_beam.sh "${where[@]}"
-attended bash scripts/05_decode.sh "${where[@]}"
-attended bash scripts/06_evaluate.sh "${where[@]}"
-attended bash scripts/07_compare.sh "${where[@]}"
+# Progress, warnings and errors are shown, all else that these steps say is in the log.
+log=$work_dir/run_all.log
+: >"$log"
+say "Texts of the test inputs, their scores, how they compare, a report"
+NNODES=1 attended bash scripts/04_beam.sh "${where[@]}" >>"$log"
+for step in 05_decode.sh 06_evaluate.sh 07_compare.sh; do
+  attended bash "scripts/$step" "${where[@]}" >>"$log"
+done
+attended "$python" eval/closing.py "$work_dir" --data "$data/test_formatted.jsonl" --log "$log"
