@@ -13,7 +13,7 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
 take_preset "$@"
 check_flags src/gpt2_ft.py
-from_step "$(value_of --train_data --train_data "$data/train.jsonl" ${rest[@]+"${rest[@]}"})" 02 "$DATA"
+from_step "$(value_of --train_data --train_data "$data/train.jsonl" "${TRAIN[@]}" ${rest[@]+"${rest[@]}"})" 02 "$DATA"
 base=$(value_of --init_checkpoint --init_checkpoint "$BASE" ${rest[@]+"${rest[@]}"})
 if is_downloaded "$base"; then from_step "$base" 01 "$CARD"; fi
 ensure_setup
