@@ -150,6 +150,8 @@ take_preset() {
     "" | lora* | dora) ;;
     *) LORA=() CURVE="" ;;
   esac
+  # A budget is in place of the preset's rank.
+  if [[ ${#LORA[@]} -gt 0 && " ${rest[*]-}" =~ \ --(trained|lora)_budget ]]; then LORA+=(--lora_dim 0) CURVE=""; fi
   work_dir=${work_dir:-trained_models/$preset}
   chosen=(--preset "$preset")
   DATA=${given_data:-${DATA:-}}

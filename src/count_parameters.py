@@ -24,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Count, and print."""
     args = parser().parse_args(argv)
+    methods.refuse_unread(args, parser().get_default)
 
     import torch
 

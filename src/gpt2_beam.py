@@ -68,8 +68,14 @@ def main(argv: list[str] | None = None) -> int:
     eos = [config.END_OF_TEXT_ID] if config.END_OF_TEXT_ID < model_config.vocab_size else []
     rules = flags.search_rules(args, eos + args.eos_token_id)
     several = [checkpoints.read(path) for path in args.lora_checkpoint or ()]
-    n_before = max((methods.positions_before(adapters.config) for adapters in several), default=0)
+    before = {methods.positions_before(adapters.config) for adapters in several}
+    n_before = max(before, default=0)
     fitted = flags.fit_seq_len(args, model_config, n_before)
+    if fitted and len(before) > 1:
+        raise errors.UserError(
+            f"the adapters take {min(before)} to {n_before} positions, so contexts would be cut for all; decode each by itself, or "
+            f"pass --seq_len {args.seq_len}"
+        )
     check_lengths(args, model_config)
     outputs = output_files(args)
     files.check_outputs([path for o in outputs for path in (o, o.with_suffix(".run.json"))], [args.data])
@@ -79,13 +85,14 @@ def main(argv: list[str] | None = None) -> int:
     ranks = dist.start(args.device, args.rank, args.world_size, args.local_rank)
     if args.compile and ranks.device.type != "cuda":
         raise errors.UserError(f"--compile records what a GPU does, and this is the {ranks.device.type}; leave it out")
-    warn_of_memory(args, contexts, ranks)
+    warn_of_memory(args, contexts, ranks, n_before)
     generator = torch.Generator().manual_seed(args.random_seed)
     model = models.base_model(model_config, args.init_checkpoint, generator, precision, several[0] if several else None)
     weights = models.fingerprint(model)
-    switch, given, configs = Switch(model), placement.Given.by(args), []
+    switch, given, on = Switch(model), placement.Given.by(args), []
     for adapters in several:  # all, before hours with the first
-        configs.append(models.put_adapters(model, adapters, given, weights, precision))
+        of_method = models.put_adapters(model, adapters, given, weights, precision)
+        on.append((of_method, {n: tensor.detach().clone() for n, tensor in methods.adapter_tensors(model).items()}))
         switch.take_off()
     decisive = dict(model=model_config, weights=weights, search=rules, precision=precision)
     model.to(ranks.device).requires_grad_(False)
@@ -108,9 +115,9 @@ def main(argv: list[str] | None = None) -> int:
         for number, output in enumerate(outputs):
             of_adapters: dict = {}
             if several:
-                tensors = several[number].adapters()
-                switch.put_on(configs[number], tensors, merge=True)
-                of_adapters = dict(methods.section(configs[number]), adapters=models.digest(tensors))
+                of_method, tensors = on[number]
+                switch.put_on(of_method, tensors, merge=True)
+                of_adapters = dict(methods.section(of_method), adapters=models.digest(several[number].adapters()))
             if len(several) > 1 and ranks.is_main:
                 print(f"with {several[number].path}", flush=True)
             # The base of several must stay as it is: the next are merged into it.
@@ -201,16 +208,16 @@ def read_contexts(args: argparse.Namespace) -> tuple[int, list[list[int]], list[
     return n_cut, [line.context[-longest:] for line in lines], [len(line.completion) for line in lines]
 
 
-def needed_memory(args: argparse.Namespace, contexts: list[list[int]], world_size: int) -> float:
+def needed_memory(args: argparse.Namespace, contexts: list[list[int]], world_size: int, n_before: int = 0) -> float:
     """Return about how many bytes each of `world_size` processes will take at most."""
     from lora_nlg.decoding import needs
 
     model_config, n_outputs = config.model_config(args.model_card), len(args.lora_checkpoint or [None])
     rules, precision = flags.search_rules(args, args.eos_token_id), flags.chosen_precision(args)
-    return needs.of_decoding(model_config, contexts, rules, args.batch_size, world_size, precision, n_outputs)
+    return needs.of_decoding(model_config, contexts, rules, args.batch_size, world_size, precision, n_outputs, n_before)
 
 
-def warn_of_memory(args: argparse.Namespace, contexts: list[list[int]], ranks) -> None:
+def warn_of_memory(args: argparse.Namespace, contexts: list[list[int]], ranks, n_before: int) -> None:
     """Say on stderr if the longest batch, which comes last, may not fit. This is an estimate, and what is decoded is kept."""
     from lora_nlg import memory
     from lora_nlg.decoding import needs
@@ -220,7 +227,7 @@ def warn_of_memory(args: argparse.Namespace, contexts: list[list[int]], ranks) -
         return
     devices = [ranks.device] * (1 if on_gpu else ranks.on_this_node)
     try:
-        memory.check(needed_memory(args, contexts, ranks.world_size), devices, needs.REMEDY)
+        memory.check(needed_memory(args, contexts, ranks.world_size, n_before), devices, needs.REMEDY)
     except errors.UserError as error:
         print(f"warning: decoding {error}", file=sys.stderr, flush=True)
 

@@ -78,7 +78,7 @@ def export_model(args: argparse.Namespace, folder: Path) -> None:
 def export_adapters(args: argparse.Namespace, output: Path) -> None:
     """Write the adapters alone, without their base."""
     from lora_nlg import files
-    from lora_nlg.storage import checkpoints
+    from lora_nlg.storage import checkpoints, interchange
 
     if not args.lora_checkpoint:
         raise errors.UserError(f"--to {args.to} writes adapters; pass them as --lora_checkpoint")
@@ -87,19 +87,41 @@ def export_adapters(args: argparse.Namespace, output: Path) -> None:
     if args.to != "peft":
         files.check_outputs([output], [args.lora_checkpoint])
     adapters = checkpoints.read(args.lora_checkpoint)
-    lora_config = adapters.adapter_config(placement.Given.by(args))
+    of_method = adapters.adapter_config(placement.Given.by(args))
     tensors = adapters.adapters()
+    if of_method.method == "pissa" and adapters.is_peft:
+        raise errors.UserError(
+            f"{args.lora_checkpoint} started as a part of its base, which it does not hold; use --to hf, with the base, merged"
+        )
     if args.to == "peft":
         check_folder(output)
-        if args.init_checkpoint and lora_config.method != "dora":
-            raise no_effect(args.to)
-        base = checkpoints.read(args.init_checkpoint).base_tensors() if args.init_checkpoint else None
         card = adapters.base.card if adapters.base else args.model_card
-        checkpoints.save_peft(tensors, output, lora_config, card, base)
+        checkpoints.save_peft(tensors, output, of_method, card, base_of(args, adapters, of_method, tensors))
     elif args.to == "safetensors":
-        checkpoints.save_adapters(tensors, output, lora_config, adapters.base, adapters.step)
+        checkpoints.save_adapters(tensors, output, of_method, adapters.base, adapters.step)
     else:
-        checkpoints.save_recipe_tensors(tensors, output, lora_config, adapters.base, adapters.step)
+        if of_method.method not in ("lora", "pissa"):
+            raise errors.UserError(
+                f"--to loralib cannot express {methods.called(of_method.method)}: the recipe has LoRA alone; use --to safetensors"
+            )
+        tensors, of_method = interchange.plain_lora(tensors, of_method)
+        checkpoints.save_recipe_tensors(tensors, output, of_method, adapters.base, adapters.step)
+
+
+def base_of(args: argparse.Namespace, adapters, of_method, tensors) -> dict | None:
+    """Return the base's tensors, which PEFT's form of some DoRA wants; None without. Raises UserError for one that is no use."""
+    from lora_nlg.storage import checkpoints, interchange, models
+
+    if not args.init_checkpoint:
+        return None
+    if not interchange.needs_base(tensors, of_method):
+        raise no_effect(args.to)
+    base = checkpoints.read(args.init_checkpoint).base_tensors()
+    if adapters.base and models.digest(base) != adapters.base.sha256:
+        raise errors.UserError(
+            f"{args.init_checkpoint} is not the base that {args.lora_checkpoint} was trained on; pass that one"
+        )
+    return base
 
 
 def no_effect(to: str) -> errors.UserError:

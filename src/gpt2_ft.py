@@ -123,8 +123,8 @@ def parser() -> argparse.ArgumentParser:
 def refuse_ignored(args: argparse.Namespace) -> None:
     """Raise UserError for a flag that differs from its default and that the others leave without effect."""
     default = parser().get_default
+    methods.refuse_unread(args, default)
     rules = (
-        *methods.ignored_flags(args),
         (args.lora_checkpoint is not None, ("lora_init",), "--lora_checkpoint is the start"),
         (args.scheduler != "cycle", ("i_steps", "i_lrs"), "only --scheduler cycle reads it"),
         (
@@ -188,14 +188,18 @@ def check_place(args: argparse.Namespace) -> None:
     locks.check(locks.of_folder(work_dir))
 
 
-def read_start(args: argparse.Namespace, method_config):
-    """Return the adapters to start from, None if there are none. Raises UserError if they are no start for this training."""
+def read_start(args: argparse.Namespace, method_config) -> tuple:
+    """Return the adapters to start from, None if there are none, and the method's configuration with what only they can say.
+
+    Raises UserError if they are no start for this training.
+    """
     from lora_nlg.storage import checkpoints
 
     adapters = checkpoints.read(args.lora_checkpoint) if args.lora_checkpoint else None
     if adapters:
+        method_config = methods.as_in_file(method_config, adapters.config)
         adapters.check_start(method_config)
-    return adapters
+    return adapters, method_config
 
 
 def make_model(args: argparse.Namespace, model_config: config.ModelConfig, method_config, adapters, ranks) -> tuple:
@@ -302,7 +306,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = train_config(args)
     work_dir = Path(args.work_dir)
     check_place(args)
-    adapters = read_start(args, method_config)
+    adapters, method_config = read_start(args, method_config)
     published = curve.read(args.compare_curve, args.log_interval) if args.compare_curve else None
 
     examples = [read_examples(path, model_config.vocab_size) for path in (args.train_data, args.valid_data)]

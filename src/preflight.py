@@ -49,13 +49,13 @@ def vocabulary() -> str:
     return "GPT-2's, by its sha256"
 
 
-def decoding(args: argparse.Namespace, processes: int) -> str:
+def decoding(args: argparse.Namespace, processes: int, n_before: int) -> str:
     """Compare what the decoding's largest batch takes with the memory of every device that its processes take."""
     from lora_nlg import dist, memory
     from lora_nlg.decoding import needs
 
     gpt2_beam.check_lengths(args, config.model_config(args.model_card))
-    need = gpt2_beam.needed_memory(args, gpt2_beam.read_contexts(args)[1], processes)
+    need = gpt2_beam.needed_memory(args, gpt2_beam.read_contexts(args)[1], processes, n_before)
     return memory.check(need, dist.devices_of(args.device, processes), f"{needs.REMEDY}, in the preset's DECODE")
 
 
@@ -110,7 +110,7 @@ class Training:
     def start(self) -> tuple:
         """The method's configuration and the base, once the model is made as training starts with it."""
         method_config = methods.from_flags(self.args, self.model)
-        adapters = gpt2_ft.read_start(self.args, method_config)
+        adapters, method_config = gpt2_ft.read_start(self.args, method_config)
         return method_config, gpt2_ft.make_model(self.args, self.model, method_config, adapters, self.ranks())[1]
 
     def base(self) -> str:
@@ -170,7 +170,7 @@ def checks(args: argparse.Namespace, of_decoding: argparse.Namespace | None) -> 
         "memory": training.needs.memory,
     }
     if of_decoding is not None:
-        found["decoding"] = lambda: decoding(of_decoding, training.processes)
+        found["decoding"] = lambda: decoding(of_decoding, training.processes, n_before)
     return found
 
 

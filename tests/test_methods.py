@@ -120,12 +120,12 @@ def test_a_budget_chooses_the_largest_size_within(name):
     [
         ("--method prefix_kv --trained_budget 1k", "--trained_budget must be from 49,152, what --prefix_length 1 takes, to"),
         ("--method prefix_kv --trained_budget 1M --prefix_length 3", "--trained_budget chooses what --prefix_length sets"),
-        ("--method prefix_kv --prefix_length 0", "--prefix_length must be from 1 to 1023, as gpt2.md has 1024 positions, but is 0"),
+        ("--method prefix_kv --prefix_length 0", "--prefix_length must be from 1 to 512, half of the 1024 positions of gpt2.md"),
         ("--method adapter_h --adapter_dim -1", "--adapter_dim must be from 1 to"),
         ("--method lora", "--method lora needs a rank; give --lora_dim or --trained_budget"),
         ("--method dora", "--method dora needs a rank; give --lora_dim or --trained_budget"),
         ("--method lora+prefix_kv", "--method lora+prefix_kv needs a rank; give --lora_dim or --trained_budget"),
-        ("--method lora+prefix_layer --trained_budget 300k", "--trained_budget 300k is not more than the 344,064 parameters of 14"),
+        ("--method lora+prefix_layer --trained_budget 300k", "--trained_budget 300k is less than the 344,064 parameters of 14"),
         ("--method dora --lora_dim 2 --lora_init pissa", "--lora_init pissa is LoRA's alone"),
         ("--method vera --lora_targets wte", "--lora_targets wte is LoRA's alone"),
         ("--method fourier --fourier_scale 0", "--fourier_scale must be greater than 0"),
@@ -145,7 +145,7 @@ def test_what_a_method_cannot_be_is_refused(flags, message):
     ("flags", "message"),
     [
         ("--method vera --lora_dim 4", "--lora_dim would have no effect: --method vera does not read it"),
-        ("--method full --lora_dim 4", "--lora_dim would have no effect: --lora_dim 0 trains no adapters"),
+        ("--method full --lora_dim 4", "--lora_dim would have no effect: --method full does not read it"),
         ("--method bias --lora_alpha 4", "--lora_alpha would have no effect: --method bias does not read it"),
         ("--method top2 --trained_budget 1M", "--trained_budget would have no effect: --method top2 does not read it"),
         ("--lora_dim 4 --vera_dim 8", "--vera_dim would have no effect: --method lora does not read it"),

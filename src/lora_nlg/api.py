@@ -84,13 +84,17 @@ class Model:
 
         `optim.max_step` micro-batches are taken. The work dir gets what gpt2_ft.py writes: model.final.pt, log.jsonl and so on.
         """
-        settings = replace(settings, seq_len=min(settings.seq_len, self.network.config.n_positions))
+        longest = self.network.config.n_positions - methods.positions_before(lora)
+        settings = replace(settings, seq_len=min(settings.seq_len, longest))
+        on = self.network.trained_by
+        if on is not None and not methods.is_merged(on):
+            raise UserError(
+                f"the model has {methods.called(on.method)} on it, which cannot become a part of a base; load the base alone"
+            )
         methods.merge_adapters(self.network)  # of an earlier training, which are part of this one's base
-        if self.network.trained_by is not None:
-            left = methods.called(self.network.trained_by.method)
-            raise UserError(f"the model has {left} on it, which cannot become a part of a base; load the base alone")
-        base = self._base()
+        base = checkpoints.Base(self.card, models.fingerprint(self.network.cpu()))
         methods.add_adapters(self.network, lora)
+        self.network.trained_on = base
         self.network.to(self.ranks.device)
         splits = [
             Split(self._encoded(some), settings, self.ranks, some is valid_pairs) for some in (pairs, valid_pairs)
@@ -100,17 +104,13 @@ class Model:
         saves.start_anew()
         return train(self.network, splits[0], splits[1], optim, saves, self.ranks)
 
-    def _base(self) -> checkpoints.Base:
-        """Return what the model is without the adapters of the last training."""
-        return checkpoints.Base(self.card, models.fingerprint(self.network.cpu()))
-
     def _encoded(self, pairs: Sequence[tuple[str, str]]) -> list[Example]:
         return [Example(*bpe.encode_pair(self.encoding, text, reference)) for text, reference in pairs]
 
     def save(self, path: str | Path) -> None:
         """Write the adapters of the last training as safetensors."""
-        trained = methods.adapter_config(self.network)
-        if trained is None:
+        trained, base = methods.adapter_config(self.network), self.network.trained_on
+        if trained is None or base is None:
             raise UserError(f"nothing to write to {path}: no adapters were trained since the model was loaded")
-        checkpoints.save_adapters(methods.adapter_tensors(self.network), path, trained, self._base())
+        checkpoints.save_adapters(methods.adapter_tensors(self.network), path, trained, base)
         self.network.to(self.ranks.device)

@@ -77,6 +77,10 @@ def fit_seq_len(args: argparse.Namespace, model: ModelConfig, n_before: int = 0)
     Of the positions a prefix takes the first `n_before`.
     """
     left = model.n_positions - n_before
+    if left < 2:
+        raise UserError(
+            f"the prefix takes {n_before} of the {model.n_positions} positions of {args.model_card}; check --model_card"
+        )
     if args.seq_len <= left:
         return ""
     asked, args.seq_len = args.seq_len, left

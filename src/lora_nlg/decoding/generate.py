@@ -42,6 +42,11 @@ class Generator:
         self.check_input(text, where)
         prompt = [*self.encoding.encode_ordinary(text), END_OF_TEXT_ID]
         longest = self.model.config.n_positions - self.model.n_before - self.rules.eval_len
+        if longest < 1:
+            raise UserError(
+                f"--eval_len {self.rules.eval_len} and the prefix's {self.model.n_before} positions leave no room for the input in "
+                f"the model's {self.model.config.n_positions}; lower --eval_len"
+            )
         if len(prompt) > longest:
             raise UserError(f"{where}: {len(prompt)} tokens are too many, the model takes {longest}; shorten the input")
         endings = Endings(n)

@@ -30,10 +30,14 @@ def of_decoding(
     world_size: int,
     precision: str,
     n_outputs: int = 1,
+    n_before: int = 0,
 ) -> float:
-    """Return the most bytes that a process takes that decodes its share of `contexts`, `batch_size` of them together."""
+    """Return the most bytes that a process takes that decodes its share of `contexts`, `batch_size` of them together.
+
+    `n_before` are the positions of a prefix.
+    """
     lengths = {tuple(context): len(context) for context in contexts}  # distinct ones are decoded once
-    B, T = min(batch_size, -(-len(lengths) // world_size)), max(lengths.values(), default=0)
+    B, T = min(batch_size, -(-len(lengths) // world_size)), n_before + max(lengths.values(), default=0)
     number = 8 if precision == "fp64" else 4
     cached = torch.empty(0, dtype=AUTOCAST[precision]).element_size() if precision in AUTOCAST else number
     loaded, at_work = _weights(model, precision, n_outputs)

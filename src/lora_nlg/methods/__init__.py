@@ -6,6 +6,7 @@ No torch is imported before a model is there, so that --help and a wrong flag an
 """
 
 import argparse
+import dataclasses
 import importlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from lora_nlg.config import ModelConfig
 from lora_nlg.errors import UserError
 from lora_nlg.methods import placement
+from lora_nlg.mistakes import did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -167,20 +169,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         row.add_flags(parser)
 
 
-def ignored_flags(args: argparse.Namespace) -> list[tuple[bool, tuple[str, ...], str]]:
-    """Return (whether they are of no effect, flags, why) of every method."""
+def refuse_unread(args: argparse.Namespace, default: Callable[[str], Any]) -> None:
+    """Raise UserError for a flag that differs from its `default` and that the chosen method does not read."""
     name = chosen(args)
-    read = METHODS[name].flags
-    unread = f"--method {name} does not read it"
-    return [
-        (other != name, tuple(flag for flag in row.flags if flag not in read), _why(name, row) or unread)
-        for other, row in METHODS.items()
-    ]
-
-
-def _why(name: str, row: Row) -> str:
-    """Return why a flag of `row` is of no effect with the method `name`, where there is more to say than that."""
-    return row.why if name in ("full", "lora", "dora") else ""
+    for row in METHODS.values():
+        for flag in row.flags:
+            if flag not in METHODS[name].flags and getattr(args, flag, default(flag)) != default(flag):
+                why = row.why if row.why and args.method is None else f"--method {name} does not read it"
+                raise UserError(f"--{flag} would have no effect: {why}; leave it out")
 
 
 def method(name: str) -> Method:
@@ -194,7 +190,10 @@ def chosen(args: argparse.Namespace) -> str:
     """Return the method that the flags of gpt2_ft.py ask for: full fine-tuning if they ask for none. Raises UserError."""
     if args.method is not None:
         if args.method not in CHOICES:
-            raise UserError(f"--method must be one of {', '.join(CHOICES)}, but is {args.method!r}")
+            near = (
+                " (LoRA's start: --lora_init pissa)" if args.method == "pissa" else did_you_mean(args.method, CHOICES)
+            )
+            raise UserError(f"--method must be one of {', '.join(CHOICES)}, but is {args.method!r}{near}")
         return args.method
     asked = [name for name, row in METHODS.items() if row.is_asked(args)]
     if len(asked) > 1:
@@ -210,6 +209,28 @@ def called(name: str) -> str:
 def positions_before(config: Config) -> int:
     """Return how many of the model's positions the method takes from the sequences."""
     return getattr(getattr(config, "prefix", config), "prefix_length", 0)
+
+
+def is_merged(config: Config) -> bool:
+    """Return whether nothing of the method is left on a model after merging."""
+    return not positions_before(config) and not config.method.startswith("adapter")
+
+
+FROM_FILE = ("seed", "joined", "n_in", "n_out")  # settings that no flag gives
+
+
+def as_in_file(config: Config, found: Config | None) -> Config:
+    """Return what is to be trained from a start: `config`, of the flags, with what only the file's own, `found`, can say."""
+    if (
+        found is None
+        or type(found) is not type(config)
+        or getattr(found, "targets", ()) != getattr(config, "targets", ())
+    ):
+        return config
+    said = {name: getattr(found, name) for name in FROM_FILE if hasattr(found, name)}
+    if getattr(found, "is_pissa", False):
+        said["init"] = found.init
+    return dataclasses.replace(config, **said)
 
 
 def from_flags(args: argparse.Namespace, model: ModelConfig) -> Config:
@@ -230,8 +251,12 @@ def of_tensors(names: Iterable[str]) -> str:
 
     Where methods share names, the file's description tells them apart.
     """
-    names = list(names)
-    return next((name for name in METHODS if any(map(method(name).is_own, names))), PLAIN)
+    owners = {name: {row for row in METHODS if method(row).is_own(name)} for name in names}
+    owned = [rows for rows in owners.values() if rows]
+    if not owned:
+        return PLAIN
+    of_all = set.intersection(*owned)
+    return next(row for row in METHODS if row in (of_all or owned[0]))
 
 
 def of_base(tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":

@@ -7,12 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_nlg.errors import UserError
-from lora_nlg.methods.placement import Given
+from lora_nlg.methods.placement import TARGETS, Given
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from lora_nlg.model.gpt2 import GPT2
+
+
+OF_SHAPES = ("n_in", "n_out")  # settings that are sizes of the model; 0: whatever it has
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
 
 
 class Common:
@@ -46,7 +53,30 @@ class Common:
         if "settings" not in said:
             return None
         fields = json.loads(said["settings"])
-        return self.config_class(**{n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()})
+        known = {field.name: field for field in dataclasses.fields(self.config_class) if field.init}
+        if not isinstance(fields, dict) or set(fields) - set(known):
+            raise UserError(f"the settings {said['settings'][:60]!r} are not {self.name}'s")
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+        for name, value in values.items():
+            if not self.is_value(name, value):
+                raise UserError(f"{name} is {str(value)[:40]!r}")
+        return self.config_class(**values)
+
+    def is_value(self, name: str, value: Any) -> bool:
+        """Return whether `value` can be that of the setting `name`: sizes are whole numbers from 1 on."""
+        if name == "method":
+            return value == self.name
+        if name == "targets":
+            return isinstance(value, tuple) and bool(value) and all(target in TARGETS for target in value)
+        if name == "layers":
+            return value is None or (isinstance(value, tuple) and bool(value) and all(map(_is_count, value)))
+        if name == "seed":
+            return value is None or (_is_count(value) and value < 1 << 63)
+        if name == "scale":
+            return isinstance(value, float)
+        if name == "joined":
+            return isinstance(value, bool)
+        return _is_count(value) and value >= (0 if name in OF_SHAPES else 1)
 
     def from_file(self, found: Any, tensors: "Mapping[str, Tensor]", path: Path, given: Given) -> Any:
         """Return what the file says. Raises UserError where it says nothing, or for flags that describe LoRA's adapters."""
@@ -56,6 +86,10 @@ class Common:
             raise UserError(
                 f"{path} holds {self.name}, which has no LoRA rank or alpha; leave --lora_dim and --lora_alpha out"
             )
+        longest = max(size for tensor in tensors.values() for size in tensor.shape)
+        for name, value in dataclasses.asdict(found).items():
+            if _is_count(value) and name != "seed" and value > longest and name not in OF_SHAPES:
+                raise UserError(f"{path} says that its {name} is {value}, but it has no such tensors; save it again")
         return found
 
     def check_start(self, found: Any, tensors: "Mapping[str, Tensor]", path: Path, config: Any) -> None:

@@ -24,6 +24,9 @@ __all__ = ["attach", "check_start", "described", "from_description", "from_file"
            "summary", "tensors"]  # fmt: skip
 
 
+LEAST_NORM = 1e-12  # in place of that of an output without any weights, which stays without
+
+
 class DoraConv1D(LoraConv1D):
     """A frozen Conv1D with adapters, and lora_m (n · out,): the lengths of its n targets' outputs, one target after the other.
 
@@ -52,14 +55,15 @@ class DoraConv1D(LoraConv1D):
     @torch.no_grad()
     def norms(self) -> Tensor:
         """Return ‖W + scale · B A‖ of each output (out,), without forming B A: ‖W‖² + 2 W · B A + ‖B A‖²."""
-        A, B = self.lora_A, self.scaled_B()  # (ΣR, in), (out, ΣR)
-        AW, AA = A @ self.weight.to(A.dtype), A @ A.T  # (ΣR, out), (ΣR, ΣR)
-        return (self.squares + (B * (2 * AW.T + B @ AA)).sum(1)).clamp(min=0).sqrt()
+        with torch.autocast(self.weight.device.type, enabled=False):
+            A, B = self.lora_A, self.scaled_B()  # (ΣR, in), (out, ΣR)
+            AW, AA = A @ self.weight.to(A.dtype), A @ A.T  # (ΣR, out), (ΣR, ΣR)
+            return (self.squares + (B * (2 * AW.T + B @ AA)).sum(1)).clamp(min=0).sqrt()
 
     def factors(self) -> Tensor:
         """Return what each output's weights are multiplied by, m / ‖W + scale · B A‖ (out,): 1 where no target has it."""
-        norms = self.norms()
-        return norms.index_copy(0, self.columns, self.lora_m) / norms
+        norms = self.norms()[self.columns].clamp(min=LEAST_NORM)
+        return torch.ones_like(self.squares).index_copy(0, self.columns, self.lora_m / norms)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in) to (..., out): m / ‖W + scale · B A‖ · (W x + scale · B (A x)) + b."""

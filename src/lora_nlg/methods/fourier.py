@@ -1,6 +1,6 @@
 """FourierFT on GPT-2 (Gao et al. 2024): ΔW = scale · Re(inverse 2-D FFT of S), S zero but for n coefficients that are learnt.
 
-Their places are drawn once, from a seed, and are the same for all matrices of a shape. The coefficients are real and start at 0.
+Their places are drawn once, from a seed, and are the same for all matrices of one shape. The coefficients are real and start at 0.
 With the places (u, v) of a matrix of O outputs and I inputs, ΔW[o, i] = scale / (O I) · Σ c_n cos(2π (u_n o / O + v_n i / I)).
 Alphabet: C width, N rows, n coefficients, O outputs, I inputs.
 """
@@ -44,8 +44,9 @@ class FourierConfig:
     def __post_init__(self):
         require(0 < self.scale < math.inf, "fourier_scale", "greater than 0 and finite", self.scale)
         if "wte" in self.targets:
-            raise UserError("--lora_targets wte is LoRA's alone; leave it out with --method fourier")
-        assert not self.joined or {"q", "k", "v"} <= set(self.targets) or not {"q", "k", "v"} & set(self.targets)
+            raise placement.of_lora_alone("--lora_targets wte", "fourier")
+        if self.joined and 0 < len({"q", "k", "v"} & set(self.targets)) < 3:
+            raise UserError("coefficients of c_attn as one matrix are of q, k and v together, not of some of them")
 
     def n_parameters(self, model: ModelConfig) -> int:
         """Return how many numbers are trained: n a matrix."""
@@ -54,7 +55,9 @@ class FourierConfig:
 
 
 def places_in(n_out: int, n_in: int, n: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return the n places (u, v) of the spectrum of a matrix, without repetition."""
+    """Return the n places (u, v) of the spectrum of a matrix, without repetition. Raises UserError if it has fewer."""
+    if n > n_out * n_in:
+        raise UserError(f"{n:,} coefficients are more than a matrix of {n_out} x {n_in} has places; check --model_card")
     drawn = torch.randperm(n_out * n_in, generator=torch.Generator().manual_seed(seed))[:n]
     return drawn // n_in, drawn % n_in
 

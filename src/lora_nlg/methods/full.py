@@ -27,7 +27,8 @@ def summary(config: LoraConfig) -> str:
 
 
 def attach(model: GPT2, config: LoraConfig) -> None:
-    """Leave the model as it is: all of it is trained."""
+    """Train all of the model, and put nothing on it."""
+    model.requires_grad_(True)
 
 
 def start(model: GPT2, generator: torch.Generator | None) -> None:

@@ -36,8 +36,9 @@ class PairConfig:
         return self.lora.n_parameters(model) + self.prefix.n_parameters(model)
 
 
-def _with_budget(args: argparse.Namespace, budget: str | None) -> argparse.Namespace:
-    return argparse.Namespace(**{**vars(args), "trained_budget": budget})
+def _with_budget(args: argparse.Namespace, budget: str | None, rank: str | None = None) -> argparse.Namespace:
+    """Return the flags with another budget, and another rank if one is given."""
+    return argparse.Namespace(**{**vars(args), "trained_budget": budget, "lora_dim": rank or args.lora_dim})
 
 
 class Pair:
@@ -52,10 +53,11 @@ class Pair:
         left = None
         if args.trained_budget is not None:
             left = sizes.parse_budget(args.trained_budget, "trained_budget") - of_prefix.n_parameters(model)
-            if left <= 0:
+            least = lora.from_flags(_with_budget(args, None, rank="1"), model).n_parameters(model)
+            if left < least:
                 raise UserError(
-                    f"--trained_budget {args.trained_budget} is not more than the {of_prefix.n_parameters(model):,} parameters of "
-                    f"{of_prefix.prefix_length} positions; lower --prefix_length"
+                    f"--trained_budget {args.trained_budget} is less than the {of_prefix.n_parameters(model):,} parameters of "
+                    f"{of_prefix.prefix_length} positions and the {least:,} of rank 1; lower --prefix_length"
                 )
         of_lora = lora.from_flags(_with_budget(args, None if left is None else str(left)), model)
         if not of_lora.rank:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lora_nlg.errors import UserError
 from lora_nlg.methods import lora
 from lora_nlg.methods.lora import is_own, start, tensors, wide_B
 from lora_nlg.methods.placement import (
@@ -114,6 +115,10 @@ def start_of_whole_modules(model: GPT2) -> set[str]:
 
 def first_vectors(W: Tensor, R: int, scale: float) -> tuple[Tensor, Tensor]:
     """Return A (R, in) and B (out, R) with scale · B A the part of W (out, in) along its first R singular vectors."""
+    if min(W.shape) < R:
+        raise UserError(
+            f"PiSSA takes singular vectors, of which a matrix has {min(W.shape)}, fewer than the rank {R}; lower it"
+        )
     U, S, V = torch.linalg.svd(W.to(torch.promote_types(W.dtype, torch.float32)), full_matrices=False)
     root = (S[:R] / scale).sqrt()
     return root[:, None] * V[:R], U[:, :R] * root

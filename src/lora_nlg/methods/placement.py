@@ -46,6 +46,12 @@ def target_sizes(model: ModelConfig) -> dict[str, tuple[int, int]]:
     return {**to_width, "fc": (C, inner), "proj": (inner, C), "wte": (C, model.vocab_size)}
 
 
+def of_lora_alone(what: str, method: str) -> UserError:
+    """Return the error for what no method but LoRA has."""
+    instead = "; give --lora_targets q,k,v,o,fc,proj for all others" if what.endswith("wte") else ""
+    return UserError(f"{what} is LoRA's alone, so leave it out with --method {method}{instead}")
+
+
 def without_rank(method: str) -> UserError:
     """Return the error for LoRA's adapters, or what holds some, that have no rank."""
     return UserError(f"--method {method} needs a rank; give --lora_dim or --trained_budget")
@@ -132,8 +138,7 @@ class DoraConfig(LoraConfig):
     def __post_init__(self):
         super().__post_init__()
         if self.is_pissa or "wte" in self.targets:
-            what = "--lora_init pissa" if self.is_pissa else "--lora_targets wte"
-            raise UserError(f"{what} is LoRA's alone; leave it out with --method dora")
+            raise of_lora_alone("--lora_init pissa" if self.is_pissa else "--lora_targets wte", "dora")
         if not self.rank:
             raise without_rank("dora")
 
@@ -230,13 +235,21 @@ def from_flags(args: argparse.Namespace, model: ModelConfig, method: str = "lora
     rank, targets = given.rank, places["targets"]
     if isinstance(rank, dict) and tuple(rank) == targets and len(set(rank.values())) == 1:
         rank = rank[targets[0]]
-    budget = next((flag for flag in BUDGETS if getattr(args, flag) is not None), None)
+    budgets = [flag for flag in BUDGETS if getattr(args, flag) is not None]
+    if len(budgets) > 1:
+        raise UserError("--lora_budget and --trained_budget say the same of LoRA; give one of the two")
+    budget = budgets[0] if budgets else None
     if budget is not None and rank:
         raise UserError(f"--{budget} chooses the rank that --lora_dim sets; give one of the two")
     settings = dict(dropout=args.lora_dropout, init=args.lora_init, scaling=args.lora_scaling, **places)
     config = KINDS[method](1 if budget else rank, given.alpha, **settings)
     if budget is not None:
         return _within(config, model, budget, getattr(args, budget))
+    if config.is_pissa and (odd := [t for t in targets if config.rank_of(t) > min(target_sizes(model)[t])]):
+        raise UserError(
+            f"--lora_init pissa takes singular vectors, of which {odd[0]} has {min(target_sizes(model)[odd[0]])}, fewer than the rank "
+            f"{config.rank_of(odd[0])}; lower --lora_dim"
+        )
     if max(config.rank_of(target) for target in targets) > model.n_embd:
         raise UserError(
             f"--lora_dim must be at most {model.n_embd}, the width of {args.model_card}, but is {rank_text(rank)}"

@@ -128,8 +128,8 @@ class PrefixMethod(Common):
     def from_flags(self, args: argparse.Namespace, model: ModelConfig) -> PrefixConfig:
         """Return what the flags of gpt2_ft.py describe. Raises UserError."""
         count = lambda length: PrefixConfig(self.name, length).n_parameters(model)  # noqa: E731
-        most = model.n_positions - 1
-        limit = f", as {args.model_card} has {model.n_positions} positions"
+        most = model.n_positions // 2
+        limit = f", half of the {model.n_positions} positions of {args.model_card}"
         return PrefixConfig(self.name, sizes.size_of(args, "prefix_length", DEFAULT_LENGTH, most, count, limit))
 
     def summary(self, config: PrefixConfig) -> str:

@@ -152,6 +152,10 @@ class Top(Common):
 
     def attach(self, model: GPT2, config: TopConfig) -> None:
         """Put copies of the last blocks into the model, and freeze everything else."""
+        if config.n_blocks > len(model.h):
+            raise UserError(
+                f"there are {config.n_blocks} trained blocks, but the model has {len(model.h)}; check --model_card"
+            )
         for layer in range(len(model.h) - config.n_blocks, len(model.h)):
             model.h[layer] = TrainedBlock(model.h[layer])
         self.freeze_the_rest(model)

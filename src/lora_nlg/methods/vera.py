@@ -35,6 +35,8 @@ class VeraConfig:
     targets: tuple[str, ...] = ("q", "v")
     layers: tuple[int, ...] | None = None  # None: all
     seed: int | None = 0  # of A and B; None: the file holds them
+    n_in: int = 0  # columns of A; 0: as many as the largest of the targets' matrices has inputs
+    n_out: int = 0  # rows of B; 0: as many as the largest of their modules has outputs
 
     @property
     def method(self) -> str:
@@ -43,13 +45,20 @@ class VeraConfig:
 
     def __post_init__(self):
         if "wte" in self.targets:
-            raise UserError("--lora_targets wte is LoRA's alone; leave it out with --method vera")
+            raise placement.of_lora_alone("--lora_targets wte", "vera")
 
     def n_parameters(self, model: ModelConfig) -> int:
         """Return how many numbers are trained: R + outputs a matrix."""
         outputs = [placement.target_sizes(model)[target][1] for target in self.targets]
         n_layers = model.n_layer if self.layers is None else len(self.layers)
         return n_layers * sum(self.dim + n_out for n_out in outputs)
+
+
+def shapes_of(model: ModelConfig, targets: tuple[str, ...]) -> tuple[int, int]:
+    """Return the columns of A and the rows of B: the most inputs and outputs of a module with some of the targets."""
+    of_targets = [placement.target_sizes(model)[target] for target in targets]
+    in_attention = any(target in placement.ATTENTION_TARGETS for target in targets)
+    return max(n for n, _ in of_targets), max([3 * model.n_embd * in_attention, *(n for _, n in of_targets)])
 
 
 class Projections(nn.Module):
@@ -116,7 +125,9 @@ class Vera(Common):
         """Return what the flags of gpt2_ft.py describe. Raises UserError."""
         places = placement.places_of(args, model)
         count = lambda dim: VeraConfig(dim, **places).n_parameters(model)  # noqa: E731
-        return VeraConfig(sizes.size_of(args, "vera_dim", DEFAULT_DIM, MOST_DIM, count), **places)
+        dim = sizes.size_of(args, "vera_dim", DEFAULT_DIM, MOST_DIM, count)
+        n_in, n_out = shapes_of(model, places["targets"])
+        return VeraConfig(dim, n_in=n_in, n_out=n_out, **places)
 
     def summary(self, config: VeraConfig) -> str:
         """Return what is trained, in words for people."""
@@ -124,10 +135,11 @@ class Vera(Common):
 
     def attach(self, model: GPT2, config: VeraConfig) -> None:
         """Put vectors that are not set where `config` says, and freeze everything else."""
-        of_targets = [placement.target_sizes(model.config)[target] for target in config.targets]
-        n_in = max(n for n, _ in of_targets)
-        in_attention = any(target in placement.ATTENTION_TARGETS for target in config.targets)
-        n_out = max([3 * model.config.n_embd if in_attention else 0, *(n for _, n in of_targets)])
+        n_in, n_out = shapes_of(model.config, config.targets)
+        if (n_in, n_out) != (config.n_in or n_in, config.n_out or n_out):
+            raise UserError(
+                f"VeRA's A and B are for {config.n_in} inputs and {config.n_out} outputs; check --model_card"
+            )
         shared = Projections(n_in, n_out, config, model.wte.weight)
         put(model, config, lambda base: functools.partial(VeraConv1D, shared=shared))
         self.freeze_the_rest(model)

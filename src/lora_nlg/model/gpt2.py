@@ -130,6 +130,7 @@ class GPT2(nn.Module):
         super().__init__()
         self.config = config
         self.trained_by: Any = None  # the configuration of the method that was put on it, see methods
+        self.trained_on: Any = None  # what it was before, for a caller that keeps it
         self.prefix: Any
         self.register_module("prefix", None)
         self.wte = Embedding(config.vocab_size, config.n_embd)

@@ -58,6 +58,7 @@ class Checkpoint:
     config: methods.Config | None = None  # what it says of its adapters
     base: Base | None = None
     step: int = 0  # micro-batches they were trained for, as far as the file says
+    is_peft: bool = False
 
     @property
     def method(self) -> str:
@@ -70,6 +71,11 @@ class Checkpoint:
         tensors = {name: tensor for name, tensor in self.tensors.items() if is_own(name)}
         if not tensors:
             raise no_adapters(self.path)
+        other = next((n for n in self.tensors if n not in tensors and methods.of_tensors([n]) != methods.PLAIN), None)
+        if other is not None:
+            raise UserError(
+                f"{self.path} holds {other} beside {methods.called(self.method)}; save it again with what it is"
+            )
         check_finite(tensors, self.path)
         return tensors
 
@@ -109,7 +115,7 @@ def read(path: str | Path) -> Checkpoint:
     if settings.is_file() and (is_peft or path.name in PEFT_FILES):
         _check(tensors, path, _fault_of_weights)
         tensors, config = interchange.from_peft(tensors, _read_json(settings), str(path))
-        return Checkpoint(path, tensors, config)
+        return Checkpoint(path, tensors, config, is_peft=True)
     if is_peft:
         raise UserError(
             f"{path} holds PEFT's adapters without {settings.name} beside it; pass the folder that PEFT saved"
@@ -119,7 +125,7 @@ def read(path: str | Path) -> Checkpoint:
     tensors = _without_head(_expand_compact(tensors, path), path)
     try:
         about = _described(said or content.get("lora", {}), tensors)
-    except (ValueError, TypeError, AttributeError, UserError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError, OverflowError, UserError) as error:
         raise UserError(f"{path} says of its adapters what cannot be understood ({error}); save it again") from error
     return Checkpoint(path, tensors, *about)
 

@@ -4,7 +4,9 @@ LoRA, with DoRA and PiSSA, is here; PEFT's other methods are in peft_methods.py.
 Alphabet: C width, R rank, ΣR the ranks of a module's targets together.
 """
 
+import dataclasses
 import json
+import math
 import re
 from collections.abc import Mapping
 
@@ -35,13 +37,14 @@ def to_peft(
 
     PEFT has one A, one B and one scale for all of c_attn. Its targets' own pairs become one pair of rank ΣR whose B is zero
     wherever a target would meet another's A, and what scales them apart goes into B. PEFT scales by alpha / rank, so alpha is
-    that of the rank ΣR. PiSSA's pairs get those that they started as beside them, less: rank 2 ΣR. `base` are the tensors that DoRA
+    that of the rank ΣR. `base` are the tensors that DoRA
     was trained on, of which it needs the outputs of c_attn that it leaves alone. Raises UserError for adapters of the embedding.
     """
     if "wte" in lora.targets:
         raise UserError(
             "--to peft cannot express adapters of wte: PEFT's do not reach the output layer that is tied to it; use --to hf, merged"
         )
+    tensors, lora = plain_lora(tensors, lora)
     packed, ranks, alphas = {}, {}, {}
     for name in IN_LAYERS:
         targets = tuple(target for target in MODULES[name] if target in lora.targets)
@@ -50,13 +53,9 @@ def to_peft(
         each = [lora.rank_of(target) for target in targets]
         scales = [lora.scale_of(target) for target in targets]
         apart = [scale / scales[0] for scale in scales]
-        ranks[name] = sum(each) * (2 if lora.is_pissa else 1)
-        alphas[name] = scales[0] * ranks[name]
+        ranks[name], alphas[name] = sum(each), scales[0] * sum(each)
         for module in (n.removesuffix(".lora_B") for n in tensors if n.endswith(f"{name}.lora_B")):
             A, B = tensors[f"{module}.lora_A"], wide_B(tensors[f"{module}.lora_B"], targets, each, apart)
-            if lora.is_pissa:
-                B0 = wide_B(tensors[f"{module}.lora_B0"], targets, each, apart)
-                A, B = torch.cat((A, tensors[f"{module}.lora_A0"])), torch.cat((B, -B0), 1)
             packed[PEFT_KEY.format(module=module, matrix="A")] = A.contiguous()
             packed[PEFT_KEY.format(module=module, matrix="B")] = B
             if isinstance(lora, DoraConfig):
@@ -75,6 +74,36 @@ def to_peft(
         "use_dora": isinstance(lora, DoraConfig),
         "bias": "none",
     }
+
+
+def plain_lora(tensors: Mapping[str, Tensor], lora: LoraConfig) -> tuple[dict[str, Tensor], LoraConfig]:
+    """Return PiSSA's adapters as LoRA's of twice the rank: each pair, and beside it the one that it started as, taken off."""
+    if not lora.is_pissa:
+        return dict(tensors), lora
+    doubled: dict[str, Tensor] = {}
+    for module in (name.removesuffix(".lora_B") for name in tensors if name.endswith(".lora_B")):
+        held = MODULES["wte" if module == "wte" else module.split(".", 2)[2]]
+        ranks = [lora.rank_of(target) for target in held if target in lora.targets]
+        now, start = (_targets_own(tensors, module, end, ranks) for end in ("", "0"))
+        A = [torch.cat((A, A0)) for (A, _), (A0, _) in zip(now, start, strict=True)]
+        B = [torch.cat((B, -B0), 1) for (_, B), (_, B0) in zip(now, start, strict=True)]
+        doubled[f"{module}.lora_A"] = torch.cat(A)
+        doubled[f"{module}.lora_B"] = torch.cat(B, 0 if len(set(ranks)) == 1 else 1)
+    rank = {t: 2 * R for t, R in lora.rank.items()} if isinstance(lora.rank, dict) else 2 * lora.rank
+    alpha = lora.alpha * (2 if lora.scaling == "alpha/r" else math.sqrt(2))  # the same scale
+    return doubled, dataclasses.replace(lora, rank=rank, alpha=alpha, init="kaiming")
+
+
+def _targets_own(tensors: Mapping[str, Tensor], module: str, end: str, ranks: list[int]) -> list[tuple[Tensor, Tensor]]:
+    """Return A (R, in) and B (out, R) of each target of a module, whose names have `end`; `Adapters` says how they are packed."""
+    A, B = tensors[f"{module}.lora_A{end}"], tensors[f"{module}.lora_B{end}"]
+    return list(zip(A.split(ranks), B.chunk(len(ranks)) if len(set(ranks)) == 1 else B.split(ranks, 1), strict=True))
+
+
+def needs_base(tensors: Mapping[str, Tensor], config: methods.Config) -> bool:
+    """Return whether `to_peft` wants the base: for DoRA with outputs that it leaves alone."""
+    some = any(name.endswith("c_attn.lora_m") for name in tensors)
+    return some and not set(MODULES["attn.c_attn"]) <= set(config.targets)
 
 
 def _all_lengths(
@@ -139,6 +168,8 @@ def from_peft(tensors: Mapping[str, Tensor], said: Mapping, where: str) -> tuple
             if m is None:
                 raise UserError(f"{where} holds no lora_magnitude_vector of {module}; save it again")
             packed[f"{own}.lora_m"] = m
+    if is_dora and len(lengths) != len(pairs):
+        raise UserError(f"{where} holds lora_magnitude_vectors of modules without adapters; save it again")
     by_target = {target: ranks[name] for name in IN_LAYERS if name in ranks for target in MODULES[name]}
     kind = DoraConfig if is_dora else LoraConfig
     return packed, kind(

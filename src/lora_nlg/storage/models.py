@@ -118,7 +118,7 @@ def load_adapters(model: GPT2, adapters: Checkpoint, weights: str | None = None,
     `weights` is the fingerprint of the model without them, for a caller that has it: of GPT-2 Medium it takes seconds.
     """
     wanted, tensors = methods.adapter_tensors(model), adapters.adapters()
-    if model.trained_by.method == "pissa" and not any(name.endswith(".lora_A0") for name in tensors):  # PEFT's
+    if adapters.is_peft and model.trained_by.method == "pissa":
         computed = pissa.start_of_whole_modules(model)
         wanted = {name: tensor for name, tensor in wanted.items() if name not in computed}
     _fill(model, tensors, adapters.path, wanted)

@@ -3,6 +3,7 @@
 Alphabet: C width, L layers, R rank, l prefix length, n coefficients.
 """
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -153,9 +154,10 @@ def _vera_from(tensors: Mapping[str, Tensor], settings: PeftSettings) -> tuple[d
             raise UserError(
                 f"{where}: vera_A is {tuple(A.shape)} and vera_B {tuple(B.shape)}, not of rank {R}; save it again"
             )
+        config = dataclasses.replace(config, n_in=A.shape[1], n_out=B.shape[0])
         drawn = Projections(A.shape[1], B.shape[0], config, A.float())
         if not (torch.equal(drawn.vera_A, A.float()) and torch.equal(drawn.vera_B, B.float())):
-            config = VeraConfig(R, targets=config.targets, layers=config.layers, seed=None)
+            config = dataclasses.replace(config, seed=None)
             first = min((layer, list(MODULES).index(name), name) for _, layer, name in adapted)
             packed |= {f"h.{first[0]}.{first[2]}.shared.vera_{matrix}": tensor for matrix, tensor in shared.items()}
     return packed, config
@@ -169,7 +171,7 @@ def _vera_to(tensors: Mapping[str, Tensor], config: VeraConfig) -> tuple[dict[st
     modules = {name.removesuffix(".vera_d"): tensor for name, tensor in tensors.items() if name.endswith(".vera_d")}
     in_attention = [target for target in ATTENTION_TARGETS if target in config.targets]
     others = any(target not in ATTENTION_TARGETS for target in config.targets)
-    A, B = _projections(tensors, config, modules)
+    A, B = _projections(tensors, config)
     n_blocks = len(in_attention) + others
     wide_A, wide_B, R = A.repeat(n_blocks, 1), B.new_zeros(len(B), n_blocks * config.dim), config.dim
     if others:
@@ -203,23 +205,18 @@ def _vera_to(tensors: Mapping[str, Tensor], config: VeraConfig) -> tuple[dict[st
     }
 
 
-def _projections(
-    tensors: Mapping[str, Tensor], config: VeraConfig, modules: Mapping[str, Tensor]
-) -> tuple[Tensor, Tensor]:
+def _projections(tensors: Mapping[str, Tensor], config: VeraConfig) -> tuple[Tensor, Tensor]:
     """Return A and B: those of the file, or the seed's."""
     found = [
         next((t for name, t in tensors.items() if name.endswith(f".shared.vera_{matrix}")), None) for matrix in "AB"
     ]
     if found[0] is not None and found[1] is not None:
         return found[0], found[1]
-    of_module = {name.partition(".")[2].partition(".")[2]: len(tensors[f"{name}.vera_b"]) for name in modules}
-    width = next(  # C, from a module's outputs
-        n // {"attn.c_attn": len([t for t in ATTENTION_TARGETS if t in config.targets]), "mlp.c_fc": 4}.get(name, 1)
-        for name, n in of_module.items()
-    )
-    n_in = of_module.get("mlp.c_fc", 4 * width) if "mlp.c_proj" in of_module else width
-    n_out = max(3 * width if name == "attn.c_attn" else n for name, n in of_module.items())
-    drawn = Projections(n_in, n_out, config, next(iter(tensors.values())))
+    if not (config.n_in and config.n_out):
+        raise UserError(
+            "the adapter does not say how large its A and B are; export one that was trained here, or that holds both"
+        )
+    drawn = Projections(config.n_in, config.n_out, config, next(iter(tensors.values())))
     return drawn.vera_A.detach(), drawn.vera_B.detach()
 
 

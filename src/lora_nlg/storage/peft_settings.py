@@ -98,7 +98,7 @@ class PeftSettings:
     def __post_init__(self):
         kind = self.said.get("peft_type")
         is_lora = kind == "LORA" and self.said.get("r") is not None and self.said.get("lora_alpha") is not None
-        if not is_lora and kind not in OTHERS:
+        if not is_lora and (not isinstance(kind, str) or kind not in OTHERS):
             raise UserError(
                 f"{self.where}: {FILE} does not describe a LoRA adapter; expected peft_type LORA, r, lora_alpha, or the peft_type "
                 f"{', '.join(OTHERS)}"
