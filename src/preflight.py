@@ -41,11 +41,15 @@ def java() -> str:
     return done.stdout.strip()
 
 
-def vocabulary() -> str:
-    """Check GPT-2's vocabulary, which the text step needs."""
+def vocabulary(args: argparse.Namespace) -> str:
+    """Check GPT-2's vocabulary, which the text step needs, and --eval_texts."""
+    from lora_nlg import samples
     from lora_nlg.data import bpe
 
     bpe.check_files(ROOT / "vocab")
+    if args.eval_texts:
+        bpe.check_files(Path(args.vocab))
+        samples.check_vocabulary(config.model_config(args.model_card), args.model_card)
     return "GPT-2's, by its sha256"
 
 
@@ -159,11 +163,11 @@ def checks(args: argparse.Namespace, of_decoding: argparse.Namespace | None) -> 
         if fitted:
             print(fitted, file=sys.stderr)
     training = Training(args)
-    found = {
+    found: dict[str, Callable[[], str]] = {
         "flags": training.flags,
         "data": training.data,
         "base": training.base,
-        "vocabulary": vocabulary,
+        "vocabulary": functools.partial(vocabulary, args),
         "java": java,
         "work dir": training.work_dir,
         "disk": training.needs.disk,

@@ -24,7 +24,7 @@ Usage = collections.namedtuple("Usage", "total used free")
 def flags(tmp_path, monkeypatch):
     """Flags of a run that could start, with a Java and a vocabulary that pass."""
     monkeypatch.setattr(preflight, "java", lambda: "Java 17 runs")
-    monkeypatch.setattr(preflight, "vocabulary", lambda: "GPT-2's")
+    monkeypatch.setattr(preflight, "vocabulary", lambda args: "GPT-2's")
     return f"{write_training(tmp_path, n_valid=22)} --device cpu --lora_dim 4 --max_step 5".split()
 
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lora_nlg.errors import UserError
+from lora_nlg.errors import UserError, visible
+from lora_nlg.training.best import IN_WORDS, Best
 from lora_nlg.training.curve import TOLERANCE, Curve, is_on
 
 FILE = "log.jsonl"
@@ -40,6 +41,25 @@ def check_tensorboard():
             "--tensorboard needs TensorBoard; install it with: .venv/bin/pip install tensorboard"
         ) from error
     return SummaryWriter
+
+
+@dataclass(frozen=True)
+class Text:
+    """What the model wrote for a validation input, and what people did."""
+
+    input: str
+    output: str
+    references: list[str]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a model made of validation inputs: BLEU of all that were decoded, and some of them to look at."""
+
+    bleu: float  # from 0 to 1, as step 6 shows its own
+    how: str  # in words: how it was decoded, how BLEU counts
+    n_inputs: int
+    shown: list[Text]
 
 
 @dataclass(frozen=True)
@@ -143,12 +163,36 @@ class Log:
         fields = dict(step=step, avg_loss=avg_loss, published=published, on_curve=on_curve)
         self._write(line + ("on the curve" if on_curve else off), {"curve": fields})
 
-    def validation(self, step: int, loss: float, seconds: float) -> None:
-        """Report a validation pass."""
+    def validating(self, step: int, n_batches: int) -> None:
+        """Say that a validation pass begins."""
+        self.say(f"validating | step {step:7d} | {n_batches:,} batches")
+
+    def validation(self, step: int, loss: float, seconds: float, label_smooth: float = 0.0) -> None:
+        """Report a validation pass; `label_smooth` is what the training losses have and this one has not."""
         ppl = perplexity(loss)
         line = f"validation | step {step:7d} | valid loss {loss:.2f} | valid ppl {ppl:.2f} | {seconds:.1f} s"
+        if label_smooth:
+            line += " | without label smoothing, which the training loss has"
         self._write(line, {"eval": dict(step=step, valid_loss=loss, valid_ppl=ppl, seconds=seconds)})
         self._plot(step, {"loss/validation": loss})
+
+    def texts(self, step: int, sample: Sample, seconds: float) -> None:
+        """Report validation inputs that were decoded."""
+        line = f"texts | step {step:7d} | BLEU {sample.bleu:.4f} of {sample.n_inputs:,} inputs | {sample.how} | {seconds:.1f} s"
+        fields = dict(step=step, bleu=sample.bleu, n_inputs=sample.n_inputs, how=sample.how, seconds=seconds)
+        self._write(line, {"texts": fields | {"shown": [vars(text) for text in sample.shown]}})
+        for text in sample.shown:
+            self.say(f"  input     {visible(text.input)}")
+            self.say(f"  output    {visible(text.output)}")
+            for reference in text.references:
+                self.say(f"  reference {visible(reference)}")
+        self._plot(step, {"bleu/validation": sample.bleu})
+
+    def early_stop(self, step: int, best: Best) -> None:
+        """Report that the run ends before its schedule."""
+        line = f"early stop | step {step:7d} | {best.since} validations without a better {IN_WORDS[best.select]} than {best.value:.4f}"
+        fields = dict(step=step, select=best.select, best=best.value, validations=best.since)
+        self._write(line, {"early_stop": fields})
 
     def skipped(self, skipped: Skipped) -> None:
         """Report a micro-batch that was left out."""
@@ -158,10 +202,18 @@ class Log:
             f"skipped | step {skipped.step:7d} | {where}{skipped.reason} | items {items}", {"skipped": vars(skipped)}
         )
 
+    def saving(self, step: int) -> None:
+        """Say that a save begins. log.jsonl is without it: how often a run saves, or is cut, changes nothing there."""
+        self.say(f"saving | step {step:7d}")
+
     def saved(self, step: int, files: Iterable[str]) -> None:
-        """Say what was saved. log.jsonl is without it: how often a run saves, or is cut, changes nothing there."""
+        """Say what was saved."""
+        self.say(f"saved | step {step:7d} | {', '.join(files)}")
+
+    def say(self, line: str) -> None:
+        """Print a line that is not in log.jsonl."""
         if self.file is not None:  # on the main rank
-            self._print(f"saved | step {step:7d} | {', '.join(files)}")
+            self._print(line)
 
     def _plot(self, step: int, values: dict[str, float]) -> None:
         if self.board:
