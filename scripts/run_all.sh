@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Usage: bash scripts/run_all.sh [--preset NAME] [--data DIR] [--work_dir DIR] [flags of gpt2_ft.py]
+# Usage: bash scripts/run_all.sh [--preset NAME] [--data DIR] [--work_dir DIR] [--checkpoint best|final] [flags of gpt2_ft.py]
 #
 # The whole pipeline: set-up, base, data, training, decoding, text, scores, a summary of
 # them, and how they compare with the paper's. Presets:
@@ -10,13 +10,15 @@
 #   e2e_scratch     the real data without a pretrained base, on a CPU
 #   e2e_small_lora  a small base pretrained on the real texts, adapted with LoRA (e2e_small_full: whole), on a CPU
 # --data takes the place of any preset's data, e.g. --preset e2e_gpt2_md --data FOLDER; --source and --target name its columns.
+# --checkpoint best decodes with the best validation's weights in place of the last ones (04_beam.sh).
 # NPROC, NNODES, NODE_RANK and MASTER_ADDR as in 03_train.sh. All nodes train; the first decodes and scores. If they share
 # this folder, run steps 00 to 02 once before.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
 take_preset "$@"
-check_flags src/gpt2_ft.py
+take_checkpoint
+check_flags src/gpt2_ft.py --checkpoint
 refuse_flags_of_all_steps
 where=("${chosen[@]}" --work_dir "$work_dir")
 
@@ -25,7 +27,7 @@ attended bash scripts/03_train.sh "${where[@]}" ${rest[@]+"${rest[@]}"}
 if [[ ${NODE_RANK:-0} != 0 ]]; then
   exit 0 # the first node has the checkpoint and goes on alone
 fi
-NNODES=1 attended bash scripts/04_beam.sh "${where[@]}"
+NNODES=1 attended bash scripts/04_beam.sh "${where[@]}" --checkpoint "$checkpoint"
 attended bash scripts/05_decode.sh "${where[@]}"
 attended bash scripts/06_evaluate.sh "${where[@]}"
 attended bash scripts/07_compare.sh "${where[@]}"
