@@ -53,7 +53,10 @@ TRAINING = {
         **{f"{name}?": ({"rank?": RANK}, None) for name in METHODS},
         "lora?": ({"rank?": RANK, "alpha?": float, "targets?": ([str], None)}, None),
         "optim?": ({"max_step?": (int, None), "grad_acc?": int}, None),
-        "train?": ({"train_batch_size?": int, "random_seed?": int, "log_interval?": int}, None),
+        "train?": (
+            {"train_batch_size?": int, "random_seed?": int, "log_interval?": int, "label_smooth?": float},
+            None,
+        ),
         "base?": ({"sha256?": (str, None)}, None),
         "train_data?": (str, None),
         "world_size?": int,
