@@ -123,7 +123,14 @@ def parser() -> argparse.ArgumentParser:
         "anew; default: start anew unless that would throw away an unfinished run",
     )
     output.add_argument("--skip_nan", action="store_true", help="leave out batches whose loss or gradient is no number")
-    output.add_argument("--tensorboard", action="store_true", help="write the curves to WORK_DIR/tensorboard as well")
+    output.add_argument(
+        "--tracker",
+        action="append",
+        default=[],
+        choices=config.TRACKERS,
+        help="send the curves to TensorBoard's files, Weights & Biases or MLflow as well; may be repeated",
+    )
+    output.add_argument("--tensorboard", action="store_true", help="the same as --tracker tensorboard")
     output.add_argument(
         "--compare_curve",
         help="say at steps 100, 200, 300, 500, 1000, 2000 … whether the run is on this published curve",
@@ -291,6 +298,15 @@ def make_record(args: argparse.Namespace, argv: list[str] | None, ranks, base, m
     )  # fmt: skip
 
 
+def trackers_of(args: argparse.Namespace) -> list[str]:
+    """Return where the curves are to go besides log.jsonl, each once. Raises UserError if one is not installed."""
+    from lora_nlg.training import trackers
+
+    names = list(dict.fromkeys(["tensorboard"] * args.tensorboard + args.tracker))
+    trackers.check(names)
+    return names
+
+
 def validation_of(args: argparse.Namespace) -> dict[str, object]:
     """Return what decides a run's validations where those decide its result; nothing where they only watch, as in earlier runs."""
     from lora_nlg import files
@@ -366,6 +382,7 @@ def main(argv: list[str] | None = None) -> int:
     check_place(args)
     adapters = read_start(args, method_config)
     published = curve.read(args.compare_curve, args.log_interval) if args.compare_curve else None
+    tracked_by = trackers_of(args)
 
     examples = [read_examples(path, model_config.vocab_size) for path in (args.train_data, args.valid_data)]
 
@@ -402,7 +419,7 @@ def main(argv: list[str] | None = None) -> int:
                 ranks,
                 published,
                 state,
-                args.tensorboard,
+                tracked_by,
                 factors_of(args),
                 sample_of,
             )

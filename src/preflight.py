@@ -85,7 +85,7 @@ class Training:
     def flags(self) -> str:
         """Read all flags as the training does. Raises UserError for any that it refuses."""
         from lora_nlg import rendezvous
-        from lora_nlg.training import curve, log
+        from lora_nlg.training import curve
 
         gpt2_ft.refuse_ignored(self.args)
         gpt2_ft.train_config(self.args)
@@ -93,8 +93,7 @@ class Training:
         optim = self.optim()
         if self.args.compare_curve:
             curve.read(self.args.compare_curve, self.args.log_interval)
-        if self.args.tensorboard:
-            log.check_tensorboard()
+        gpt2_ft.trackers_of(self.args)
         if self.ranks().world_size == 1:  # several are started by a launcher, which sets what this reads
             rendezvous.place(self.args.rank, self.args.world_size, self.args.local_rank)
         return f"{optim.max_step:,} steps, {methods.method(described.method).summary(described)}"

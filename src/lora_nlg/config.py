@@ -19,6 +19,7 @@ MOST_SEED = 2**63 - 1
 SCHEDULERS = ("linear", "cosine", "constant", "cycle")
 OBJECTIVES = ("clm", "jlm")
 SELECTS = ("loss", "bleu")
+TRACKERS = ("tensorboard", "wandb", "mlflow")
 NEEDS_TEXTS = (
     "--select bleu goes by the BLEU that --eval_texts measures; give --eval_texts as well, e.g. --eval_texts 3"
 )

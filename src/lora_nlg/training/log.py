@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lora_nlg.errors import UserError, visible
+from lora_nlg.errors import visible
 from lora_nlg.training.best import IN_WORDS, Best
 from lora_nlg.training.curve import TOLERANCE, Curve, is_on
+from lora_nlg.training.trackers import Tracker, said, start
 
 FILE = "log.jsonl"
 
@@ -25,22 +26,6 @@ FILE = "log.jsonl"
 def perplexity(loss: float) -> float:
     """Return exp(loss); infinity where that is too large for a float."""
     return math.inf if loss > 700 else math.exp(loss)
-
-
-def tensorboard_writer(folder: Path, step: int):
-    """Return a writer of TensorBoard's files, in which an earlier run's points after `step` no longer count."""
-    return check_tensorboard()(folder, purge_step=step + 1)
-
-
-def check_tensorboard():
-    """Return the class of that writer. Raises UserError if TensorBoard is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise UserError(
-            "--tensorboard needs TensorBoard; install it with: .venv/bin/pip install tensorboard"
-        ) from error
-    return SummaryWriter
 
 
 @dataclass(frozen=True)
@@ -83,7 +68,6 @@ class Log:
         curve: Curve | None = None,
         state: dict | None = None,
         step: int = 0,
-        tensorboard: bool = False,
     ):
         self.is_main, self.curve = is_main, curve
         self.bar = tqdm(total=max_step, initial=step, desc="training", unit="step", disable=None if is_main else True)
@@ -94,11 +78,17 @@ class Log:
         # that does not fit on the disk is known at once.
         self.file = open(path, "wb" if state is None else "ab", buffering=0) if is_main else None  # noqa: SIM115
         self.lines_lost = 0
-        self.board = tensorboard_writer(Path(work_dir) / "tensorboard", step) if is_main and tensorboard else None
+        self.trackers: dict[str, Tracker] = {}  # by name
+        self.work_dir, self.step, self.tracked_before = Path(work_dir), step, (state or {}).get("trackers", {})
         self._start_interval()
         if state is not None:
             self.losses, self.n_tokens = list(state["losses"]), state["n_tokens"]
             self.started -= state["seconds"]
+
+    def track(self, names: Iterable[str], settings: dict) -> None:
+        """Send the curves to these trackers, too; called on the main rank. Raises UserError if one does not start."""
+        for name in names:
+            self.trackers[name] = start(name, self.work_dir, self.step, settings, self.tracked_before.get(name))
 
     def _start_interval(self) -> None:
         self.losses, self.n_tokens, self.pauses, self.started = [], 0, 0.0, time.perf_counter()
@@ -110,7 +100,14 @@ class Log:
         """Return what it takes to resume this log: the unfinished interval, and where its file ends."""
         losses = self._stacked().cpu() if self.losses else torch.zeros(0)
         n_bytes = self.file.seek(0, os.SEEK_END) if self.file else 0
-        return dict(losses=losses, n_tokens=self.n_tokens, seconds=self._seconds(), bytes=n_bytes)
+        ids = {name: tracker.id for name, tracker in self.trackers.items() if tracker.id is not None}
+        return dict(
+            losses=losses,
+            n_tokens=self.n_tokens,
+            seconds=self._seconds(),
+            bytes=n_bytes,
+            trackers=self.tracked_before | ids,
+        )
 
     def _stacked(self) -> Tensor:
         """Return the losses of the interval, (micro-batches,), on the newest one's device: a save's are on the CPU."""
@@ -216,9 +213,20 @@ class Log:
             self._print(line)
 
     def _plot(self, step: int, values: dict[str, float]) -> None:
-        if self.board:
-            for name, value in values.items():
-                self.board.add_scalar(name, value, step)
+        self._of_trackers(lambda tracker: tracker.add(step, values))
+
+    def _of_trackers(self, do: Callable[[Tracker], None]) -> None:
+        """Have every tracker do something. The run is worth more than its curves elsewhere: one that fails is left out."""
+        for name, tracker in list(self.trackers.items()):
+            try:
+                do(tracker)
+            except Exception as error:  # a client can raise anything
+                del self.trackers[name]
+                print(
+                    f"warning: {name} takes nothing more of this run ({visible(said(error))}); the training goes on without it, and "
+                    f"{FILE} has everything",
+                    file=sys.stderr,
+                )
 
     def _write(self, line: str, fields: dict) -> None:
         if self.file is not None:  # on the main rank
@@ -255,5 +263,4 @@ class Log:
         self.bar.close()
         if self.file:
             self.file.close()
-        if self.board:
-            self.board.close()
+        self._of_trackers(lambda tracker: tracker.close())

@@ -73,7 +73,7 @@ class Saves:
 
     def check_settings(self) -> None:
         """Raise UserError, naming the differences, if the run in the work dir had other settings than this one."""
-        ours, theirs = _flat(self.listed["settings"]), _flat(self.earlier)
+        ours, theirs = flat(self.listed["settings"]), flat(self.earlier)
         different = [
             f"{name} {theirs.get(name)}, now {ours.get(name)}"
             for name in ours | theirs
@@ -269,9 +269,9 @@ def _fault_in_save(save: object, names: tuple[str, ...]) -> str | None:
     return None
 
 
-def _flat(settings: dict, prefix: str = "") -> dict[str, object]:
+def flat(settings: dict, prefix: str = "") -> dict[str, object]:
     """Return nested settings as {"optim.lr": 0.002, …}."""
-    flat: dict[str, object] = {}
+    found: dict[str, object] = {}
     for name, value in settings.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found

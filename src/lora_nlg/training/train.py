@@ -3,7 +3,7 @@
 import math
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from lora_nlg.training.curve import Curve
 from lora_nlg.training.log import Log, Sample, Skipped
 from lora_nlg.training.losses import masked_loss
 from lora_nlg.training.optim import build_optimizer, learning_rate, precondition
-from lora_nlg.training.saves import Saves
+from lora_nlg.training.saves import Saves, flat
 
 SIGNAL_INTERVAL = 10  # micro-batches between two looks at whether another rank's GPU reports a signal
 
@@ -34,15 +34,15 @@ def train(
     ranks: dist.Ranks,
     curve: Curve | None = None,
     state: dict | None = None,
-    tensorboard: bool = False,
+    trackers: Sequence[str] = (),
     factors: FactorConfig = FactorConfig(),  # noqa: B008  (frozen)
     sample_of: Callable[[GPT2], Sample] | None = None,
 ) -> float:
     """Train `model` for `optim.max_step` micro-batches and return the validation loss at the end.
 
-    Writes what `saves` and `log` describe, and TensorBoard's files if wanted. `sample_of` decodes validation inputs, on the main rank
-    alone; it comes from above, for training knows no decoding. With `state`, of `Saves.load`, it resumes where
-    that was saved; on a CPU every number is then the same as without the interruption. Raises Stopped after a signal, and
+    Writes what `saves` and `log` describe, and sends the curves to `trackers`, of config.TRACKERS. `sample_of` decodes validation
+    inputs, on the main rank alone; it comes from above, for training knows no decoding. With `state`, of `Saves.load`, it resumes
+    where that was saved; on a CPU every number is then the same as without the interruption. Raises Stopped after a signal, and
     UserError at a loss that is no number, unless `skip_nan` leaves that batch out.
     """
     config, done = train_split.config, state["step"] if state else 0
@@ -51,7 +51,8 @@ def train(
     loss_of = compiled(masked_loss) if config.compile else masked_loss
     model.train()
     with requests() as request:
-        log = Log(saves.work_dir, optim.max_step, ranks.is_main, curve, state and state["log"], done, tensorboard)
+        log = Log(saves.work_dir, optim.max_step, ranks.is_main, curve, state and state["log"], done)
+        dist.on_main(lambda: log.track(trackers, flat(saves.listed["settings"])), ranks)
         run = Run(model, valid, optim, saves, log, ranks, request, state, factors, sample_of)
         steps, batches = range(done + 1, optim.max_step + 1), prefetch(train_split.stream(skip=done))
         for step, (epoch, in_epoch, items, batch) in zip(steps, batches, strict=False):
