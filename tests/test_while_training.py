@@ -375,6 +375,19 @@ def toy_split(config):
 # Several ranks
 
 
+def test_another_rank_waits_for_the_one_that_decodes(tmp_path, monkeypatch):
+    """It takes the first one's BLEU. Fails when every rank decodes, or a rank judges by a figure of its own."""
+    run = train.Run.__new__(train.Run)
+    run.ranks, run.step, run.model = dist.Ranks(1, 2, torch.device("cpu")), 7, toy.model()
+    run.log, run.sample_of = train.Log(tmp_path, 10, is_main=False), lambda model: pytest.fail("decoded")
+    of_first = train.Sample(0.25, "", 1, [])
+    monkeypatch.setattr(dist, "from_main", lambda value, ranks: (of_first, False))
+    assert run.decode_sample() == 0.25
+    monkeypatch.setattr(dist, "from_main", lambda value, ranks: (None, True))
+    with pytest.raises(SystemExit):  # with the first one's error, which that one says
+        run.decode_sample()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not (ROOT / "vocab/encoder.json").is_file(), reason="no vocabulary: bash scripts/00_setup.sh")
 def test_two_ranks_decode_once_and_end_together(flags, tmp_path):
