@@ -137,6 +137,9 @@ class Run:
         self.scaler.load_state_dict(state["scaler"])
         own = state["ranks"][self.ranks.rank]
         torch.set_rng_state(own["cpu_rng"])
+        if "valid_fillers" in own:  # not in earlier saves
+            version, numbers, gauss = own["valid_fillers"]
+            self.valid.order.fillers.setstate((version, tuple(numbers), gauss))
         if own["gpu_rng"] is not None and self.ranks.device.type == "cuda":
             torch.cuda.set_rng_state(own["gpu_rng"], self.ranks.device)
         self.n_counted = own.get("n_counted", sum(grad is not None for grad in own["grads"]))  # not in earlier saves
@@ -270,6 +273,7 @@ class Run:
         return {
             "cpu_rng": torch.get_rng_state(),
             "gpu_rng": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+            "valid_fillers": self.valid.order.fillers.getstate(),  # drawn from at each validation
             "grads": [None if p.grad is None else p.grad.cpu() for p in self.trained],
             "n_counted": self.n_counted,
         }
