@@ -80,6 +80,7 @@ LOG_LINE = {
     "step?": int,
     "ms_per_batch?": float,
     "eval?": {"step": int, "valid_loss": Loss, "seconds?": float},
+    "early_stop?": {"step": int},
 }
 INTERVAL = {"step": int, "lr": float, "avg_loss": Loss, "ms_per_batch": float, "tokens_per_s": float}
 COMPARISON_ROW: dict[str, Any] = {
