@@ -87,6 +87,7 @@ def _amount(run: Run, examples: int) -> list[str]:
         found.append(f"{an_update} examples an update instead of {EXAMPLES_AN_UPDATE}")
     if abs(seen - examples) > examples / 1000:  # several processes fill up their epochs differently
         found.append(f"{seen:,} examples trained on instead of {examples:,}")
+    found += [f"an early end at step {line['early_stop']['step']:,}" for line in run.log if "early_stop" in line]
     if run.log and "valid_loss" not in run.training:
         found.append("a training that did not finish")
     return found

@@ -53,7 +53,10 @@ TRAINING = {
         **{f"{name}?": ({"rank?": RANK}, None) for name in METHODS},
         "lora?": ({"rank?": RANK, "alpha?": float, "targets?": ([str], None)}, None),
         "optim?": ({"max_step?": (int, None), "grad_acc?": int}, None),
-        "train?": ({"train_batch_size?": int, "random_seed?": int, "log_interval?": int}, None),
+        "train?": (
+            {"train_batch_size?": int, "random_seed?": int, "log_interval?": int, "label_smooth?": float},
+            None,
+        ),
         "base?": ({"sha256?": (str, None)}, None),
         "train_data?": (str, None),
         "world_size?": int,
@@ -77,6 +80,7 @@ LOG_LINE = {
     "step?": int,
     "ms_per_batch?": float,
     "eval?": {"step": int, "valid_loss": Loss, "seconds?": float},
+    "early_stop?": {"step": int},
 }
 INTERVAL = {"step": int, "lr": float, "avg_loss": Loss, "ms_per_batch": float, "tokens_per_s": float}
 COMPARISON_ROW: dict[str, Any] = {

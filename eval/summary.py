@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         print_samples(inputs, outputs)
     else:
         print(f"Scored on {min(map(len, outputs.values()))} of the {len(inputs)} inputs only.\n")
-    print_training(run.training, run.log)
+    print_training(run)
     print(
         f"everything is in {errors.visible(str(args.work_dir))}/: scores.json, prediction.txt, log.jsonl, run.json, model.final.pt"
     )
@@ -100,8 +100,9 @@ def print_samples(inputs: list[str], outputs: dict[str, list[str]]) -> None:
         print()
 
 
-def print_training(training: dict, log: list[dict]) -> None:
+def print_training(run: run_dir.Run) -> None:
     """Print how long training took and what it trained."""
+    training, log = run.training, run.log
     times = sorted(line["ms_per_batch"] for line in log if "ms_per_batch" in line)
     # A finished training ends with a validation.
     last = max((line.get("eval", line).get("step", 0) for line in log), default=0)
@@ -110,6 +111,10 @@ def print_training(training: dict, log: list[dict]) -> None:
         print(f"median {times[len(times) // 2]:.0f} ms each, ", end="")
     print(f"{training['seconds'] / 60:.1f} minutes, {training['trained_parameters']:,} parameters trained, ", end="")
     print(f"validation loss {training['valid_loss']:.3f}, peak memory {training['peak_memory']['host_mib']:,.0f} MiB")
+    if smoothing := run.setting("train", "label_smooth"):
+        print(
+            f"training losses have label smoothing of {smoothing:g}, validation losses none: the two are not to be compared"
+        )
 
 
 if __name__ == "__main__":

@@ -173,6 +173,26 @@ take_preset() {
   decoding=(--model_card "$CARD" --data "$data/test.jsonl" ${DECODE[@]+"${DECODE[@]}"})
 }
 
+# Take --checkpoint best|final out of `rest`: which of the training's weights is decoded. `checkpoint` is final where it is not given.
+take_checkpoint() {
+  local left=()
+  checkpoint=final
+  set -- ${rest[@]+"${rest[@]}"}
+  while [[ $# -gt 0 ]]; do
+    case $1 in
+      --checkpoint)
+        [[ $# -ge 2 ]] || fail "$1 needs a value"
+        checkpoint=$2 && shift 2
+        ;;
+      --checkpoint=*) checkpoint=${1#*=} && shift ;;
+      *) left+=("$1") && shift ;;
+    esac
+  done
+  rest=(${left[@]+"${left[@]}"})
+  [[ $checkpoint == best || $checkpoint == final ]] ||
+    fail "--checkpoint must be best or final, but is $checkpoint$(did_you_mean "$checkpoint" best final)"
+}
+
 # Print a field of the row of the preset's task.
 of_task() { "$python" src/describe_task.py "$TASK" --field "$1"; }
 

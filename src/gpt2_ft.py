@@ -88,6 +88,25 @@ def parser() -> argparse.ArgumentParser:
     output.add_argument("--work_dir", default="trained_models/run", help="where the results go")
     output.add_argument("--log_interval", type=int, default=100, help="micro-batches between two lines of the log")
     output.add_argument("--eval_interval", type=int, default=2000, help="micro-batches between two validations")
+    output.add_argument(
+        "--eval_texts",
+        type=int,
+        default=0,
+        help="at each validation, decode validation inputs, show so many beside their references, and take BLEU",
+    )
+    output.add_argument(
+        "--eval_sample", type=int, default=0, help="how many validation inputs --eval_texts decodes for BLEU; 0: all"
+    )
+    output.add_argument("--vocab", default="vocab", help="folder with encoder.json and vocab.bpe, for --eval_texts")
+    output.add_argument(
+        "--select",
+        default="loss",
+        choices=config.SELECTS,
+        help="which validation is the best one, whose weights are model.best.pt: lowest loss or highest BLEU",
+    )
+    output.add_argument(
+        "--early_stop", type=int, default=0, help="end after so many validations without a better one; 0: never"
+    )
     output.add_argument("--save_interval", type=int, default=500, help="micro-batches between two saves")
     output.add_argument("--keep_last", type=int, default=3, help="how many of the newest saves are kept")
     output.add_argument(
@@ -104,7 +123,14 @@ def parser() -> argparse.ArgumentParser:
         "anew; default: start anew unless that would throw away an unfinished run",
     )
     output.add_argument("--skip_nan", action="store_true", help="leave out batches whose loss or gradient is no number")
-    output.add_argument("--tensorboard", action="store_true", help="write the curves to WORK_DIR/tensorboard as well")
+    output.add_argument(
+        "--tracker",
+        action="append",
+        default=[],
+        choices=config.TRACKERS,
+        help="send the curves to TensorBoard's files, Weights & Biases or MLflow as well; may be repeated",
+    )
+    output.add_argument("--tensorboard", action="store_true", help="the same as --tracker tensorboard")
     output.add_argument(
         "--compare_curve",
         help="say at steps 100, 200, 300, 500, 1000, 2000 … whether the run is on this published curve",
@@ -126,6 +152,7 @@ def refuse_ignored(args: argparse.Namespace) -> None:
     methods.refuse_unread(args, default)
     rules = (
         (args.lora_checkpoint is not None, ("lora_init",), "--lora_checkpoint is the start"),
+        (args.eval_texts == 0, ("eval_sample", "vocab"), "only --eval_texts decodes"),
         (args.scheduler != "cycle", ("i_steps", "i_lrs"), "only --scheduler cycle reads it"),
         (
             args.scheduler == "cycle",
@@ -137,13 +164,17 @@ def refuse_ignored(args: argparse.Namespace) -> None:
         for flag in names:
             if applies and getattr(args, flag) != default(flag):
                 raise errors.UserError(f"--{flag} would have no effect: {reason}; leave it out")
+    if args.select == "bleu" and args.eval_texts == 0:
+        raise errors.UserError(config.NEEDS_TEXTS)
+    for flag in ("eval_texts", "eval_sample"):
+        config.require(getattr(args, flag) >= 0, flag, "0 or more", getattr(args, flag))
 
 
 def train_config(args: argparse.Namespace) -> config.TrainConfig:
     """Return what the flags say of a run besides its model and its optimiser."""
     same = (
         "train_batch_size valid_batch_size seq_len label_smooth random_seed max_epoch log_interval eval_interval save_interval "
-        "keep_last skip_nan length_window share_prompts compile"
+        "keep_last skip_nan length_window share_prompts compile early_stop select"
     ).split()
     given = {name: getattr(args, name) for name in same}
     named = dict(objective=args.obj, precision=flags.chosen_precision(args), keep_epochs=not args.no_keep_epochs)
@@ -224,6 +255,19 @@ def make_model(args: argparse.Namespace, model_config: config.ModelConfig, metho
     return model, base
 
 
+def make_sampler(args: argparse.Namespace, model_config: config.ModelConfig, valid_examples, ranks):
+    """Return the function with which the training decodes validation inputs, None if --eval_texts asks for none."""
+    if args.eval_texts == 0:
+        return None
+
+    from lora_nlg import samples
+    from lora_nlg.data import bpe
+
+    samples.check_vocabulary(model_config, args.model_card)
+    how = (args.seq_len, bpe.load_encoding(args.vocab), ranks.device, flags.chosen_precision(args))
+    return samples.sampler(valid_examples, model_config, *how, args.eval_texts, args.eval_sample)
+
+
 def announce(args: argparse.Namespace, method_config, cost, train_split, max_step: int, ranks) -> None:
     """Print what is about to be trained."""
     share = f"{cost.trained:,} trained ({100 * cost.share:.2f} %)"
@@ -251,19 +295,53 @@ def make_record(args: argparse.Namespace, argv: list[str] | None, ranks, base, m
     """Return the record of a run, not written."""
     from lora_nlg import files, record
 
-    sections = methods.section(method_config) | factors_of(args).recorded()
+    sections = methods.section(method_config) | factors_of(args).recorded() | validation_of(args)
     return record.Record(
         Path(args.work_dir) / "run.json", argv or sys.argv[1:], device=str(ranks.device), **settings, base=base,
         world_size=ranks.world_size, train_data=files.sha256(args.train_data), **sections,
     )  # fmt: skip
 
 
+def trackers_of(args: argparse.Namespace) -> list[str]:
+    """Return where the curves are to go besides log.jsonl, each once. Raises UserError if one is not installed."""
+    from lora_nlg.training import trackers
+
+    names = list(dict.fromkeys(["tensorboard"] * args.tensorboard + args.tracker))
+    trackers.check(names)
+    return names
+
+
+def validation_of(args: argparse.Namespace) -> dict[str, object]:
+    """Return what decides a run's validations where those decide its result; nothing where they only watch, as in earlier runs."""
+    from lora_nlg import files
+
+    of_bleu = {"eval_sample": args.eval_sample} if args.select == "bleu" else {}
+    of_both = {"valid_data": files.sha256(args.valid_data)} if args.early_stop or of_bleu else {}
+    return {**of_both, **of_bleu}
+
+
 def what_decides_the_result(settings: dict) -> dict:
-    """Return the settings that a run must share with the one it resumes: all but its device and how often it saves."""
+    """Return the settings that a run must share with the one it resumes: all but its device and how often it saves.
+
+    How often it validates is among them with --early_stop alone. A run made before there were early_stop and select is one
+    with their defaults, which are therefore left out.
+    """
     settings = json.loads(json.dumps(settings))  # as they come back from a file
+    train = settings["train"]
+    watched = () if train["early_stop"] else ("eval_interval", "early_stop")
+    default = ("select",) if train["select"] == "loss" else ()
     del settings["device"]
-    for name in ("log_interval", "eval_interval", "save_interval", "keep_last", "keep_epochs", "skip_nan", "compile"):
-        del settings["train"][name]
+    for name in (
+        "log_interval",
+        "save_interval",
+        "keep_last",
+        "keep_epochs",
+        "skip_nan",
+        "compile",
+        *watched,
+        *default,
+    ):
+        del train[name]
     return settings
 
 
@@ -308,12 +386,14 @@ def main(argv: list[str] | None = None) -> int:
     check_place(args)
     adapters, method_config = read_start(args, method_config)
     published = curve.read(args.compare_curve, args.log_interval) if args.compare_curve else None
+    tracked_by = trackers_of(args)
 
     examples = [read_examples(path, model_config.vocab_size) for path in (args.train_data, args.valid_data)]
 
     ranks = dist.start(args.device, args.rank, args.world_size, args.local_rank)
     train_split, valid_split = make_splits(args, settings, examples[0], examples[1], ranks)
     optim = optim_config(args, train_split.order.n_batches, ranks.world_size)
+    sample_of = make_sampler(args, model_config, examples[1], ranks)
     model, base = make_model(args, model_config, method_config, adapters, ranks)
     run = make_record(args, argv, ranks, base, method_config, model=model_config, optim=optim, train=settings)
     saves = Saves(
@@ -343,8 +423,9 @@ def main(argv: list[str] | None = None) -> int:
                 ranks,
                 published,
                 state,
-                args.tensorboard,
+                tracked_by,
                 factors_of(args),
+                sample_of,
             )
             if ranks.is_main:
                 run.write(valid_loss=valid_loss, checkpoint=str(work_dir / "model.final.pt"), **known)

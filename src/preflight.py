@@ -41,11 +41,15 @@ def java() -> str:
     return done.stdout.strip()
 
 
-def vocabulary() -> str:
-    """Check GPT-2's vocabulary, which the text step needs."""
+def vocabulary(args: argparse.Namespace) -> str:
+    """Check GPT-2's vocabulary, which the text step needs, and --eval_texts."""
+    from lora_nlg import samples
     from lora_nlg.data import bpe
 
     bpe.check_files(ROOT / "vocab")
+    if args.eval_texts:
+        bpe.check_files(Path(args.vocab))
+        samples.check_vocabulary(config.model_config(args.model_card), args.model_card)
     return "GPT-2's, by its sha256"
 
 
@@ -81,7 +85,7 @@ class Training:
     def flags(self) -> str:
         """Read all flags as the training does. Raises UserError for any that it refuses."""
         from lora_nlg import rendezvous
-        from lora_nlg.training import curve, log
+        from lora_nlg.training import curve
 
         gpt2_ft.refuse_ignored(self.args)
         gpt2_ft.train_config(self.args)
@@ -89,8 +93,7 @@ class Training:
         optim = self.optim()
         if self.args.compare_curve:
             curve.read(self.args.compare_curve, self.args.log_interval)
-        if self.args.tensorboard:
-            log.check_tensorboard()
+        gpt2_ft.trackers_of(self.args)
         if self.ranks().world_size == 1:  # several are started by a launcher, which sets what this reads
             rendezvous.place(self.args.rank, self.args.world_size, self.args.local_rank)
         return f"{optim.max_step:,} steps, {methods.method(described.method).summary(described)}"
@@ -159,11 +162,11 @@ def checks(args: argparse.Namespace, of_decoding: argparse.Namespace | None) -> 
         if fitted:
             print(fitted, file=sys.stderr)
     training = Training(args)
-    found = {
+    found: dict[str, Callable[[], str]] = {
         "flags": training.flags,
         "data": training.data,
         "base": training.base,
-        "vocabulary": vocabulary,
+        "vocabulary": functools.partial(vocabulary, args),
         "java": java,
         "work dir": training.work_dir,
         "disk": training.needs.disk,

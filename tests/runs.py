@@ -62,7 +62,7 @@ def results(work_dir: Path) -> tuple[list[dict], dict[str, torch.Tensor]]:
     """The log without its times, and the final weights."""
     lines = [json.loads(line) for line in (work_dir / "log.jsonl").read_text().splitlines()]
     for line in lines:
-        for fields in (line, line.get("eval", {})):
+        for fields in (line, line.get("eval", {}), line.get("texts", {})):
             for name in ("ms_per_batch", "tokens_per_s", "seconds"):
                 fields.pop(name, None)
     return lines, torch.load(work_dir / "model.final.pt", weights_only=True)["model_state_dict"]

@@ -290,6 +290,12 @@ def test_empty_outputs_and_an_unfinished_training_are_reasons():
     assert compare.compare(run)["verdict"].endswith("reason: a training that did not finish, 7 empty outputs.")
 
 
+def test_an_early_end_is_a_reason():
+    """The schedule's length, which is the recipe's, does not tell. Fails when its end is taken for the run's."""
+    run = a_run(0.5, log=[{"early_stop": {"step": 5258, "select": "loss", "best": 1.2, "validations": 3}}])
+    assert compare.compare(run)["verdict"].endswith("reason: an early end at step 5,258.")
+
+
 # The published curve
 
 

@@ -2,6 +2,7 @@
 
 import collections
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import gpt2_beam
 import preflight
 import toy
 from lora_nlg import config, errors, locks, memory
+from lora_nlg.data import bpe
 from lora_nlg.decoding import beam
 from lora_nlg.decoding import needs as decoding_needs
 from lora_nlg.errors import UserError
@@ -24,7 +26,7 @@ Usage = collections.namedtuple("Usage", "total used free")
 def flags(tmp_path, monkeypatch):
     """Flags of a run that could start, with a Java and a vocabulary that pass."""
     monkeypatch.setattr(preflight, "java", lambda: "Java 17 runs")
-    monkeypatch.setattr(preflight, "vocabulary", lambda: "GPT-2's")
+    monkeypatch.setattr(preflight, "vocabulary", lambda args: "GPT-2's")
     return f"{write_training(tmp_path, n_valid=22)} --device cpu --lora_dim 4 --max_step 5".split()
 
 
@@ -43,6 +45,20 @@ def test_a_run_that_can_start(flags, monkeypatch, capsys):
     assert all(line.startswith("ok") for line in lines.values())
     longest = max(len(e.context) + len(e.completion) for e in toy.examples(22))
     assert f"22 and 22 examples, the longest of {longest} tokens" in lines["data"]
+
+
+VOCABULARY = preflight.vocabulary
+
+
+def test_texts_need_their_vocabulary_and_a_model_that_has_it(flags, tmp_path, monkeypatch):
+    """Before hours of training. Fails when --vocab is not looked at, or is where nothing is decoded."""
+    monkeypatch.setattr(bpe, "check_files", lambda folder: calls.append(str(folder)))
+    parse, calls = preflight.gpt2_ft.parser().parse_args, []
+    assert VOCABULARY(parse(flags)) == VOCABULARY(parse([*flags, "--eval_texts", "1", "--vocab", "v"]))
+    assert [Path(call).name for call in calls] == ["vocab", "vocab", "v"]
+    write_card(tmp_path, vocab_size=50258)
+    with pytest.raises(UserError, match="has 50258 tokens, more than GPT-2's 50257, so its outputs are no texts"):
+        VOCABULARY(parse([*flags, "--eval_texts", "1"]))
 
 
 def test_all_failures_are_named_at_once(flags, tmp_path, monkeypatch, capsys):

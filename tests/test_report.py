@@ -314,6 +314,16 @@ def curves(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.parametrize("smoothing", [0.1, 0])
+def test_the_curve_says_which_of_its_losses_are_smoothed(run, smoothing):
+    """Below the chart that has both. Fails when a run without smoothing is said to have some."""
+    settings = json.loads((run / "run.json").read_text())["settings"]
+    settings["train"]["label_smooth"] = smoothing
+    change(run / "run.json", settings=settings)
+    said = ", with label smoothing of 0.1; validation loss is without, so the two are not to be compared."
+    assert (f"Training loss is the mean since the point before it{said if smoothing else '.'}") in render(run)
+
+
 @pytest.mark.slow
 def test_the_published_curve_stands_behind_its_own_recipe_only(run, curves):
     assert "this run has LoRA rank 2 instead of 4." in render(run)

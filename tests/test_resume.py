@@ -85,6 +85,20 @@ def test_a_run_cut_many_times_is_the_same(flags, tmp_path, whole_run, monkeypatc
     assert differences(results(tmp_path / "work"), whole_run) == []
 
 
+@pytest.mark.parametrize("step", [7, 11, 14])
+def test_validation_goes_on_with_the_fillers_of_the_whole_run(step, flags, tmp_path, monkeypatch, capsys):
+    """11 examples in batches of 4: one of the last batch is drawn anew at each validation, as the recipe does. Fails when a resumed
+    run draws the first ones again: its losses were others, and with them the best validation and an early end."""
+    write_training(tmp_path, n_valid=11)
+    gpt2_ft.main([*flags, "--work_dir", str(tmp_path / "whole")])
+    with monkeypatch.context() as cut:
+        cut_at(cut, step)
+        with pytest.raises(PowerCut):
+            gpt2_ft.main(flags)
+    assert gpt2_ft.main([*flags, "--resume"]) == 0
+    assert differences(results(tmp_path / "work"), results(tmp_path / "whole")) == []
+
+
 @pytest.fixture
 def cut_run(flags, tmp_path, monkeypatch, capsys):
     """The work dir of a run cut in step 11, with saves of steps 3, 6 and 9."""

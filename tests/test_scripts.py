@@ -219,6 +219,10 @@ MISTAKES = [
     ("02_create_datasets.sh mini --add_boss", "unknown flag --add_boss (did you mean --add_bos?)"),
     ("03_train.sh --work-dri x", "unknown flag --work_dri (did you mean --work_dir?)"),
     ("04_beam.sh --beem 3", "unknown flag --beem (did you mean --beam?)"),
+    ("04_beam.sh --checkpoint bset", "--checkpoint must be best or final, but is bset (did you mean best?)"),
+    ("04_beam.sh --chekpoint best", "unknown flag --chekpoint (did you mean --checkpoint?)"),
+    ("run_all.sh --checkpoint=last", "--checkpoint must be best or final, but is last"),
+    ("run_all.sh --checkpoint", "--checkpoint needs a value"),
     ("04_beam.sh --bea 3", "unknown flag --bea (did you mean --beam?)"),
     ("05_decode.sh --tokenise", "unknown flag --tokenise (did you mean --tokenize?)"),
     ("07_compare.sh --work_dri x", "unknown argument --work_dri (did you mean --work_dir?)"),
@@ -272,6 +276,46 @@ def test_a_step_says_which_step_is_missing(script, gone, says, checkout):
     done = subprocess.run(["bash", checkout / "scripts" / script], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"{script}: error: there is no {gone}; run step {says}\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "decoded"),
+    [
+        ("04_beam.sh", "final"),
+        ("04_beam.sh --checkpoint best --beam 3", "best"),
+        ("04_beam.sh --checkpoint=final", "final"),
+        ("run_all.sh --lr 1", "final"),
+        ("run_all.sh --checkpoint best --lr 1", "best"),
+    ],
+)
+@pytest.mark.parametrize("whole", [False, True], ids=["adapters", "whole model"])
+def test_the_best_or_the_final_weights_are_decoded(command, decoded, whole, checkout):
+    """The base alone is decoded as before. Fails when the training or a program gets --checkpoint, or a flag is lost beside it."""
+    work = checkout / "trained_models/mini"
+    leave(work / "model.best.pt")
+    if whole:
+        (work / "run.json").write_text('{"settings": {"lora": {"rank": 0, "alpha": null}}}')
+    (checkout / ".venv/bin/python").write_text('#!/bin/sh\necho "$@"\n')
+    for name in ("05_decode", "06_evaluate", "07_compare"):
+        (checkout / f"scripts/{name}.sh").write_text("")
+    script, *flags = command.split()
+    done = subprocess.run(["bash", checkout / "scripts" / script, *flags], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    calls = [line.split() for line in done.stdout.splitlines() if line.startswith("src/")]
+    base, trained = [call for call in calls if call[0] == "src/gpt2_beam.py"]
+    weights, of_mini = f"trained_models/mini/model.{decoded}.pt", "pretrained_checkpoints/gpt2.mini"
+    named = [f"--init_checkpoint {weights}"] if whole else [f"--init_checkpoint {of_mini} --lora_checkpoint {weights}"]
+    assert f"--output_file beam_prediction.jsonl {named[0]} --resume" in " ".join(trained)
+    assert f"--output_file beam_base.jsonl --init_checkpoint {of_mini} --resume" in " ".join(base)
+    assert not [call for call in calls if any(part.startswith("--checkpoint") for part in call)]
+    assert ("--beam 3" in " ".join(trained)) == ("--beam 3" in command)
+
+
+def test_a_run_without_its_best_weights_says_which_step_is_missing(checkout):
+    command = ["bash", checkout / "scripts/04_beam.sh", "--checkpoint", "best"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "there is no trained_models/mini/model.best.pt; run step 03 first" in done.stderr
 
 
 def test_the_missing_step_has_the_work_dir_and_the_base_has_its_step(checkout):

@@ -37,6 +37,17 @@ def test_scores_samples_and_time(run, capsys):
     assert "training: 160 steps, median 410 ms each, 1.5 minutes, 16,384 parameters" in out
 
 
+@pytest.mark.parametrize("smoothing", [None, 0, 0.1])
+def test_a_smoothed_training_loss_is_said_to_be_one(run, smoothing, capsys):
+    """Fails when a run without smoothing says so, too, or one from before the record had it."""
+    settings = {} if smoothing is None else {"settings": {"train": {"label_smooth": smoothing}}}
+    (run / "run.json").write_text(json.dumps(json.loads((run / "run.json").read_text()) | settings))
+    assert summary.main([str(run), "--data", str(run / "data.jsonl")]) == 0
+    said = "validation loss 1.234, peak memory 900 MiB\ntraining losses have label smoothing of 0.1, validation losses none"
+    out = capsys.readouterr().out
+    assert (said in out) == ("smoothing" in out) == bool(smoothing)
+
+
 def test_a_missing_file_is_named(run, capsys):
     (run / "log.jsonl").unlink()
     with pytest.raises(UserError, match=r"log\.jsonl does not exist"):

@@ -302,7 +302,7 @@ def test_tensorboard_has_the_logs_figures(files, capsys):
 def test_tensorboard_that_is_not_installed_is_one_sentence(files, monkeypatch, capsys):
     _, flags = files
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(errors.UserError, match="--tensorboard needs TensorBoard; install it with"):
+    with pytest.raises(errors.UserError, match="--tracker tensorboard needs the package tensorboard; install it"):
         gpt2_ft.main([*flags, *RECIPE, "--tensorboard"])
 
 

@@ -18,6 +18,11 @@ MOST_BEAMS = 1000  # a slip of the finger, not a search
 MOST_SEED = 2**63 - 1
 SCHEDULERS = ("linear", "cosine", "constant", "cycle")
 OBJECTIVES = ("clm", "jlm")
+SELECTS = ("loss", "bleu")
+TRACKERS = ("tensorboard", "wandb", "mlflow")
+NEEDS_TEXTS = (
+    "--select bleu goes by the BLEU that --eval_texts measures; give --eval_texts as well, e.g. --eval_texts 3"
+)
 
 
 def require(condition: bool, flag: str, rule: str, value) -> None:
@@ -265,6 +270,8 @@ class TrainConfig:
     length_window: int = 0  # micro-batches whose examples are put into batches of like lengths; 0 = the recipe's order
     share_prompts: bool = False  # an item is an input with all its references, not a pair
     compile: bool = False  # by torch.compile, for few shapes that batches are filled up to
+    early_stop: int = 0  # end after so many validations without a better one; 0: at the schedule's end
+    select: str = "loss"  # which validation is the better one: of the lower loss, or of the higher bleu
 
     def __post_init__(self):
         counts = "train_batch_size", "valid_batch_size", "log_interval", "eval_interval", "save_interval", "keep_last"
@@ -275,6 +282,8 @@ class TrainConfig:
         require(self.seq_len >= 2, "seq_len", "at least 2 tokens", self.seq_len)
         require(self.objective in OBJECTIVES, "obj", f"one of {', '.join(OBJECTIVES)}", self.objective)
         require(self.length_window >= 0, "length_window", "0 (off) or more", self.length_window)
+        require(self.early_stop >= 0, "early_stop", "0 (off) or more", self.early_stop)
+        require(self.select in SELECTS, "select", f"one of {', '.join(SELECTS)}", self.select)
         if self.share_prompts and self.objective == "jlm":
             raise UserError("--share_prompts learns completions only; leave out --obj jlm")
         if self.share_prompts and self.compile:

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lora_nlg.errors import UserError
+from lora_nlg.errors import visible
+from lora_nlg.training.best import IN_WORDS, Best
 from lora_nlg.training.curve import TOLERANCE, Curve, is_on
+from lora_nlg.training.trackers import Tracker, said, start
 
 FILE = "log.jsonl"
 
@@ -26,20 +28,23 @@ def perplexity(loss: float) -> float:
     return math.inf if loss > 700 else math.exp(loss)
 
 
-def tensorboard_writer(folder: Path, step: int):
-    """Return a writer of TensorBoard's files, in which an earlier run's points after `step` no longer count."""
-    return check_tensorboard()(folder, purge_step=step + 1)
+@dataclass(frozen=True)
+class Text:
+    """What the model wrote for a validation input, and what people did."""
+
+    input: str
+    output: str
+    references: list[str]
 
 
-def check_tensorboard():
-    """Return the class of that writer. Raises UserError if TensorBoard is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise UserError(
-            "--tensorboard needs TensorBoard; install it with: .venv/bin/pip install tensorboard"
-        ) from error
-    return SummaryWriter
+@dataclass(frozen=True)
+class Sample:
+    """What a model made of validation inputs: BLEU of all that were decoded, and some of them to look at."""
+
+    bleu: float  # from 0 to 1, as step 6 shows its own
+    how: str  # in words: how it was decoded, how BLEU counts
+    n_inputs: int
+    shown: list[Text]
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,6 @@ class Log:
         curve: Curve | None = None,
         state: dict | None = None,
         step: int = 0,
-        tensorboard: bool = False,
     ):
         self.is_main, self.curve = is_main, curve
         self.bar = tqdm(total=max_step, initial=step, desc="training", unit="step", disable=None if is_main else True)
@@ -74,11 +78,17 @@ class Log:
         # that does not fit on the disk is known at once.
         self.file = open(path, "wb" if state is None else "ab", buffering=0) if is_main else None  # noqa: SIM115
         self.lines_lost = 0
-        self.board = tensorboard_writer(Path(work_dir) / "tensorboard", step) if is_main and tensorboard else None
+        self.trackers: dict[str, Tracker] = {}  # by name
+        self.work_dir, self.step, self.tracked_before = Path(work_dir), step, (state or {}).get("trackers", {})
         self._start_interval()
         if state is not None:
             self.losses, self.n_tokens = list(state["losses"]), state["n_tokens"]
             self.started -= state["seconds"]
+
+    def track(self, names: Iterable[str], settings: dict) -> None:
+        """Send the curves to these trackers, too; called on the main rank. Raises UserError if one does not start."""
+        for name in names:
+            self.trackers[name] = start(name, self.work_dir, self.step, settings, self.tracked_before.get(name))
 
     def _start_interval(self) -> None:
         self.losses, self.n_tokens, self.pauses, self.started = [], 0, 0.0, time.perf_counter()
@@ -90,7 +100,14 @@ class Log:
         """Return what it takes to resume this log: the unfinished interval, and where its file ends."""
         losses = self._stacked().cpu() if self.losses else torch.zeros(0)
         n_bytes = self.file.seek(0, os.SEEK_END) if self.file else 0
-        return dict(losses=losses, n_tokens=self.n_tokens, seconds=self._seconds(), bytes=n_bytes)
+        ids = {name: tracker.id for name, tracker in self.trackers.items() if tracker.id is not None}
+        return dict(
+            losses=losses,
+            n_tokens=self.n_tokens,
+            seconds=self._seconds(),
+            bytes=n_bytes,
+            trackers=self.tracked_before | ids,
+        )
 
     def _stacked(self) -> Tensor:
         """Return the losses of the interval, (micro-batches,), on the newest one's device: a save's are on the CPU."""
@@ -143,12 +160,36 @@ class Log:
         fields = dict(step=step, avg_loss=avg_loss, published=published, on_curve=on_curve)
         self._write(line + ("on the curve" if on_curve else off), {"curve": fields})
 
-    def validation(self, step: int, loss: float, seconds: float) -> None:
-        """Report a validation pass."""
+    def validating(self, step: int, n_batches: int) -> None:
+        """Say that a validation pass begins."""
+        self.say(f"validating | step {step:7d} | {n_batches:,} batches")
+
+    def validation(self, step: int, loss: float, seconds: float, label_smooth: float = 0.0) -> None:
+        """Report a validation pass; `label_smooth` is what the training losses have and this one has not."""
         ppl = perplexity(loss)
         line = f"validation | step {step:7d} | valid loss {loss:.2f} | valid ppl {ppl:.2f} | {seconds:.1f} s"
+        if label_smooth:
+            line += " | without label smoothing, which the training loss has"
         self._write(line, {"eval": dict(step=step, valid_loss=loss, valid_ppl=ppl, seconds=seconds)})
         self._plot(step, {"loss/validation": loss})
+
+    def texts(self, step: int, sample: Sample, seconds: float) -> None:
+        """Report validation inputs that were decoded."""
+        line = f"texts | step {step:7d} | BLEU {sample.bleu:.4f} of {sample.n_inputs:,} inputs | {sample.how} | {seconds:.1f} s"
+        fields = dict(step=step, bleu=sample.bleu, n_inputs=sample.n_inputs, how=sample.how, seconds=seconds)
+        self._write(line, {"texts": fields | {"shown": [vars(text) for text in sample.shown]}})
+        for text in sample.shown:
+            self.say(f"  input     {visible(text.input)}")
+            self.say(f"  output    {visible(text.output)}")
+            for reference in text.references:
+                self.say(f"  reference {visible(reference)}")
+        self._plot(step, {"bleu/validation": sample.bleu})
+
+    def early_stop(self, step: int, best: Best) -> None:
+        """Report that the run ends before its schedule."""
+        line = f"early stop | step {step:7d} | {best.since} validations without a better {IN_WORDS[best.select]} than {best.value:.4f}"
+        fields = dict(step=step, select=best.select, best=best.value, validations=best.since)
+        self._write(line, {"early_stop": fields})
 
     def skipped(self, skipped: Skipped) -> None:
         """Report a micro-batch that was left out."""
@@ -158,15 +199,34 @@ class Log:
             f"skipped | step {skipped.step:7d} | {where}{skipped.reason} | items {items}", {"skipped": vars(skipped)}
         )
 
+    def saving(self, step: int) -> None:
+        """Say that a save begins. log.jsonl is without it: how often a run saves, or is cut, changes nothing there."""
+        self.say(f"saving | step {step:7d}")
+
     def saved(self, step: int, files: Iterable[str]) -> None:
-        """Say what was saved. log.jsonl is without it: how often a run saves, or is cut, changes nothing there."""
+        """Say what was saved."""
+        self.say(f"saved | step {step:7d} | {', '.join(files)}")
+
+    def say(self, line: str) -> None:
+        """Print a line that is not in log.jsonl."""
         if self.file is not None:  # on the main rank
-            self._print(f"saved | step {step:7d} | {', '.join(files)}")
+            self._print(line)
 
     def _plot(self, step: int, values: dict[str, float]) -> None:
-        if self.board:
-            for name, value in values.items():
-                self.board.add_scalar(name, value, step)
+        self._of_trackers(lambda tracker: tracker.add(step, values))
+
+    def _of_trackers(self, do: Callable[[Tracker], None]) -> None:
+        """Have every tracker do something. The run is worth more than its curves elsewhere: one that fails is left out."""
+        for name, tracker in list(self.trackers.items()):
+            try:
+                do(tracker)
+            except Exception as error:  # a client can raise anything
+                del self.trackers[name]
+                print(
+                    f"warning: {name} takes nothing more of this run ({visible(said(error))}); the training goes on without it, and "
+                    f"{FILE} has everything",
+                    file=sys.stderr,
+                )
 
     def _write(self, line: str, fields: dict) -> None:
         if self.file is not None:  # on the main rank
@@ -203,5 +263,4 @@ class Log:
         self.bar.close()
         if self.file:
             self.file.close()
-        if self.board:
-            self.board.close()
+        self._of_trackers(lambda tracker: tracker.close())

@@ -2,7 +2,7 @@
 
 Files: model.STEP.pt (weights, in the recipe's form) and state.STEP.pt (what else it takes to resume) for the newest steps,
 model.STEP.pt alone for every epoch's end, as the recipe leaves them,
-model.best.pt (lowest validation loss), model.final.pt and adapter.safetensors (the end). A file counts only once saves.json
+model.best.pt (the best validation, by --select), model.final.pt and adapter.safetensors (the end). A file counts only once saves.json
 names it with its sha256, so whatever a killed process leaves behind is never picked up.
 What a state holds stands in train.py (`Run.save`: step, validation, log, optimiser, scaler, each rank's random state and
 gradients), the form of the weights in storage/checkpoints.py (`save_recipe`).
@@ -10,7 +10,6 @@ gradients), the form of the weights in storage/checkpoints.py (`save_recipe`).
 
 import contextlib
 import json
-import math
 import re
 import shutil
 import sys
@@ -74,7 +73,7 @@ class Saves:
 
     def check_settings(self) -> None:
         """Raise UserError, naming the differences, if the run in the work dir had other settings than this one."""
-        ours, theirs = _flat(self.listed["settings"]), _flat(self.earlier)
+        ours, theirs = flat(self.listed["settings"]), flat(self.earlier)
         different = [
             f"{name} {theirs.get(name)}, now {ours.get(name)}"
             for name in ours | theirs
@@ -174,13 +173,11 @@ class Saves:
         self.tidy()
         return list(files)
 
-    def add_best(self, model: GPT2, step: int, valid_loss: float) -> list[str]:
-        """Write model.best.pt if `valid_loss` is the lowest so far. Return the names of what was written."""
-        best = self.listed["best"]
-        if best is not None and valid_loss >= best["valid_loss"] and not math.isnan(best["valid_loss"]):
-            return []
+    def add_best(self, model: GPT2, step: int, valid_loss: float, bleu: float | None = None) -> list[str]:
+        """Write model.best.pt, with what the validation measured. Return the names of what was written."""
         digest = self._write("model.best.pt", self._weights(model, step))
-        self.listed["best"] = {"step": step, "valid_loss": valid_loss, "files": {"model.best.pt": digest}}
+        measured = {"valid_loss": valid_loss} | ({} if bleu is None else {"bleu": bleu})
+        self.listed["best"] = {"step": step, **measured, "files": {"model.best.pt": digest}}
         self._write_manifest()
         return ["model.best.pt"]
 
@@ -250,6 +247,8 @@ def fault_in(listed: object) -> str | None:
     best = listed["best"]
     if best is not None and not isinstance(best.get("valid_loss"), float):
         return "its best has no valid_loss"
+    if best is not None and not isinstance(best.get("bleu", 0.0), float):
+        return "its best has a bleu that is no number"
     return None
 
 
@@ -270,9 +269,9 @@ def _fault_in_save(save: object, names: tuple[str, ...]) -> str | None:
     return None
 
 
-def _flat(settings: dict, prefix: str = "") -> dict[str, object]:
+def flat(settings: dict, prefix: str = "") -> dict[str, object]:
     """Return nested settings as {"optim.lr": 0.002, …}."""
-    flat: dict[str, object] = {}
+    found: dict[str, object] = {}
     for name, value in settings.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found

@@ -3,23 +3,24 @@
 import math
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from lora_nlg import dist
-from lora_nlg.config import FactorConfig, OptimConfig
+from lora_nlg.config import NEEDS_TEXTS, FactorConfig, OptimConfig
 from lora_nlg.data.batches import Split, prefetch
 from lora_nlg.errors import Stopped, UserError
 from lora_nlg.model.gpt2 import GPT2
 from lora_nlg.signals import Request, requests
+from lora_nlg.training.best import Best
 from lora_nlg.training.curve import Curve
-from lora_nlg.training.log import Log, Skipped
+from lora_nlg.training.log import Log, Sample, Skipped
 from lora_nlg.training.losses import masked_loss
 from lora_nlg.training.optim import build_optimizer, learning_rate, precondition
-from lora_nlg.training.saves import Saves
+from lora_nlg.training.saves import Saves, flat
 
 SIGNAL_INTERVAL = 10  # micro-batches between two looks at whether another rank's GPU reports a signal
 
@@ -33,23 +34,30 @@ def train(
     ranks: dist.Ranks,
     curve: Curve | None = None,
     state: dict | None = None,
-    tensorboard: bool = False,
+    trackers: Sequence[str] = (),
     factors: FactorConfig = FactorConfig(),  # noqa: B008  (frozen)
+    sample_of: Callable[[GPT2], Sample] | None = None,
 ) -> float:
     """Train `model` for `optim.max_step` micro-batches and return the validation loss at the end.
 
-    Writes what `saves` and `log` describe, and TensorBoard's files if wanted. With `state`, of `Saves.load`, it resumes where
-    that was saved; on a CPU every number is then the same as without the interruption. Raises Stopped after a signal, and
+    Writes what `saves` and `log` describe, and sends the curves to `trackers`, of config.TRACKERS. `sample_of` decodes validation
+    inputs, on the main rank alone; it comes from above, for training knows no decoding. With `state`, of `Saves.load`, it resumes
+    where that was saved; on a CPU every number is then the same as without the interruption. Raises Stopped after a signal, and
     UserError at a loss that is no number, unless `skip_nan` leaves that batch out.
     """
     config, done = train_split.config, state["step"] if state else 0
+    if config.select == "bleu" and sample_of is None:
+        raise UserError(NEEDS_TEXTS)
     loss_of = compiled(masked_loss) if config.compile else masked_loss
     model.train()
     with requests() as request:
-        log = Log(saves.work_dir, optim.max_step, ranks.is_main, curve, state and state["log"], done, tensorboard)
-        run = Run(model, valid, optim, saves, log, ranks, request, state, factors)
+        log = Log(saves.work_dir, optim.max_step, ranks.is_main, curve, state and state["log"], done)
+        dist.on_main(lambda: log.track(trackers, flat(saves.listed["settings"])), ranks)
+        run = Run(model, valid, optim, saves, log, ranks, request, state, factors, sample_of)
         steps, batches = range(done + 1, optim.max_step + 1), prefetch(train_split.stream(skip=done))
         for step, (epoch, in_epoch, items, batch) in zip(steps, batches, strict=False):
+            if run.is_asked_to_end():  # here, so that a run that is resumed at its end takes no step more
+                break
             run.step = step
             lr = learning_rate(optim, step - 1)
             with dist.autocast(ranks.device, config.precision):
@@ -88,9 +96,10 @@ class Run:
         request: Request,
         state: dict | None,
         factors: FactorConfig,
+        sample_of: Callable[[GPT2], Sample] | None,
     ):
         self.model, self.valid, self.optim, self.factors = model, valid, optim, factors
-        self.saves, self.log, self.ranks, self.request = saves, log, ranks, request
+        self.saves, self.log, self.ranks, self.request, self.sample_of = saves, log, ranks, request, sample_of
         self.config, self.is_cpu = valid.config, ranks.device.type == "cpu"
         self.optimizer = build_optimizer(model, optim, factors)
         self.trained: list[torch.nn.Parameter] = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -99,6 +108,8 @@ class Run:
         self.saved_step: int | None = None
         self.valid_step: int | None = None
         self.valid_loss = math.nan
+        self.best = Best(self.config.select)
+        self.ends_early = False  # after --early_stop validations without a better one
         self.stops_asked: Tensor | None = None  # on how many ranks, as of the last update
         self.not_looked_at: list[tuple[int, list[int]]] = []  # step and items of the newest losses
         self.n_counted = 0  # micro-batches since the last update that were not left out
@@ -115,6 +126,9 @@ class Run:
         """Undo a save: weights, optimiser, scaler, and this rank's share."""
         self.step = self.saved_step = state["step"]
         self.valid_step, self.valid_loss = state["valid_step"], state["valid_loss"]
+        listed = self.saves.listed["best"]  # known on the main rank, which alone saves
+        of_earlier_version = {"value": listed["valid_loss"] if listed else None, "since": 0}
+        self.best = Best(self.config.select, **state.get("best", of_earlier_version))
         parameters = dict(self.model.named_parameters())
         with torch.no_grad():
             for name, tensor in state["model"].items():
@@ -123,6 +137,9 @@ class Run:
         self.scaler.load_state_dict(state["scaler"])
         own = state["ranks"][self.ranks.rank]
         torch.set_rng_state(own["cpu_rng"])
+        if "valid_fillers" in own:  # not in earlier saves
+            version, numbers, gauss = own["valid_fillers"]
+            self.valid.order.fillers.setstate((version, tuple(numbers), gauss))
         if own["gpu_rng"] is not None and self.ranks.device.type == "cuda":
             torch.cuda.set_rng_state(own["gpu_rng"], self.ranks.device)
         self.n_counted = own.get("n_counted", sum(grad is not None for grad in own["grads"]))  # not in earlier saves
@@ -202,13 +219,34 @@ class Run:
         self.optimizer.zero_grad(set_to_none=not self.config.compile)
 
     def validate(self) -> None:
-        """Take the validation loss, and keep the weights if it is the lowest so far."""
+        """Take the validation loss and, if wanted, decode a sample; keep the weights if this is the best validation so far."""
         with self.log.paused():
+            self.log.validating(self.step, n_batches_a_rank(self.valid, self.ranks))
             started = time.perf_counter()
             self.valid_step, self.valid_loss = self.step, validation_loss(self.model, self.valid, self.ranks)
-            self.log.validation(self.step, self.valid_loss, time.perf_counter() - started)
-            if self.ranks.is_main and (files := self.saves.add_best(self.model, self.step, self.valid_loss)):
-                self.log.saved(self.step, files)
+            seconds = time.perf_counter() - started
+            self.log.validation(self.step, self.valid_loss, seconds, self.config.label_smooth)
+            bleu = self.decode_sample()
+            value = self.valid_loss if bleu is None or self.config.select == "loss" else bleu
+            if self.best.take(dist.from_main(value, self.ranks)) and self.ranks.is_main:
+                self.log.saving(self.step)
+                self.log.saved(self.step, self.saves.add_best(self.model, self.step, self.valid_loss, bleu))
+
+    def decode_sample(self) -> float | None:
+        """Decode validation inputs on the main rank, for which the others wait, and return their BLEU; None if that is not wanted."""
+        if self.sample_of is None:
+            return None
+        self.log.say(f"decoding | step {self.step:7d} | validation inputs")
+        started, sample_of = time.perf_counter(), self.sample_of
+        sample = dist.on_main(lambda: sample_of(self.model), self.ranks)
+        self.model.train()
+        self.log.texts(self.step, sample, time.perf_counter() - started)
+        return sample.bleu
+
+    def is_asked_to_end(self) -> bool:
+        """Return whether --early_stop validations have come since the best one."""
+        self.ends_early = 0 < self.config.early_stop <= self.best.since
+        return self.ends_early
 
     def save(self, ends_epoch: bool = False) -> None:
         """Save all that it takes to resume. Raises UserError if the weights are no numbers."""
@@ -218,10 +256,12 @@ class Run:
                 f"the weights after step {self.step} are no numbers and are not saved; use a lower --lr or --clip"
             )
         with self.log.paused():
+            self.log.saving(self.step)
             of_ranks = dist.gather_to_main(self._of_this_rank(), self.ranks)
             if self.ranks.is_main:
                 shared = dict(
                     step=self.step, valid_step=self.valid_step, valid_loss=self.valid_loss, log=self.log.state(),
+                    best={"value": self.best.value, "since": self.best.since},
                     optimizer=self.optimizer.state_dict(), scaler=self.scaler.state_dict(), ranks=of_ranks,
                 )  # fmt: skip
                 self.log.saved(self.step, self.saves.add(self.model, self.step, shared, ends_epoch))
@@ -233,6 +273,7 @@ class Run:
         return {
             "cpu_rng": torch.get_rng_state(),
             "gpu_rng": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+            "valid_fillers": self.valid.order.fillers.getstate(),  # drawn from at each validation
             "grads": [None if p.grad is None else p.grad.cpu() for p in self.trained],
             "n_counted": self.n_counted,
         }
@@ -251,10 +292,18 @@ class Run:
             self.save()
         if self.valid_step != self.step:
             self.validate()
+        if self.ends_early:  # said after the last save, whose log ends before it
+            self.log.early_stop(self.step, self.best)
+        self.log.saving(self.step)
         if self.ranks.is_main:
             self.saves.finish(self.model, self.step)
         self.log.close()
         return self.valid_loss
+
+
+def n_batches_a_rank(valid: Split, ranks: dist.Ranks) -> int:
+    """Return how many batches a validation has for each rank."""
+    return -(-valid.order.n_batches // ranks.world_size)
 
 
 @torch.no_grad()
@@ -263,7 +312,7 @@ def validation_loss(model: GPT2, valid: Split, ranks: dist.Ranks) -> float:
     model.eval()
     losses = []
     batches = valid.batches(epoch=0)
-    total = -(-valid.order.n_batches // ranks.world_size)
+    total = n_batches_a_rank(valid, ranks)
     for batch in tqdm(batches, "validating", total, unit="batch", leave=False, disable=None if ranks.is_main else True):
         with dist.autocast(ranks.device, valid.config.precision):
             losses.append(masked_loss(model, batch))
