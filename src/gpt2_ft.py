@@ -293,6 +293,7 @@ def main(argv: list[str] | None = None) -> int:
     from lora_nlg import dist, locks, record  # noqa: F401  (a foreign numpy is found out before the data are read)
     from lora_nlg.data.examples import read_examples
     from lora_nlg.methods.cost import cost_of
+    from lora_nlg.storage import hub
     from lora_nlg.training import curve, train
     from lora_nlg.training.saves import Saves
 
@@ -318,7 +319,8 @@ def main(argv: list[str] | None = None) -> int:
     resume = "auto" if dist.restarted() else args.resume
     with dist.within(locks.held(locks.of_folder(work_dir)), ranks):  # before any file is written there
         state = dist.on_main(lambda: earlier_state(resume, saves), ranks)
-        known = {**cost_of(model).recorded(), "resumed_from": state and state.get("step")}
+        sources = hub.recorded(init_checkpoint=args.init_checkpoint, lora_checkpoint=args.lora_checkpoint)
+        known = {**cost_of(model).recorded(), "resumed_from": state and state.get("step"), **sources}
         if ranks.is_main and state == {}:
             print(f"{work_dir} holds this run, finished at step {saves.last_step}; --resume never trains it again")
         elif ranks.is_main:
