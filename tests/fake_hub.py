@@ -78,6 +78,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.path == "/api/validate-yaml":
+            return self.answer({"errors": [], "warnings": []})
         if not self.is_known():
             return self.refuse(401, "")
         if self.path == "/api/repos/create":

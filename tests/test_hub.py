@@ -116,9 +116,7 @@ def test_what_is_in_the_cache_needs_no_network(published, monkeypatch):
         monkeypatch.setenv("HF_ENDPOINT", endpoint)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
         assert checkpoints.read("gpt2").path.name == "model.safetensors"
-    with pytest.raises(
-        UserError, match=r"^user/adapter is no file or folder here, .*HF_HUB_OFFLINE is set, and the cache"
-    ):
+    with pytest.raises(UserError, match=r"^user/adapter is no file or folder here, .*HF_HUB_OFFLINE is set, so that"):
         local("user/adapter")
     assert published.got == []
 
@@ -178,6 +176,7 @@ def test_a_path_that_is_not_there_is_what_it_was(tmp_path, monkeypatch):
 
 def test_published_bases_have_their_hub_names():
     assert name_of("gpt2.md") == "openai-community/gpt2-medium"
+    assert name_of("user/base") == "user/base" and name_of("base/config.json") is None
     assert name_of("gpt2.mini") is None and name_of("/home/me/config.json") is None and name_of(None) is None
 
 

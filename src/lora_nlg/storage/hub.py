@@ -30,8 +30,10 @@ OF_A_FILE = (".safetensors", ".bin", ".pt", ".pth", ".json")  # how no repositor
 
 
 def name_of(card: str | None) -> str | None:
-    """Return the Hub's name of a published base, None for any other card."""
-    return f"{OWNER}/{NAMES[card]}" if card in NAMES else None
+    """Return the Hub's name of a published base's card, or a Hub id as it is; None for any other card."""
+    if card in NAMES:
+        return f"{OWNER}/{NAMES[card]}"
+    return card if card and ID.fullmatch(card) and not card.endswith(OF_A_FILE) else None
 
 
 def parsed(path: str | Path) -> tuple[str, str | None] | None:
@@ -86,6 +88,30 @@ def recorded(**given: str | None) -> dict[str, dict[str, str]]:
             folder = None
         commits[flag] = f"{said[0]}@{folder.name}" if folder else str(path)
     return {"hub": commits} if commits else {}
+
+
+def push(output: Path, repository: str, names: list[str]) -> str:
+    """Upload `output`, a file, or the files `names` of the folder `output`, to a repository, new or not; return its address.
+
+    A file in this project's own form gets the name under which a Hub id is read. Raises UserError.
+    """
+    import httpx2
+    from huggingface_hub import HfApi
+
+    api = HfApi(endpoint=endpoint())
+    try:
+        api.create_repo(repository, exist_ok=True)
+        if output.is_dir():
+            api.upload_folder(repo_id=repository, folder_path=output, allow_patterns=names)
+        else:
+            name = OWN_FILE if output.suffix == ".safetensors" else output.name
+            api.upload_file(repo_id=repository, path_or_fileobj=output, path_in_repo=name)
+    except (httpx2.HTTPError, OSError, ValueError) as error:
+        raise UserError(
+            f"{output} is written, but cannot be pushed to {repository} at {endpoint()}: {reason(error)}; put a token that may write "
+            "there into HF_TOKEN and run it again"
+        ) from error
+    return f"{endpoint()}/{repository}"
 
 
 def endpoint() -> str:
@@ -152,7 +178,7 @@ def reason(error: Exception) -> str:
     from huggingface_hub import constants
 
     if constants.is_offline_mode():
-        return "HF_HUB_OFFLINE is set, and the cache does not have all of it"
+        return "HF_HUB_OFFLINE is set, so that nothing but the cache is asked"
     cause = error.__cause__ or error
     code = getattr(getattr(cause, "response", None), "status_code", None)
     if code in (401, 403):
