@@ -1,12 +1,14 @@
 """Bases and adapters by a Hub id, from a Hub on this machine."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 import gpt2_beam
 import gpt2_ft
+import lora_nlg
 import runs
 import toy
 from fake_hub import TOKEN, hub  # noqa: F401  (a fixture)
@@ -15,7 +17,7 @@ from lora_nlg.methods.placement import LoraConfig
 from lora_nlg.storage import checkpoints, models
 from lora_nlg.storage.hub import local, name_of, parsed, recorded
 
-GENERATOR = torch.Generator()
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def contents(folder) -> dict[str, bytes]:
@@ -172,6 +174,14 @@ def test_a_path_that_is_not_there_is_what_it_was(tmp_path, monkeypatch):
     (tmp_path / "trained_models").mkdir()
     with pytest.raises(UserError, match=r"^checkpoint trained_models/mini does not exist; check the path"):
         checkpoints.read("trained_models/mini")
+
+
+@pytest.mark.skipif(not (ROOT / "vocab/encoder.json").is_file(), reason="no vocabulary: bash scripts/00_setup.sh")
+def test_the_api_takes_names_and_saves_them(published, tmp_path):
+    """What is saved names the base as the Hub does, not the cache of this machine."""
+    model = lora_nlg.load("gpt2", "user/adapter", vocab=ROOT / "vocab", device="cpu")
+    assert model.network.config == toy.CONFIG
+    assert model._base().card == "openai-community/gpt2"
 
 
 def test_published_bases_have_their_hub_names():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import lora_nlg
 from lora_nlg import methods
-from lora_nlg.config import GPT2_VOCAB_SIZE
+from lora_nlg.config import CARDS, GPT2_VOCAB_SIZE
 from lora_nlg.errors import UserError
 from lora_nlg.files import atomic_writer
 from lora_nlg.methods.placement import Given, LoraConfig, no_adapters
@@ -60,6 +60,12 @@ class Checkpoint:
     def method(self) -> str:
         """The method whose tensors it holds; `methods.PLAIN` for a plain model's."""
         return methods.of_tensors(self.tensors) if self.config is None else self.config.method
+
+    @property
+    def card(self) -> str | None:
+        """The card of the model that the adapters belong to, if the file says one that is here."""
+        named = self.base.card if self.base else ""
+        return named if named in CARDS or Path(named).is_file() else None
 
     def adapters(self) -> dict[str, Tensor]:
         """Return the adapters' tensors; raise UserError if there are none."""

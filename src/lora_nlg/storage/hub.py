@@ -73,6 +73,13 @@ def local(path: str | Path) -> Path:
     return folder
 
 
+def config_beside(base: str | Path) -> Path | None:
+    """Return the config.json of a base: in its folder, or beside a file with a name of the Hub's; None if it has none."""
+    path = local(base)
+    folder = path.parent if path.name in BASE_FILES else path
+    return folder / SETTINGS[0] if (folder / SETTINGS[0]).is_file() else None
+
+
 def recorded(**given: str | None) -> dict[str, dict[str, str]]:
     """Return the section of a record that says which commit each flag's Hub id was, as far as the cache tells; none for paths."""
     import httpx2
