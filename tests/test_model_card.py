@@ -7,14 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 
+import documents
 import gpt2_beam
 import gpt2_export
 import gpt2_ft
+import lora_nlg
 import runs
 import toy
 from fake_hub import TOKEN, hub  # noqa: F401  (a fixture)
 from lora_nlg import errors
-from lora_nlg.config import END_OF_TEXT_ID, GPT2_VOCAB_SIZE
+from lora_nlg.config import CARDS, END_OF_TEXT_ID, GPT2_VOCAB_SIZE
+from lora_nlg.methods import add_adapters
 from lora_nlg.methods.placement import LoraConfig
 from lora_nlg.storage import checkpoints, models
 from lora_nlg.storage.model_card import GENERATION, Card, Run, base_of, beside, generation_config
@@ -161,26 +164,51 @@ def test_transformers_reads_the_generation_settings(work, tmp_path, capsys):
     assert "eos_token_id" not in json.loads((tmp_path / "out" / GENERATION).read_text())
 
 
-def test_what_the_card_shows_for_use_works(tmp_path, monkeypatch, capsys):
-    """The bundled base and untrained adapters, with the very lines of their cards: both make the same text."""
+@pytest.fixture
+def exported(tmp_path, monkeypatch, capsys):
+    """The bundled base with untrained adapters, at hand in every form: model.pt, hf, peft."""
     pytest.importorskip("peft")
     if not (ROOT / "vocab/encoder.json").is_file():
         pytest.skip("no vocabulary: bash scripts/00_setup.sh")
     monkeypatch.chdir(tmp_path)
-    model = models.base_model(gpt2_export.config.CARDS["gpt2.mini"], MINI[3], torch.Generator())
-    from lora_nlg.methods import add_adapters
-
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    model = models.base_model(CARDS["gpt2.mini"], MINI[3], torch.Generator())
     add_adapters(model, LoraConfig(4, 32.0), torch.Generator().manual_seed(0))
     checkpoints.save_recipe(model, "model.pt", checkpoints.Base("gpt2.mini", models.fingerprint(model)))
     gpt2_export.main([*MINI, "--to", "hf", "--output", "hf"])
     gpt2_export.main(["--to", "peft", "--lora_checkpoint", "model.pt", "--output", "peft"])
+    capsys.readouterr()
+
+
+def test_what_the_cards_show_for_use_works(exported, capsys):
+    """With the very lines of the cards of both, which make the same text."""
     texts = []
     for folder in ("hf", "peft"):
-        [lines] = re.findall(r"```python\n(.*?)\n```", (tmp_path / folder / "README.md").read_text(), re.DOTALL)
-        capsys.readouterr()
+        [lines] = re.findall(r"```python\n(.*?)\n```", Path(folder, "README.md").read_text(), re.DOTALL)
         exec(lines.replace("FOLDER_OF_THE_BASE", "hf"), {})
         texts.append(capsys.readouterr().out.strip())
     assert texts[0] and texts[0] == texts[1]
+
+
+def test_what_the_readme_shows_for_use_works(exported, capsys):
+    """Three lines each, of this package, transformers and PEFT; the places are those of this test, as is the base's name."""
+    import peft
+    import transformers
+
+    edit(Path("peft/adapter_config.json"), base_model_name_or_path="hf")
+    (Path("vocab")).symlink_to(ROOT / "vocab")
+    [(_, lines)] = documents.BLOCK.findall(documents.section(documents.read("README.md"), "## As a library"))
+    places = {"pretrained_checkpoints/gpt2.mini": MINI[3], "trained_models/mini/model.final.pt": "model.pt"}
+    places |= {"trained_models/mini/hf": "hf", "trained_models/e2e_gpt2_md/peft": "peft"}
+    for written, here in places.items():
+        lines = lines.replace(f'"{written}"', f'"{here}"')
+    known = dict(
+        lora_nlg=lora_nlg, transformers=transformers, peft=peft, input_ids=torch.tensor([[220, END_OF_TEXT_ID]])
+    )
+    exec(lines, known)
+    assert len(capsys.readouterr().out.splitlines()) > 3  # each of the first two prints what it made
+    assert known["made"].shape[1] > 2
+    assert [len(block.splitlines()) for block in lines.strip().split("\n\n")] == [3, 3, 3]
 
 
 def test_own_data_are_named_and_made_nobodys(tmp_path):
