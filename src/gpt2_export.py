@@ -64,9 +64,12 @@ def check_repository(name: str) -> None:
 
 
 def check_folder(output: Path) -> None:
-    """Raise UserError when `output` cannot become a folder."""
+    """Raise UserError when `output` cannot become a folder, or holds a README.md that is not an export's."""
     if output.exists() and not output.is_dir():
         raise errors.UserError(f"--output {output} is a file; expected a folder, new or not")
+    from lora_nlg.storage import model_card
+
+    model_card.check_place(output)
 
 
 def export_model(args: argparse.Namespace, folder: Path) -> list[str]:

@@ -204,12 +204,12 @@ def make_model(args: argparse.Namespace, model_config: config.ModelConfig, metho
 
     from lora_nlg import dist
     from lora_nlg.model import gpt2
-    from lora_nlg.storage import checkpoints, models
+    from lora_nlg.storage import checkpoints, hub, models
 
     precision = flags.chosen_precision(args)
     generator = torch.Generator().manual_seed(args.random_seed)
     model = models.base_model(model_config, args.init_checkpoint, generator, precision, adapters)
-    base = checkpoints.Base(args.model_card, models.fingerprint(model))
+    base = checkpoints.Base(hub.called(args.init_checkpoint, args.model_card), models.fingerprint(model))
     methods.add_adapters(model, method_config, generator)
     if adapters:
         models.load_adapters(model, adapters, base.sha256, precision)

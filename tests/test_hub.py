@@ -196,6 +196,8 @@ def test_training_and_decoding_record_the_commit(published, tmp_path):
     gpt2_ft.main([*training, *"--lora_dim 2 --max_step 1 --seq_len 16 --device cpu".split()])
     record = json.loads((tmp_path / "here/work/run.json").read_text())
     assert record["hub"] == {"init_checkpoint": f"openai-community/gpt2@{'b' * 40}"}
+    trained = checkpoints.read(tmp_path / "here/work/adapter.safetensors")
+    assert trained.base.card == "openai-community/gpt2" and trained.card is None
 
     flags = runs.write_decoding(tmp_path / "here", 3).split()
     flags[flags.index("--init_checkpoint") + 1] = "gpt2"

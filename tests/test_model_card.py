@@ -211,6 +211,19 @@ def test_what_the_readme_shows_for_use_works(exported, capsys):
     assert [len(block.splitlines()) for block in lines.strip().split("\n\n")] == [3, 3, 3]
 
 
+@pytest.mark.parametrize("to", ["peft", "hf"])
+def test_somebodys_readme_is_not_replaced_and_a_card_is(work, tmp_path, to, capsys):
+    """As in the folder of a project, with --output . there."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/README.md").write_text("# My project")
+    with pytest.raises(errors.UserError, match=r"README\.md is no model card of an export, and would be lost"):
+        export(work, to, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["README.md"]
+    (tmp_path / "out/README.md").unlink()
+    for _ in range(2):
+        export(work, to, tmp_path / "out")
+
+
 def test_own_data_are_named_and_made_nobodys(tmp_path):
     """A name with a line break stays on its line."""
     run = Run({"argv": ["--train_data", f"{tmp_path}/my\nset/train.jsonl"]})

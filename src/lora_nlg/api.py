@@ -52,8 +52,7 @@ def load(
     ranks = dist.start(device, rank=0, world_size=1, local_rank=0)
     encoding = bpe.load_encoding(vocab)
     network = models.merged_model(shape, str(base), adapters, precision=precision)
-    named = hub.parsed(base)
-    return Model(network.to(ranks.device).eval(), encoding, ranks, precision, named[0] if named else card)
+    return Model(network.to(ranks.device).eval(), encoding, ranks, precision, hub.called(base, card))
 
 
 @dataclass(frozen=True)

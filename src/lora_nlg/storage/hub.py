@@ -73,6 +73,12 @@ def local(path: str | Path) -> Path:
     return folder
 
 
+def called(base: str | Path | None, card: str) -> str:
+    """Return what adapters call the base that they were trained on: its name on the Hub, without one its card."""
+    said = parsed(base) if base else None
+    return said[0] if said else card
+
+
 def config_beside(base: str | Path) -> Path | None:
     """Return the config.json of a base: in its folder, or beside a file with a name of the Hub's; None if it has none."""
     path = local(base)

@@ -23,6 +23,7 @@ DATA = {  # by the folder that step 2 makes: what people call it, and its name o
     "dart": ("DART 1.1.1", "GEM/dart"),
     "mini": ("this project's small bundled set of invented venues", None),
 }
+MADE_BY = "**made by**: lora-nlg"  # by which a card is known again
 OUTPUTS = "prediction.txt"  # the run's own, in scores.json
 # transformers' names of the search's settings. The bans and penalties of repetition are left out: theirs reach into the input.
 SEARCH = {
@@ -208,9 +209,9 @@ class Card:
             "base": base and base + (f", weights `{self.base_sha256[:12]}…`" if self.base_sha256 else ""),
             "training": f"{self.step:,} micro-batches" if self.step else None,
             "licence": "MIT; the base and the data have their own",
-            "made by": f"lora-nlg {lora_nlg.__version__}, a reproduction of [LoRA](https://arxiv.org/abs/2106.09685)'s experiments",
         }
-        return "".join(f"- **{name}**: {fact}\n" for name, fact in known.items() if fact)
+        made_by = f"- {MADE_BY} {lora_nlg.__version__}, a reproduction of [LoRA](https://arxiv.org/abs/2106.09685)'s experiments\n"
+        return "".join(f"- **{name}**: {fact}\n" for name, fact in known.items() if fact) + made_by
 
     def table(self) -> str:
         """Return the scores and what they are of; nothing without any."""
@@ -238,6 +239,13 @@ class Card:
             f"\n## Use\n\n```python\n{shown}\n```\n\nAn input ends with `{END_OF_TEXT}`, which is where its text begins. "
             f"`{GENERATION}` has the end tokens and the search.\n"
         )
+
+
+def check_place(folder: Path) -> None:
+    """Raise UserError where a card would replace somebody's README.md, as in the folder of a project."""
+    there = folder / FILE
+    if there.is_file() and MADE_BY not in there.read_text(encoding="utf-8", errors="replace"):
+        raise UserError(f"{there} is no model card of an export, and would be lost; give --output a folder of its own")
 
 
 def files(card: Card, vocab_size: int) -> dict[str, str]:
