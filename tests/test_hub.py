@@ -84,7 +84,7 @@ def test_the_base_and_adapters_are_those_of_the_hub(published):
     assert recorded(init_checkpoint="random") == {}
 
 
-def test_a_model_in_several_files_comes_whole(published):
+def test_a_model_in_several_files_comes_whole(published, monkeypatch):
     files = published.repositories["openai-community/gpt2"]
     whole = files.pop("model.safetensors")
     from safetensors.torch import load, save
@@ -97,6 +97,10 @@ def test_a_model_in_several_files_comes_whole(published):
     weight_map = {name: file for file, some in halves.items() for name in some}
     files["model.safetensors.index.json"] = json.dumps({"weight_map": weight_map}).encode()
     assert models.fingerprint(models.merged_model(toy.CONFIG, "gpt2", None)) == models.fingerprint(toy.model(0).float())
+    (local("gpt2") / "two.safetensors").unlink()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE is set"):
+        checkpoints.read("gpt2")
 
 
 def test_this_projects_adapters_and_the_commit_that_is_named(published, tmp_path):
@@ -152,11 +156,13 @@ def test_what_is_not_there_is_one_sentence(published, asked, words):
     assert "\n" not in str(refused.value)
 
 
-def test_without_a_network_it_is_one_sentence(published, monkeypatch):
+def test_without_a_network_it_is_one_sentence(published, monkeypatch, caplog):
+    """At once: the client alone says ten times that it tries again."""
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # the discard port: nothing listens
     words = r"^user/adapter is no file or folder here, and cannot be had from http://127.0.0.1:9: the connection failed"
     with pytest.raises(UserError, match=words):
         checkpoints.read("user/adapter")
+    assert caplog.text == ""
     published.code = 500
     monkeypatch.setenv("HF_ENDPOINT", published.url)
     with pytest.raises(UserError, match="the server answered 500"):

@@ -121,8 +121,8 @@ def push(output: Path, repository: str, names: list[str]) -> str:
             api.upload_file(repo_id=repository, path_or_fileobj=output, path_in_repo=name)
     except (httpx2.HTTPError, OSError, ValueError) as error:
         raise UserError(
-            f"{output} is written, but cannot be pushed to {repository} at {endpoint()}: {reason(error)}; put a token that may write "
-            "there into HF_TOKEN and run it again"
+            f"{output} is written, but cannot be pushed to {repository} at {endpoint()}: {reason(error)}; run it again with a "
+            "network and, in HF_TOKEN, a token that may write there"
         ) from error
     return f"{endpoint()}/{repository}"
 
@@ -138,6 +138,19 @@ class _Commit:
     def __init__(self, repository: str, revision: str | None, offline: bool):
         self.repository, self.revision, self.offline = repository, revision, offline
         self.lost: Exception | None = None  # why the Hub was not reached: from then on the cache has to do
+
+    def look(self) -> None:
+        """Find out whether there is a network: the client would try for half a minute, and say so each time."""
+        import httpx2
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+        from huggingface_hub.errors import OfflineModeIsEnabled
+
+        try:
+            get_hf_file_metadata(hf_hub_url(self.repository, SETTINGS[0], revision=self.revision, endpoint=endpoint()))
+        except (httpx2.TransportError, OfflineModeIsEnabled) as error:
+            self.lost = error
+        except (httpx2.HTTPError, OSError):  # an answer, which is not this file
+            pass
 
     def get(self, name: str) -> Path | None:
         """Return a file, None if there is no such one."""
@@ -164,14 +177,14 @@ class _Commit:
 def _fetched(repository: str, revision: str | None, offline: bool = False) -> Path | None:
     """Return the cache's folder with a repository's settings and weights; None where it has no weights that are known here."""
     commit = _Commit(repository, revision, offline)
+    if not offline:
+        commit.look()
     for name in SETTINGS:
         commit.get(name)
     weights = next(filter(None, map(commit.get, (*BASE_FILES, *PEFT_FILES, OWN_FILE))), None)
     if weights is not None and weights.name.endswith(INDEX):
-        commit.lost = None
-        for name in _listed(weights):
-            commit.get(name)
-        weights = None if commit.lost else weights
+        whole = [commit.get(name) is not None for name in _listed(weights)]
+        weights = weights if all(whole) or not commit.lost else None
     if weights is None and commit.lost:
         raise commit.lost
     return weights.parent if weights else None
@@ -188,11 +201,12 @@ def _listed(index: Path) -> Iterable[str]:
 
 def reason(error: Exception) -> str:
     """Return in a few words why the Hub gave or took nothing. No header is shown: a token may be in one."""
+    import httpx2
     from huggingface_hub import constants
 
     if constants.is_offline_mode():
         return "HF_HUB_OFFLINE is set, so that nothing but the cache is asked"
-    cause = error.__cause__ or error
+    cause = error if isinstance(error, httpx2.HTTPError) else error.__cause__ or error
     code = getattr(getattr(cause, "response", None), "status_code", None)
     if code in (401, 403):
         return f"the server answered {code}, so there is no such repository or HF_TOKEN does not open it"
