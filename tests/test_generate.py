@@ -314,6 +314,12 @@ def test_the_card_is_what_base_or_adapters_say(adapters, given, card):
     assert gpt2_generate.card_of(gpt2_generate.parser().parse_args(given.split())) == card
 
 
+@pytest.mark.parametrize("named", ["x" * 5000, "\0", "gpt2.huge", ""])
+def test_a_card_that_nobody_knows_is_none(tmp_path, named):
+    """A file of somebody else's may say anything. Fails when a name that is too long for the disk is looked for with a traceback."""
+    assert checkpoints.Checkpoint(tmp_path, {}, base=checkpoints.Base(named, "")).card is None
+
+
 @needs_vocab
 def test_a_card_that_is_given_wins_and_a_contradiction_is_an_error(ask, adapters):
     code, _, err = ask(MR, "--model_card", "gpt2.sm")

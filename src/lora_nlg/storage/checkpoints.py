@@ -4,6 +4,7 @@ Left out are only causal masks, which hold no weights, and a head that is the em
 """
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ class Checkpoint:
     def card(self) -> str | None:
         """The card of the model that the adapters belong to, if the file says one that is here."""
         named = self.base.card if self.base else ""
-        return named if named in CARDS or Path(named).is_file() else None
+        return named if named in CARDS or os.path.isfile(named) else None
 
     def adapters(self) -> dict[str, Tensor]:
         """Return the adapters' tensors; raise UserError if there are none."""

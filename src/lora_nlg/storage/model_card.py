@@ -1,6 +1,7 @@
 """What goes with exported weights, from the records beside a checkpoint: a model card, and the settings that texts are made with."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,7 +120,7 @@ def beside(checkpoint: Path) -> Run:
 
 
 def _object(path: Path) -> dict:
-    if not path.is_file():
+    if not os.path.isfile(path):
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
