@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     from lora_nlg import dist, files, locks
     from lora_nlg.methods.switch import Switch
     from lora_nlg.model import gpt2
-    from lora_nlg.storage import checkpoints, models
+    from lora_nlg.storage import checkpoints, hub, models
 
     precision = flags.chosen_precision(args)
     model_config = config.model_config(args.model_card)
@@ -123,7 +123,11 @@ def main(argv: list[str] | None = None) -> int:
             # The base of several must stay as it is: the next are merged into it.
             if precision in dist.AUTOCAST and len(outputs) == 1:
                 gpt2.store_frozen_in(model, dist.AUTOCAST[precision])
-            decode_to(output, model, contexts, rules, ranks, args, decisive | of_adapters, argv or sys.argv[1:])
+            lora_checkpoint = args.lora_checkpoint[number] if several else None
+            sources = hub.recorded(init_checkpoint=args.init_checkpoint, lora_checkpoint=lora_checkpoint)
+            decode_to(
+                output, model, contexts, rules, ranks, args, decisive | of_adapters, argv or sys.argv[1:], sources
+            )
     dist.stop()
     return 0
 
@@ -137,8 +141,12 @@ def decode_to(
     args: argparse.Namespace,
     decisive: dict,
     argv: list[str],
+    sources: dict,
 ) -> None:
-    """Decode with what is on the base now, unless --resume finds that done. `decisive` is all that decides a prediction."""
+    """Decode with what is on the base now, unless --resume finds that done. `decisive` is all that decides a prediction.
+
+    `sources` says, for the record, which commits of the Hub base and adapters are.
+    """
     from lora_nlg import dist, files, record, signals
     from lora_nlg.decoding import predictions
 
@@ -154,7 +162,7 @@ def decode_to(
     with signals.stopped_by_signals(how):
         partial = None
         if ranks.is_main:
-            run.write()  # before the first step: a folder that cannot be written is found out now
+            run.write(**sources)  # before the first step: a folder that cannot be written is found out now
             settings = {name: run.fields["settings"][name] for name in decisive}
             partial = predictions.Partial(output.with_suffix(".partial.jsonl"), settings, args.resume)
             if partial.decoded:
@@ -167,7 +175,8 @@ def decode_to(
             for number, one in enumerate(decoded):
                 file.write(json.dumps({"id": number, "predict": one.predict}) + "\n")
         distinct = {one.context: one for one in decoded}
-        run.write(sha256=files.sha256(output), input_seconds=[round(one.seconds, 3) for one in distinct.values()])
+        seconds = [round(one.seconds, 3) for one in distinct.values()]
+        run.write(sha256=files.sha256(output), input_seconds=seconds, **sources)
         partial.remove()
         print(f"saved {output}", flush=True)
 

@@ -26,6 +26,11 @@ def parser() -> argparse.ArgumentParser:
         "safetensors: this project's own form",
     )
     p.add_argument("--output", required=True, help="the folder (peft, hf) or file (loralib, safetensors) to write")
+    p.add_argument(
+        "--push",
+        metavar="REPO",
+        help="then upload what was written to OWNER/NAME on the Hub, with the token in HF_TOKEN",
+    )
     flags.add_model_flags(p, card=None, alpha=None)
     return p
 
@@ -34,23 +39,41 @@ def main(argv: list[str] | None = None) -> int:
     """Export as the flags say."""
     args = parser().parse_args(argv)
     output = Path(args.output)
+    if args.push:
+        check_repository(args.push)
     if args.to == "hf":
         check_folder(output)
-        export_model(args, output)
+        written = export_model(args, output)
     else:
-        export_adapters(args, output)
-    print(f"saved {output}")
+        written = export_adapters(args, output)
+    print(f"saved {output}", flush=True)
+    if args.push:
+        from lora_nlg.storage import hub
+
+        print(f"pushed to {hub.push(output, args.push, written)}")
     return 0
 
 
+def check_repository(name: str) -> None:
+    """Raise UserError, before anything is made, for what cannot be a repository's name."""
+    from lora_nlg.storage import hub
+
+    found = hub.ID.fullmatch(name)
+    if found is None or found[2]:
+        raise errors.UserError(f"--push must be OWNER/NAME, a repository on the Hub, but is {name!r}")
+
+
 def check_folder(output: Path) -> None:
-    """Raise UserError when `output` cannot become a folder."""
+    """Raise UserError when `output` cannot become a folder, or holds a README.md that is not an export's."""
     if output.exists() and not output.is_dir():
         raise errors.UserError(f"--output {output} is a file; expected a folder, new or not")
+    from lora_nlg.storage import model_card
+
+    model_card.check_place(output)
 
 
-def export_model(args: argparse.Namespace, folder: Path) -> None:
-    """Write the base, with the adapters merged if there are any, and GPT-2's vocabulary if it is here."""
+def export_model(args: argparse.Namespace, folder: Path) -> list[str]:
+    """Write the base, with the adapters merged if there are any, its card, and GPT-2's vocabulary if it is here; return the names."""
     from lora_nlg.storage import checkpoints, models
 
     if args.model_card is None:
@@ -69,16 +92,20 @@ def export_model(args: argparse.Namespace, folder: Path) -> None:
             f"--to hf cannot express {methods.called(model.trained_by.method)}: it cannot be merged into the base; "
             "decode with gpt2_beam.py or gpt2_generate.py"
         )
+    beside = card_files(args, "transformers", None if args.lora_checkpoint else model, model_config.vocab_size)
     checkpoints.save_hugging_face(model, folder)
+    written = ["model.safetensors", "config.json", *write_texts(beside, folder)]
     for name, published in TOKENIZER_FILES.items():
         if model_config.vocab_size == config.GPT2_VOCAB_SIZE and (VOCABULARY / published).is_file():
             shutil.copyfile(VOCABULARY / published, folder / name)
+            written.append(name)
+    return written
 
 
-def export_adapters(args: argparse.Namespace, output: Path) -> None:
-    """Write the adapters alone, without their base."""
+def export_adapters(args: argparse.Namespace, output: Path) -> list[str]:
+    """Write the adapters alone, without their base, and return the names of the files."""
     from lora_nlg import files
-    from lora_nlg.storage import checkpoints, interchange
+    from lora_nlg.storage import checkpoints, interchange, model_card
 
     if not args.lora_checkpoint:
         raise errors.UserError(f"--to {args.to} writes adapters; pass them as --lora_checkpoint")
@@ -96,8 +123,11 @@ def export_adapters(args: argparse.Namespace, output: Path) -> None:
     if args.to == "peft":
         check_folder(output)
         card = adapters.base.card if adapters.base else args.model_card
-        checkpoints.save_peft(tensors, output, of_method, card, base_of(args, adapters, of_method, tensors))
-    elif args.to == "safetensors":
+        beside = card_files(args, "peft", None, config.GPT2_VOCAB_SIZE)
+        name = model_card.base_of(model_card.beside(adapters.path), card, args.init_checkpoint)
+        checkpoints.save_peft(tensors, output, of_method, name, base_of(args, adapters, of_method, tensors))
+        return ["adapter_model.safetensors", "adapter_config.json", *write_texts(beside, output)]
+    if args.to == "safetensors":
         checkpoints.save_adapters(tensors, output, of_method, adapters.base, adapters.step)
     else:
         if of_method.method not in ("lora", "pissa"):
@@ -106,6 +136,7 @@ def export_adapters(args: argparse.Namespace, output: Path) -> None:
             )
         tensors, of_method = interchange.plain_lora(tensors, of_method)
         checkpoints.save_recipe_tensors(tensors, output, of_method, adapters.base, adapters.step)
+    return [output.name]
 
 
 def base_of(args: argparse.Namespace, adapters, of_method, tensors) -> dict | None:
@@ -122,6 +153,50 @@ def base_of(args: argparse.Namespace, adapters, of_method, tensors) -> dict | No
             f"{args.init_checkpoint} is not the base that {args.lora_checkpoint} was trained on; pass that one"
         )
     return base
+
+
+def card_files(args: argparse.Namespace, library: str, whole, vocab_size: int) -> dict[str, str]:
+    """Return model card and generation settings by name, as the run beside the checkpoint says; `whole`: a model without adapters."""
+    from lora_nlg.storage import checkpoints, model_card, models
+
+    source = args.lora_checkpoint or args.init_checkpoint
+    if source == "random":
+        found, run = None, model_card.Run()
+    else:
+        found = checkpoints.read(source)
+        run = model_card.beside(found.path)
+    if found is None:
+        scores = {}
+    elif whole is not None:
+        scores = run.scores_of(models.fingerprint(whole), "weights") if run.training else {}
+    else:
+        scores = run.scores_of(models.digest(found.adapters()), "adapters")
+    lora_config = found.adapter_config(placement.Given.by(args)) if found and args.lora_checkpoint else None
+    card = found.base.card if found and found.base else args.model_card
+    return model_card.files(
+        model_card.Card(
+            name=args.push or Path(args.output).name,
+            library=library,
+            run=run,
+            base=model_card.base_of(run, card, args.init_checkpoint),
+            card=card if card in config.CARDS else None,
+            base_sha256=found.base.sha256 if found and found.base else None,
+            config=lora_config,
+            step=found.step if found else 0,
+            scores=scores,
+        ),
+        vocab_size,
+    )
+
+
+def write_texts(texts: dict[str, str], folder: Path) -> list[str]:
+    """Write files of text into a folder and return their names."""
+    from lora_nlg import files
+
+    for name, text in texts.items():
+        with files.atomic_writer(folder / name) as file:
+            file.write(text)
+    return list(texts)
 
 
 def no_effect(to: str) -> errors.UserError:

@@ -239,12 +239,12 @@ def make_model(args: argparse.Namespace, model_config: config.ModelConfig, metho
 
     from lora_nlg import dist
     from lora_nlg.model import gpt2
-    from lora_nlg.storage import checkpoints, models
+    from lora_nlg.storage import checkpoints, hub, models
 
     precision = flags.chosen_precision(args)
     generator = torch.Generator().manual_seed(args.random_seed)
     model = models.base_model(model_config, args.init_checkpoint, generator, precision, adapters)
-    base = checkpoints.Base(args.model_card, models.fingerprint(model))
+    base = checkpoints.Base(hub.called(args.init_checkpoint, args.model_card), models.fingerprint(model))
     methods.add_adapters(model, method_config, generator)
     if adapters:
         models.load_adapters(model, adapters, base.sha256, precision)
@@ -375,6 +375,7 @@ def main(argv: list[str] | None = None) -> int:
     from lora_nlg import dist, locks, record  # noqa: F401  (a foreign numpy is found out before the data are read)
     from lora_nlg.data.examples import read_examples
     from lora_nlg.methods.cost import cost_of
+    from lora_nlg.storage import hub
     from lora_nlg.training import curve, train
     from lora_nlg.training.saves import Saves
 
@@ -402,7 +403,8 @@ def main(argv: list[str] | None = None) -> int:
     resume = "auto" if dist.restarted() else args.resume
     with dist.within(locks.held(locks.of_folder(work_dir)), ranks):  # before any file is written there
         state = dist.on_main(lambda: earlier_state(resume, saves), ranks)
-        known = {**cost_of(model).recorded(), "resumed_from": state and state.get("step")}
+        sources = hub.recorded(init_checkpoint=args.init_checkpoint, lora_checkpoint=args.lora_checkpoint)
+        known = {**cost_of(model).recorded(), "resumed_from": state and state.get("step"), **sources}
         if ranks.is_main and state == {}:
             print(f"{work_dir} holds this run, finished at step {saves.last_step}; --resume never trains it again")
         elif ranks.is_main:

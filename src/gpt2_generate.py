@@ -1,7 +1,6 @@
 """Type or pipe meaning representations (MRs), and get a text for each, with what else the search found.
 
-    python src/gpt2_generate.py --model_card gpt2.mini --init_checkpoint pretrained_checkpoints/gpt2.mini \\
-        --lora_checkpoint trained_models/mini/model.final.pt
+    python src/gpt2_generate.py --init_checkpoint pretrained_checkpoints/gpt2.mini --lora_checkpoint trained_models/mini/model.final.pt
 
 Typed at a prompt (Ctrl-D ends), or piped, one MR a line: name : Blue Spice | Type : coffee shop | area : riverside
 
@@ -19,6 +18,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 sys.path.insert(0, __file__.rpartition("/")[0])  # which PYTHONSAFEPATH leaves out
 
@@ -28,13 +28,18 @@ from lora_nlg.tasks import TASKS, Task
 
 PROMPT = "> "
 STDIN = "standard input"
+VOCABULARY = Path(__file__).resolve().parent.parent / "vocab"
+LAST_CARD = "gpt2.md"  # where neither base nor adapters say what they are
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the flags. The search's defaults are those of the E2E runs, not gpt2_beam.py's."""
     p = flags.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_model_flags(p, card="gpt2.md", alpha=None)
-    p.add_argument("--vocab", default="vocab", help="folder with encoder.json and vocab.bpe")
+    said = f"what the base's config.json says, or the adapters' file, else {LAST_CARD}"
+    flags.add_model_flags(p, card=None, alpha=None, no_card=said)
+    p.add_argument(
+        "--vocab", help="folder with encoder.json and vocab.bpe; default: the project's, from wherever it is called"
+    )
     p.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:N")
     p.add_argument(
         "--task",
@@ -58,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Answer what is typed or piped, until it ends."""
     args = parser().parse_args(argv)
+    args.model_card = args.model_card or card_of(args)
     model_config = config.model_config(args.model_card)
     rules = flags.search_rules(args, (config.END_OF_TEXT_ID, args.eos_token_id))
     check(args, model_config)
@@ -75,6 +81,20 @@ def main(argv: list[str] | None = None) -> int:
             print(json_line(mr, answers) if args.jsonl else plain(answers, args.alternatives), flush=True)
             bar.update()
     return 0
+
+
+def card_of(args: argparse.Namespace) -> str:
+    """Return the card of a model that was named without one: as the base's config.json says, or the adapters' file."""
+    from lora_nlg.storage import hub
+
+    beside = hub.config_beside(args.init_checkpoint) if args.init_checkpoint else None
+    if beside is not None:
+        return str(beside)
+    if args.lora_checkpoint:
+        from lora_nlg.storage import checkpoints
+
+        return checkpoints.read(args.lora_checkpoint).card or LAST_CARD
+    return LAST_CARD
 
 
 def check(args: argparse.Namespace, model_config: config.ModelConfig) -> None:
@@ -105,7 +125,7 @@ def load(args: argparse.Namespace, model_config: config.ModelConfig, rules: conf
     from lora_nlg.storage import models
 
     precision = flags.chosen_precision(args)
-    encoding = bpe.load_encoding(args.vocab)
+    encoding = bpe.load_encoding(args.vocab or VOCABULARY)
     device = dist.start(args.device, rank=0, world_size=1, local_rank=0).device
     given = placement.Given.by(args)
     model = models.merged_model(model_config, args.init_checkpoint, args.lora_checkpoint, given, precision)

@@ -20,7 +20,9 @@ from lora_nlg import errors
 from lora_nlg.config import CARDS, BeamConfig
 from lora_nlg.decoding.beam import IMPOSSIBLE, Endings, advance, beam_search, can_win, start_beams
 from lora_nlg.decoding.generate import Answer
-from lora_nlg.methods import merge_adapters
+from lora_nlg.methods import add_adapters, merge_adapters
+from lora_nlg.methods.placement import LoraConfig
+from lora_nlg.storage import checkpoints, models
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = ["--model_card", "gpt2.mini", "--init_checkpoint", str(ROOT / "pretrained_checkpoints/gpt2.mini")]
@@ -279,6 +281,61 @@ def test_at_the_prompt_a_mistake_gets_another_try_and_ctrl_d_ends(loaded, monkey
     assert captured.out.count(gpt2_generate.PROMPT) == 4
     assert captured.out.count("\n -") == 1  # one answer, and its alternative below
     assert captured.out.endswith(f"{gpt2_generate.PROMPT}\n")
+
+
+# Which model, from wherever it is called
+
+
+@pytest.fixture
+def adapters(tmp_path, monkeypatch):
+    """Adapters of the bundled base in a folder that is the current one; the base's own file has no config.json beside it."""
+    monkeypatch.chdir(tmp_path)
+    model = models.base_model(CARDS["gpt2.mini"], BASE[3], torch.Generator())
+    add_adapters(model, LoraConfig(2, 4.0), torch.Generator().manual_seed(0))
+    checkpoints.save_recipe(model, "mine.pt", checkpoints.Base("gpt2.mini", models.fingerprint(model)))
+    Path("alone.safetensors").write_bytes(Path(BASE[3], "model.safetensors").read_bytes())
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("given", "card"),
+    [
+        (f"--init_checkpoint {BASE[3]}", f"{BASE[3]}/config.json"),
+        (f"--init_checkpoint {BASE[3]}/model.safetensors", f"{BASE[3]}/config.json"),
+        (f"--init_checkpoint {BASE[3]} --lora_checkpoint mine.pt", f"{BASE[3]}/config.json"),
+        ("--init_checkpoint alone.safetensors --lora_checkpoint mine.pt", "gpt2.mini"),
+        ("--init_checkpoint alone.safetensors", "gpt2.md"),
+        ("--init_checkpoint random", "gpt2.md"),
+        ("--lora_checkpoint mine.pt", "gpt2.mini"),
+        ("", "gpt2.md"),
+    ],
+)
+def test_the_card_is_what_base_or_adapters_say(adapters, given, card):
+    assert gpt2_generate.card_of(gpt2_generate.parser().parse_args(given.split())) == card
+
+
+@pytest.mark.parametrize("named", ["x" * 5000, "\0", "gpt2.huge", ""])
+def test_a_card_that_nobody_knows_is_none(tmp_path, named):
+    """A file of somebody else's may say anything. Fails when a name that is too long for the disk is looked for with a traceback."""
+    assert checkpoints.Checkpoint(tmp_path, {}, base=checkpoints.Base(named, "")).card is None
+
+
+@needs_vocab
+def test_a_card_that_is_given_wins_and_a_contradiction_is_an_error(ask, adapters):
+    code, _, err = ask(MR, "--model_card", "gpt2.sm")
+    assert code == 2
+    assert "config.json says n_embd 256 (--model_card: 768)" in err
+
+
+@needs_vocab
+@pytest.mark.slow
+def test_it_runs_from_any_folder(adapters):
+    """Own paths are seen from there; the vocabulary is the project's. Fails when either is seen from the other."""
+    command = [sys.executable, ROOT / "src/gpt2_generate.py", "--alternatives", "0", "--beam", "1", "--eval_len", "4"]
+    given = "--init_checkpoint alone.safetensors --lora_checkpoint mine.pt --device cpu".split()
+    done = subprocess.run([*command, *given], cwd=adapters, input=MR, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 1
 
 
 def test_help_answers_without_torch():

@@ -19,7 +19,7 @@ from lora_nlg.errors import UserError
 from lora_nlg.flags import E2E_SEARCH
 from lora_nlg.methods.placement import LoraConfig
 from lora_nlg.model.gpt2 import GPT2
-from lora_nlg.storage import checkpoints, models
+from lora_nlg.storage import checkpoints, hub, models
 from lora_nlg.training.saves import Saves
 from lora_nlg.training.train import train
 
@@ -41,17 +41,18 @@ def load(
 ) -> "Model":
     """Return a base with adapters merged into it, ready to generate and to be trained.
 
-    `base` is a file or folder of weights; `adapters` any file or folder that --lora_checkpoint takes. The shape of the model is
-    that of config.json in the base's folder, else `card` says it (gpt2.sm, …). `vocab` is the folder with GPT-2's vocabulary.
+    `base` is a file or folder of weights, or a Hub id; `adapters` whatever --lora_checkpoint takes. The shape of the model is
+    what `card` says (gpt2.sm, …), else config.json in the base's folder, else the adapters' file. `vocab` is the folder with GPT-2's
+    vocabulary.
     """
-    beside = Path(base) / "config.json"
-    if card is None and not beside.is_file():
+    card = card or str(hub.config_beside(base) or "") or (checkpoints.read(adapters).card if adapters else None)
+    if card is None:
         raise UserError(f"{base} has no config.json; pass the shape of the model as card, e.g. gpt2.md")
-    shape = config.model_config(card or str(beside))
+    shape = config.model_config(card)
     ranks = dist.start(device, rank=0, world_size=1, local_rank=0)
     encoding = bpe.load_encoding(vocab)
     network = models.merged_model(shape, str(base), adapters, precision=precision)
-    return Model(network.to(ranks.device).eval(), encoding, ranks, precision, card or str(beside))
+    return Model(network.to(ranks.device).eval(), encoding, ranks, precision, hub.called(base, card))
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Model:
     encoding: tiktoken.Encoding
     ranks: dist.Ranks
     precision: str
-    card: str  # the shape's name, for what is saved
+    card: str  # the base's name on the Hub, else that of its shape, for what is saved
 
     def generate(self, text: str, n: int = 1, rules: BeamConfig = E2E_RULES) -> list[Answer]:
         """Return up to `n` texts for the input `text`, each with its score, best first; any input will do."""

@@ -48,20 +48,26 @@ def add_platform_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model_flags(
-    parser: argparse.ArgumentParser, card: str | None, alpha: float | None, several: bool = False
+    parser: argparse.ArgumentParser, card: str | None, alpha: float | None, several: bool = False, no_card: str = ""
 ) -> None:
-    """Which model, and how it computes; with `several`, --lora_checkpoint is a list."""
+    """Which model, and how it computes; with `several`, --lora_checkpoint is a list. `no_card`: what is taken without a card."""
     group = parser.add_argument_group("model")
-    group.add_argument("--model_card", default=card, help="gpt2.mini, .sm, .md, .lg, .xl or the path of a config.json")
+    group.add_argument(
+        "--model_card",
+        default=card,
+        help="gpt2.mini, .sm, .md, .lg, .xl or the path of a config.json"
+        + (f"; default: {no_card}" if no_card else ""),
+    )
     group.add_argument(
         "--init_checkpoint",
-        help="the base: a .safetensors, .bin or .pt file, a folder from the Hub, or the word random",
+        help="the base: a .safetensors, .bin or .pt file, a folder from the Hub, a Hub id (openai-community/gpt2-medium), or the word "
+        "random",
     )
     group.add_argument(
         "--lora_checkpoint",
         action="append" if several else "store",
-        help="adapters: model.final.pt, a .safetensors, a PEFT folder, or a whole checkpoint, which needs no base"
-        + ("; may be repeated" if several else ""),
+        help="adapters: model.final.pt, a .safetensors, a PEFT folder, a Hub id (user/adapter@revision), or a whole checkpoint, which "
+        "needs no base" + ("; may be repeated" if several else ""),
     )
     group.add_argument(
         "--lora_dim", default="0", help="rank of the adapters, or ranks such as q=8,v=4; 0: none, or as the file says"

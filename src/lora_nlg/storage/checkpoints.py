@@ -4,6 +4,7 @@ Left out are only causal masks, which hold no weights, and a head that is the em
 """
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,12 +15,13 @@ from torch import Tensor, nn
 
 import lora_nlg
 from lora_nlg import methods
-from lora_nlg.config import GPT2_VOCAB_SIZE
+from lora_nlg.config import CARDS, GPT2_VOCAB_SIZE
 from lora_nlg.errors import UserError
 from lora_nlg.files import atomic_writer
 from lora_nlg.methods.placement import Given, LoraConfig, no_adapters
 from lora_nlg.model.gpt2 import GPT2
-from lora_nlg.storage import interchange, peft_methods, peft_settings, tensor_files
+from lora_nlg.storage import hub, interchange, peft_methods, peft_settings, tensor_files
+from lora_nlg.storage.hub import BASE_FILES, INDEX, PEFT_FILES
 
 RECIPE_PREFIX = "module.transformer."  # keys in the recipe's files: DDP's wrapper, then the language model's
 # What other programs wrap a model in: their names stand before, or between, its own.
@@ -27,10 +29,6 @@ WRAPPERS = ("module", "model", "base_model", "transformer", "_forward_module")
 INNER_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 HEADS = ("lm_head.weight", "lm_head.decoder.weight")
 OWN_NAME = re.compile(r"(?:^|\.)(?:wte|wpe|h\.\d+|ln_f|lm_head)\.")  # where a name of GPT-2's begins
-INDEX = ".index.json"  # the end of the name of a list of files that hold one model together
-# In a Hub folder, in order of preference
-BASE_FILES = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
-PEFT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 # PEFT's names go on where this project's end, or are its own
 PEFT_MATRICES = (".lora_A.", ".lora_B.", ".vera_lambda_", ".fourierft_", "prompt_embeddings", ".lora_magnitude_vector")
 WEIGHT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32)
@@ -65,6 +63,12 @@ class Checkpoint:
         """The method whose tensors it holds; `methods.PLAIN` for a plain model's."""
         return methods.of_tensors(self.tensors) if self.config is None else self.config.method
 
+    @property
+    def card(self) -> str | None:
+        """The card of the model that the adapters belong to, if the file says one that is here."""
+        named = self.base.card if self.base else ""
+        return named if named in CARDS or os.path.isfile(named) else None
+
     def adapters(self) -> dict[str, Tensor]:
         """Return the adapters' tensors; raise UserError if there are none."""
         is_own = methods.method(self.method).is_own
@@ -96,7 +100,7 @@ class Checkpoint:
 
 
 def read(path: str | Path) -> Checkpoint:
-    """Read a .safetensors, .bin or .pt file, or a folder with a Hub base or a PEFT adapter.
+    """Read a .safetensors, .bin or .pt file, or a folder with a Hub base or a PEFT adapter, or what a Hub id names.
 
     The names of wrappers are taken off the tensors' names; causal masks and a head that is the embedding, which hold nothing of
     their own, are dropped. Raises UserError when there is no such file or it is not a checkpoint.
@@ -131,9 +135,10 @@ def read(path: str | Path) -> Checkpoint:
 
 
 def _file_in(path: Path) -> Path:
-    """Return the checkpoint's file: `path` itself, or what the folder `path` holds."""
+    """Return the checkpoint's file: `path` itself, or what the folder or the Hub's repository `path` holds."""
+    path = hub.local(path)
     if path.is_dir():
-        names = (*BASE_FILES, *PEFT_FILES)
+        names = (*BASE_FILES, *PEFT_FILES, hub.OWN_FILE)
         found = next((path / name for name in names if (path / name).is_file()), None)
         if found is None:
             whole = ", ".join(name for name in names if not name.endswith(INDEX))

@@ -16,6 +16,7 @@ from lora_nlg.config import CARDS, check_said
 from lora_nlg.data.bpe import VOCAB_FILES
 from lora_nlg.errors import UserError
 from lora_nlg.files import atomic_writer, check_outputs, sha256
+from lora_nlg.storage import hub
 from lora_nlg.tasks import TASKS
 from lora_nlg.tasks.formatted import as_lines
 
@@ -48,8 +49,7 @@ DART_FILES = {
 # The sha256 of what the test file is formatted to: it is about in other JSON, too, with the same triples and texts.
 DART_FORMATTED = {"dart-v1.1.1-full-test.json": "42ad404f533d373a196c89dfc607acbea1e82e039b459b004601d2e272ed6433"}
 
-HUB_OWNER = "openai-community"
-HUB_NAMES = {"gpt2.sm": "gpt2", "gpt2.md": "gpt2-medium", "gpt2.lg": "gpt2-large", "gpt2.xl": "gpt2-xl"}
+HUB_NAMES = hub.NAMES
 HUB_FILES = ("config.json", "model.safetensors")
 # The sha256 of model.safetensors, each as at least two independent public projects state it. Of gpt2.lg none was found: it is checked
 # against the checksum that its own server states, which a mirror could choose.
@@ -214,7 +214,7 @@ def checkpoint(card: str, folder: str | Path) -> bool:
     missing = [name for name in HUB_FILES if not (target / name).is_file()]
     check_outputs(target / name for name in missing)
     for name in missing:
-        _fetch_from_hub(f"{HUB_OWNER}/{HUB_NAMES[card]}", name, target)
+        _fetch_from_hub(f"{hub.OWNER}/{HUB_NAMES[card]}", name, target)
     check_checkpoint(card, target)
     return bool(missing)
 

@@ -18,9 +18,9 @@ from lora_nlg.methods.placement import ATTENTION_TARGETS, MODULES
 from lora_nlg.methods.places import columns_of
 from lora_nlg.methods.prefix import PrefixConfig
 from lora_nlg.methods.vera import Projections, VeraConfig
+from lora_nlg.storage import hub
 from lora_nlg.storage.peft_settings import PeftSettings
 
-HUB_NAMES = {"gpt2.sm": "gpt2", "gpt2.md": "gpt2-medium", "gpt2.lg": "gpt2-large", "gpt2.xl": "gpt2-xl"}
 IN_LAYERS = [name for name in MODULES if name != "wte"]
 KEY = "base_model.model.transformer.{module}.{name}"
 PATTERN = re.compile(r"base_model\.model\.((transformer\.)?h\.(0|[1-9][0-9]{0,3})\.(\w+\.\w+))\.(\w+)")
@@ -35,7 +35,7 @@ def about(peft_type: str, card: str | None) -> dict[str, object]:
     return {
         "peft_type": peft_type,
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": HUB_NAMES.get(card, card) if card else None,  # None: not known
+        "base_model_name_or_path": hub.name_of(card),  # None: not known, or not published
         "inference_mode": True,
     }
 
