@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     print()
     print_examples(run, run_dir.distinct_inputs(args.data))
     print_judgement(run, of)
-    summary.print_training(run.training, run.log)
+    summary.print_training(run)
     print()
     print_next(run, of, args.log)
     return 0

@@ -301,7 +301,9 @@ def test_the_best_or_the_final_weights_are_decoded(command, decoded, whole, chec
     script, *flags = command.split()
     done = subprocess.run(["bash", checkout / "scripts" / script, *flags], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    calls = [line.split() for line in done.stdout.splitlines() if line.startswith("src/")]
+    log = work / "run_all.log"  # has what the later steps of a whole pipeline say
+    said = done.stdout + (log.read_text() if log.exists() else "")
+    calls = [line.split() for line in said.splitlines() if line.startswith("src/")]
     base, trained = [call for call in calls if call[0] == "src/gpt2_beam.py"]
     weights, of_mini = f"trained_models/mini/model.{decoded}.pt", "pretrained_checkpoints/gpt2.mini"
     named = [f"--init_checkpoint {weights}"] if whole else [f"--init_checkpoint {of_mini} --lora_checkpoint {weights}"]

@@ -93,7 +93,7 @@ class Model:
                 f"the model has {methods.called(on.method)} on it, which cannot become a part of a base; load the base alone"
             )
         methods.merge_adapters(self.network)  # of an earlier training, which are part of this one's base
-        base = checkpoints.Base(self.card, models.fingerprint(self.network.cpu()))
+        base = self._base()
         methods.add_adapters(self.network, lora)
         self.network.trained_on = base
         self.network.to(self.ranks.device)
@@ -104,6 +104,10 @@ class Model:
         saves = Saves(Path(work_dir), None, settings.keep_last, base, settings.keep_epochs)
         saves.start_anew()
         return train(self.network, splits[0], splits[1], optim, saves, self.ranks)
+
+    def _base(self) -> checkpoints.Base:
+        """Return what the model is, nothing being put on it."""
+        return checkpoints.Base(self.card, models.fingerprint(self.network.cpu()))
 
     def _encoded(self, pairs: Sequence[tuple[str, str]]) -> list[Example]:
         return [Example(*bpe.encode_pair(self.encoding, text, reference)) for text, reference in pairs]
