@@ -75,7 +75,9 @@ def print_judgement(run: Run, of: task.Task) -> None:
         print(errors.visible(comparison["verdict"]))
     if slots is not None:
         wrong = sum(slots[kind] for kind in ("missing", "wrong", "invented"))
-        print(f"slot error rate {slots['slot_error_rate']:.4f}: {wrong:,} errors in {slots['slots']:,} slots asked for")
+        print(
+            f"slot error rate {slots['slot_error_rate']:.4f}: {wrong:,} {'error' if wrong == 1 else 'errors'} in {slots['slots']:,} slots asked for"
+        )
 
 
 def print_next(run: Run, of: task.Task, log: str | None) -> None:
