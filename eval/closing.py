@@ -74,10 +74,9 @@ def print_judgement(run: Run, of: task.Task) -> None:
     if comparison is not None:
         print(errors.visible(comparison["verdict"]))
     if slots is not None:
-        wrong = sum(slots[kind] for kind in ("missing", "wrong", "invented"))
-        print(
-            f"slot error rate {slots['slot_error_rate']:.4f}: {wrong:,} {'error' if wrong == 1 else 'errors'} in {slots['slots']:,} slots asked for"
-        )
+        n = sum(slots[kind] for kind in ("missing", "wrong", "invented"))
+        counted = "1 error" if n == 1 else f"{n:,} errors"
+        print(f"slot error rate {slots['slot_error_rate']:.4f}: {counted} in {slots['slots']:,} slots asked for")
 
 
 def print_next(run: Run, of: task.Task, log: str | None) -> None:

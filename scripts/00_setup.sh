@@ -3,7 +3,7 @@
 #
 # Creates .venv with everything in requirements.txt (--dev: requirements-dev.txt), puts GPT-2's vocabulary into vocab/, tries
 # the Java runtime that the scores need, and indexes METEOR's paraphrases. Interrupted? Run it again.
-# Time on 2 CPU cores: 70 s, plus the downloads, then none.
+# Time on 2 CPU cores: 52 s on a fast network, then none.
 #
 # PYTHON=/path/to/python chooses the Python (3.10 to 3.13) that .venv is made from.
 # On Linux without an NVIDIA driver torch comes from its CPU index, 0.2 GB instead of 3.

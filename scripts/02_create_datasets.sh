@@ -8,7 +8,7 @@
 #   dart            62 659, 6 980 and 12 552 examples; DART_DATA_DIR, which may lack the training file: then so does data/dart
 #   mini            the project's own small set, without any download
 #   FOLDER or FILE  data of your own (docs/your_data.md), into a folder below data/own
-# Time of mini on 2 CPU cores: 1 s (8 s) - in brackets that of e2e.
+# Time of mini on 2 CPU cores: 1 s (2 s) - in brackets that of e2e.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
