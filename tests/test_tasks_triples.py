@@ -416,7 +416,8 @@ def test_steps_5_to_7_of_a_run(checkout, tmp_path):
     assert (work / "prediction.txt").read_text() == "x - 1\nyes\n"
 
     said = script(checkout, "06_evaluate.sh", *where)
-    call = f"{work}/references {work}/prediction.txt --protocol generation_eval --bootstrap"
+    categories = "--categories data/webnlg/test_formatted.jsonl"
+    call = f"{work}/references {work}/prediction.txt --protocol generation_eval {categories} --bootstrap"
     assert f"scorer: {call} -l {work}/segments.tsv --json {work}/scores.json\n" in said
     assert "this run   0.5000   0.2500   0.7500" in said and "hold their" not in said
 
