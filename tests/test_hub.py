@@ -17,6 +17,8 @@ from lora_nlg.methods.placement import LoraConfig
 from lora_nlg.storage import checkpoints, models
 from lora_nlg.storage.hub import local, name_of, parsed, recorded
 
+pytestmark = pytest.mark.slow  # a server that stands for the Hub
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -16,6 +16,8 @@ from lora_nlg import errors, launcher
 from runs import write_training
 from test_dist import LAUNCHERS, free_port
 
+pytestmark = pytest.mark.slow  # torch's launchers
+
 ROOT = Path(__file__).resolve().parents[1]
 ONE = ["-m", "torch.distributed.launch", "--nproc_per_node=1"]  # the tutorial's
 PACKAGES = next(path for path in sys.path if path.endswith("site-packages"))

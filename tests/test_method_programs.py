@@ -16,6 +16,8 @@ from lora_nlg.storage import checkpoints, models
 from lora_nlg.training.losses import masked_loss
 from test_methods import PUT_ON, TOLERANCE, hidden, trained
 
+pytestmark = pytest.mark.slow  # training and decoding by every method
+
 SIZES = {
     "prefix": "--prefix_length 3",
     "adapter": "--adapter_dim 3",

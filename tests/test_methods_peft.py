@@ -15,6 +15,8 @@ from lora_nlg.errors import UserError
 from lora_nlg.storage import checkpoints, models
 from test_methods import trained
 
+pytestmark = pytest.mark.slow  # PEFT's own models
+
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 

@@ -22,6 +22,8 @@ from lora_nlg.methods.placement import LoraConfig
 from lora_nlg.storage import checkpoints, models
 from lora_nlg.storage.model_card import GENERATION, Card, Run, base_of, beside, generation_config
 
+pytestmark = pytest.mark.slow  # transformers' and PEFT's own models
+
 ROOT = Path(__file__).resolve().parents[1]
 MINI = ["--model_card", "gpt2.mini", "--init_checkpoint", str(ROOT / "pretrained_checkpoints/gpt2.mini")]
 SEARCH = {"beam": 4, "eval_len": 12, "length_penalty": 0.8, "min_length": 2, "eos_token_ids": [50256, 628]}

@@ -14,6 +14,8 @@ from lora_nlg.training import trackers
 from runs import differences, results, write_training
 from test_resume import FLAGS, PowerCut, cut_at
 
+pytestmark = pytest.mark.slow  # whole trainings
+
 NAMES = ("wandb", "mlflow")
 
 

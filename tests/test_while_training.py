@@ -22,6 +22,8 @@ from test_dist import LAUNCHERS, run
 from test_method_programs import flags_of
 from test_resume import FLAGS, PowerCut, cut_at
 
+pytestmark = pytest.mark.slow  # whole trainings
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
