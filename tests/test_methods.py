@@ -88,6 +88,7 @@ def count(config: methods.Config, shape: ModelConfig) -> int:
     return cost_of(model).trained
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("card", ["gpt2.mini", "gpt2.sm", "gpt2.md", "gpt2.lg", "gpt2.xl"])
 @pytest.mark.parametrize("name", methods.CHOICES)
 def test_what_is_trained_is_the_tables_formula(name, card):

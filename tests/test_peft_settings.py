@@ -14,6 +14,8 @@ from lora_nlg.methods import add_adapters
 from lora_nlg.methods.placement import Given
 from lora_nlg.storage import checkpoints, models, peft_settings
 
+pytestmark = pytest.mark.slow  # PEFT's own models
+
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 

@@ -22,6 +22,8 @@ from lora_nlg.storage import tensor_files
 from lora_nlg.training import train
 from runs import Forked, differences, results, write_training
 
+pytestmark = pytest.mark.slow  # whole trainings
+
 SRC = Path(__file__).resolve().parents[1] / "src"
 # Dropout draws random numbers at every step, updates come every second one, and log lines every third.
 FLAGS = (

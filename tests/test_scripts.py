@@ -132,6 +132,7 @@ def wait_for_worker(saved: Path, seconds: float = 60) -> int:
     return int(path.read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "works"),
     [

@@ -68,6 +68,7 @@ def test_every_form_gives_the_numbers(tmp_path, form):
     assert is_right(write(tmp_path, form))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "has_checksums"), [("pt", True), ("deflated", True), ("safetensors", False), ("legacy", False)]
 )
