@@ -59,7 +59,6 @@ def main(argv: list[str] | None = None) -> int:
     import torch
 
     from lora_nlg import dist, files, locks
-    from lora_nlg.methods.switch import Switch
     from lora_nlg.model import gpt2
     from lora_nlg.storage import checkpoints, hub, models
 
@@ -68,14 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     eos = [config.END_OF_TEXT_ID] if config.END_OF_TEXT_ID < model_config.vocab_size else []
     rules = flags.search_rules(args, eos + args.eos_token_id)
     several = [checkpoints.read(path) for path in args.lora_checkpoint or ()]
-    before = {methods.positions_before(adapters.config) for adapters in several}
-    n_before = max(before, default=0)
-    fitted = flags.fit_seq_len(args, model_config, n_before)
-    if fitted and len(before) > 1:
-        raise errors.UserError(
-            f"the adapters take {min(before)} to {n_before} positions, so contexts would be cut for all; decode each by itself, or "
-            f"pass --seq_len {args.seq_len}"
-        )
+    n_before, fitted = fit_behind(args, model_config, several)
     check_lengths(args, model_config)
     outputs = output_files(args)
     files.check_outputs([path for o in outputs for path in (o, o.with_suffix(".run.json"))], [args.data])
@@ -89,28 +81,14 @@ def main(argv: list[str] | None = None) -> int:
     generator = torch.Generator().manual_seed(args.random_seed)
     model = models.base_model(model_config, args.init_checkpoint, generator, precision, several[0] if several else None)
     weights = models.fingerprint(model)
-    switch, given, on = Switch(model), placement.Given.by(args), []
-    for adapters in several:  # all, before hours with the first
-        of_method = models.put_adapters(model, adapters, given, weights, precision)
-        on.append((of_method, {n: tensor.detach().clone() for n, tensor in methods.adapter_tensors(model).items()}))
-        switch.take_off()
+    switch, on = tried(model, several, placement.Given.by(args), weights, precision)
     decisive = dict(model=model_config, weights=weights, search=rules, precision=precision)
     model.to(ranks.device).requires_grad_(False)
 
     if ranks.is_main:
         print(f"{len(contexts):,} lines, {len(set(map(tuple, contexts))):,} distinct inputs, ", end="")
         print(f"beam {args.beam}, {ranks.world_size} × {ranks.device}, {precision}", flush=True)
-        if fitted:
-            print(fitted, file=sys.stderr)
-        if n_cut:
-            longest = args.seq_len - args.eval_len
-            print(f"warning: {n_cut:,} contexts have more than {longest} ids and keep their last ones", file=sys.stderr)
-        if n_long := sum(length > args.eval_len for length in lengths):
-            print(
-                f"warning: {n_long:,} of the {len(lengths):,} references have more than --eval_len {args.eval_len} ids, and outputs "
-                f"as long are cut; --eval_len {max(lengths)} is enough for all",
-                file=sys.stderr,
-            )
+        warn_of_cuts(args, fitted, n_cut, lengths)
     with dist.within(locks.held(locks.of_outputs(outputs)), ranks):
         for number, output in enumerate(outputs):
             of_adapters: dict = {}
@@ -130,6 +108,50 @@ def main(argv: list[str] | None = None) -> int:
             )
     dist.stop()
     return 0
+
+
+def tried(model, several: list, given: placement.Given, weights: str, precision: str) -> tuple:
+    """Return a switch for `model`, and of each adapters what it puts on: all were on once, before hours with the first."""
+    from lora_nlg.methods.switch import Switch
+    from lora_nlg.storage import models
+
+    switch, on = Switch(model), []
+    for adapters in several:
+        of_method = models.put_adapters(model, adapters, given, weights, precision)
+        on.append((of_method, {n: tensor.detach().clone() for n, tensor in methods.adapter_tensors(model).items()}))
+        switch.take_off()
+    return switch, on
+
+
+def fit_behind(args: argparse.Namespace, model_config: config.ModelConfig, several: list) -> tuple[int, str]:
+    """Fit --seq_len behind the longest prefix of `several` adapters; return its length, and the sentence that says so, or nothing.
+
+    Raises UserError where that would cut the contexts of those with a shorter one, too.
+    """
+    before = {methods.positions_before(adapters.config) for adapters in several}
+    n_before = max(before, default=0)
+    fitted = flags.fit_seq_len(args, model_config, n_before)
+    if fitted and len(before) > 1:
+        raise errors.UserError(
+            f"the adapters take {min(before)} to {n_before} positions, so contexts would be cut for all; decode each by itself, or "
+            f"pass --seq_len {args.seq_len}"
+        )
+    return n_before, fitted
+
+
+def warn_of_cuts(args: argparse.Namespace, fitted: str, n_cut: int, lengths: list[int]) -> None:
+    """Say on stderr what is shortened: --seq_len, contexts, and outputs as long as the longest references."""
+    if fitted:
+        print(fitted, file=sys.stderr)
+    if n_cut:
+        longest = args.seq_len - args.eval_len
+        print(f"warning: {n_cut:,} contexts have more than {longest} ids and keep their last ones", file=sys.stderr)
+    if n_long := sum(length > args.eval_len for length in lengths):
+        print(
+            f"warning: {n_long:,} of the {len(lengths):,} references have more than --eval_len {args.eval_len} ids, and outputs "
+            f"as long are cut; --eval_len {max(lengths)} is enough for all",
+            file=sys.stderr,
+        )
 
 
 def decode_to(

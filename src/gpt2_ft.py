@@ -417,18 +417,8 @@ def main(argv: list[str] | None = None) -> int:
             announce(args, method_config, cost_of(model), train_split, optim.max_step, ranks)
         if state != {}:
             valid_loss = train.train(
-                model,
-                train_split,
-                valid_split,
-                optim,
-                saves,
-                ranks,
-                published,
-                state,
-                tracked_by,
-                factors_of(args),
-                sample_of,
-            )
+                model, train_split, valid_split, optim, saves, ranks, published, state, tracked_by, factors_of(args), sample_of
+            )  # fmt: skip
             if ranks.is_main:
                 run.write(valid_loss=valid_loss, checkpoint=str(work_dir / "model.final.pt"), **known)
                 print(f"saved {' and '.join(str(work_dir / name) for name in saves.listed['final']['files'])}")
