@@ -1,6 +1,7 @@
 """Print what a whole pipeline came to, on one screen: scores with their intervals, two examples, what to open, what to type next."""
 
 import argparse
+import itertools
 import shlex
 import sys
 from pathlib import Path
@@ -92,9 +93,10 @@ def print_next(run: Run, of: task.Task, log: str | None) -> None:
 
 def asking(run: Run, of: task.Task) -> str:
     """Return the command that asks the model for texts; nothing where run.json does not say what it was made of."""
-    given = {
-        flag: value for flag, value in zip(run.training.get("argv", ()), run.training.get("argv", ())[1:], strict=False)
-    }
+    words = [
+        part for word in run.training.get("argv", ()) for part in word.split("=", 1)
+    ]  # --flag=value as --flag value
+    given = dict(itertools.pairwise(words))
     card, base = given.get("--model_card"), given.get("--init_checkpoint")
     if card is None or base is None:
         return ""

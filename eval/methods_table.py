@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.json:
         files.write(args.json, files.json_text({name: [figures(run) for run in runs] for name, runs in groups.items()}))
     if args.doc:
-        put_into(args.doc, shown)
+        files.put_between(args.doc, BEGIN, END, shown)
     print(errors.visible_lines(shown), end="")
     return 0
 
@@ -166,18 +166,6 @@ def median(runs: list[dict], field: str) -> float:
     """Return the median of a figure over the runs that have it; 0 if none has."""
     values = [run[field] for run in runs if run[field] is not None]
     return statistics.median(values) if values else 0.0
-
-
-def put_into(document: str, shown: str) -> None:
-    """Replace what is between the methods' marks of `document`."""
-    text = files.read(document)
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise errors.UserError(
-            f"{document} lacks the lines {BEGIN.strip()} and {END.strip()}; put them where the table goes"
-        )
-    files.write(document, before + begin + shown + end + after)
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.output:
         files.write(args.output, shown)
     if args.doc:
-        put_into(args.doc, shown)
+        files.put_between(args.doc, BEGIN, END, shown)
     print(errors.visible_lines(shown), end="")
     return 0
 
@@ -215,18 +215,6 @@ def holds_here(finding: Finding, groups: dict[Cell, Group]) -> bool:
     variances = [group.over_seeds(statistics.variance)["valid_loss"] / len(group.runs) for group in (first, second)]
     margin = ERRORS_APART * math.sqrt(sum(variances))
     return gain > margin if finding.better else gain >= -margin
-
-
-def put_into(document: str, shown: str) -> None:
-    """Replace what is between the placement marks of `document`."""
-    text = files.read(document)
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise errors.UserError(
-            f"{document} lacks the lines {BEGIN.strip()} and {END.strip()}; put them where the tables go"
-        )
-    files.write(document, before + BEGIN + shown + END + after)
 
 
 if __name__ == "__main__":

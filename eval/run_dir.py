@@ -32,6 +32,7 @@ METHODS = {  # sections of run.json's settings, but for full: what is trained, a
     "adapter_l": "Adapter-L",
     "lora+prefix_embed": "LoRA and PreEmbed",
     "lora+prefix_layer": "LoRA and PreLayer",
+    "lora+prefix_kv": "LoRA and a prefix of keys and values",
 }
 RANK = (int, {str: int}, None)
 

@@ -4,6 +4,39 @@
 
 own=()
 
+# Read the lists of FLAGS out of the arguments, FLAGS… -- ARGUMENTS…, each into the array that its flag is named for; the other
+# arguments are left in `others`.
+take_lists() {
+  local lists=" " axis="" spelt
+  while [[ $1 != -- ]]; do
+    lists+="$1 "
+    eval "${1#--}=()"
+    shift
+  done
+  shift
+  others=()
+  while [[ $# -gt 0 ]]; do
+    spell "$1"
+    set -- "$spelt" "${@:2}"
+    if [[ $lists == *" $1 "* ]]; then
+      axis=${1#--}
+      [[ $# -ge 2 && $2 != --* ]] || fail "$1 needs a value"
+    elif [[ $1 == -[a-z-]* ]]; then
+      axis="-" && others+=("$1")
+    elif [[ -z $axis ]]; then
+      fail "unknown argument $1; expected flags"
+    elif [[ $axis == - ]]; then
+      others+=("$1")
+    else
+      eval "$axis+=(\"\$1\")"
+    fi
+    shift
+  done
+}
+
+# Stop because a flag is given that another one is for.
+instead() { fail "$1 is what $2 is for"; }
+
 check() { # FLAG PATTERN WHAT VALUES…
   local flag=$1 pattern=$2 what=$3 value
   shift 3
@@ -12,6 +45,7 @@ check() { # FLAG PATTERN WHAT VALUES…
   done
   [[ -z $(printf '%s\n' "$@" | sort | uniq -d) ]] || fail "$flag has a value twice: $*"
 }
+
 # Two at once would write into each other's runs. A step that outlives a killed sweep still holds this.
 locked=""
 take_lock() {

@@ -18,29 +18,10 @@ help_if_asked "$@"
 
 document=()
 [[ $# -gt 0 ]] || document=(--doc docs/methods.md)
-methods=() seeds=() others=() budget="" axis=""
-while [[ $# -gt 0 ]]; do
-  case $1 in
-    --methods | --seeds | --budget)
-      axis=$1
-      [[ $# -ge 2 && $2 != --* ]] || fail "$1 needs a value"
-      ;;
-    -[a-z-]*) axis="-" && others+=("$1") ;;
-    *)
-      case $axis in
-        --methods) methods+=("$1") ;;
-        --seeds) seeds+=("$1") ;;
-        --budget) budget=$1 axis="" ;;
-        "") fail "unknown argument $1; expected flags" ;;
-        *) others+=("$1") ;;
-      esac
-      ;;
-  esac
-  shift
-done
+take_lists --methods --seeds --budget -- "$@"
+[[ ${#budget[@]} -le 1 ]] || fail "unknown argument ${budget[1]}; expected flags"
 take_preset ${others[@]+"${others[@]}"}
 [[ " ${others[*]-} " == *" --work_dir"* ]] || work_dir=trained_models/methods_$preset
-instead() { fail "$1 is what $2 is for"; }
 for argument in ${rest[@]+"${rest[@]}"}; do
   case $argument in
     --method | --method=*) instead --method --methods ;;
@@ -61,6 +42,7 @@ done
 [[ ${#seeds[@]} -gt 0 ]] || seeds=(110 111 112)
 check --methods '^[a-z0-9_+]+$' "methods" "${methods[@]}"
 check --seeds '^[0-9]+$' "whole numbers" "${seeds[@]}"
+check_flags src/gpt2_ft.py --methods --seeds --budget
 
 column() { awk -F '\t' -v method="$1" -v n="$2" '$1 == method { print $n }' "$table"; }
 
@@ -90,7 +72,7 @@ if [[ -e $work_dir ]]; then take_lock; fi
 prepare
 export WITHOUT_BASE=1
 # The budget is what the preset's LoRA takes.
-[[ -n $budget ]] || budget=$("$python" src/count_parameters.py --number --model_card "$CARD" "${LORA[@]}")
+[[ ${#budget[@]} -gt 0 ]] || budget=$("$python" src/count_parameters.py --number --model_card "$CARD" "${LORA[@]}")
 n=0 n_runs=0 runs=()
 for method in "${methods[@]}"; do
   read -r -a rates <<<"$(rates_of "$method")"

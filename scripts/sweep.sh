@@ -16,31 +16,9 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 source "$(dirname -- "${BASH_SOURCE[0]}")/many_runs.sh"
 help_if_asked "$@"
 
-ranks=() targets=() seeds=() penalties=() others=() axis=""
-while [[ $# -gt 0 ]]; do
-  spell "$1"
-  set -- "$spelt" "${@:2}"
-  case $1 in
-    --ranks | --targets | --seeds | --length_penalties)
-      axis=$1
-      [[ $# -ge 2 && $2 != --* ]] || fail "$1 needs a value"
-      ;;
-    -[a-z-]*) axis="-" && others+=("$1") ;;
-    *)
-      case $axis in
-        --ranks) ranks+=("$1") ;;
-        --targets) targets+=("$1") ;;
-        --seeds) seeds+=("$1") ;;
-        --length_penalties) penalties+=("$1") ;;
-        "") fail "unknown argument $1; expected flags" ;;
-        *) others+=("$1") ;;
-      esac
-      ;;
-  esac
-  shift
-done
+take_lists --ranks --targets --seeds --length_penalties -- "$@"
+penalties=(${length_penalties[@]+"${length_penalties[@]}"})
 take_preset ${others[@]+"${others[@]}"}
-instead() { fail "$1 is what $2 is for"; }
 for argument in ${rest[@]+"${rest[@]}"}; do
   case $argument in
     --lora_dim*) instead --lora_dim --ranks ;;

@@ -123,7 +123,7 @@ def export_adapters(args: argparse.Namespace, output: Path) -> list[str]:
     if args.to == "peft":
         check_folder(output)
         card = adapters.base.card if adapters.base else args.model_card
-        beside = card_files(args, "peft", None, config.GPT2_VOCAB_SIZE)
+        beside = card_files(args, "peft", None, config.GPT2_VOCAB_SIZE, adapters)
         name = model_card.base_of(model_card.beside(adapters.path), card, args.init_checkpoint)
         checkpoints.save_peft(tensors, output, of_method, name, base_of(args, adapters, of_method, tensors))
         return ["adapter_model.safetensors", "adapter_config.json", *write_texts(beside, output)]
@@ -155,15 +155,18 @@ def base_of(args: argparse.Namespace, adapters, of_method, tensors) -> dict | No
     return base
 
 
-def card_files(args: argparse.Namespace, library: str, whole, vocab_size: int) -> dict[str, str]:
-    """Return model card and generation settings by name, as the run beside the checkpoint says; `whole`: a model without adapters."""
+def card_files(args: argparse.Namespace, library: str, whole, vocab_size: int, found=None) -> dict[str, str]:
+    """Return model card and generation settings by name, as the run beside the checkpoint says; `whole`: a model without adapters.
+
+    `found` is what the checkpoint holds, for a caller that has read it.
+    """
     from lora_nlg.storage import checkpoints, model_card, models
 
     source = args.lora_checkpoint or args.init_checkpoint
     if source == "random":
         found, run = None, model_card.Run()
     else:
-        found = checkpoints.read(source)
+        found = found or checkpoints.read(source)
         run = model_card.beside(found.path)
     if found is None:
         scores = {}

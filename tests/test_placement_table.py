@@ -6,6 +6,7 @@ import re
 import pytest
 
 import placement_table
+from metrics import files
 from metrics.errors import UserError
 from placement_table import BEGIN, END
 from test_sweep import Checkout, write_run
@@ -157,7 +158,7 @@ def test_a_document_without_the_marks_is_left_as_it_is(tmp_path, text):
     document = tmp_path / "doc.md"
     document.write_text(text)
     with pytest.raises(UserError, match=r"doc\.md lacks the lines"):
-        placement_table.put_into(str(document), "new")
+        files.put_between(str(document), BEGIN, END, "new")
     assert document.read_text() == text
 
 

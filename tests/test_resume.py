@@ -55,6 +55,17 @@ def cut_at(monkeypatch, step: int) -> None:
     monkeypatch.setattr(train, "masked_loss", masked_loss)
 
 
+def cut_and_resumed(flags: list[str], folder: Path, monkeypatch, cut) -> list[str]:
+    """Train in folder/whole, and in folder/work with a power cut that `cut` arranges; return how what is resumed there differs."""
+    gpt2_ft.main([*flags, "--work_dir", str(folder / "whole")])
+    with monkeypatch.context() as patched:
+        cut(patched)
+        with pytest.raises(PowerCut):
+            gpt2_ft.main(flags)
+    assert gpt2_ft.main([*flags, "--resume"]) == 0
+    return differences(results(folder / "work"), results(folder / "whole"))
+
+
 @pytest.fixture
 def whole_run(flags, tmp_path, capsys):
     """The results of the run without an interruption."""
@@ -92,13 +103,7 @@ def test_validation_goes_on_with_the_fillers_of_the_whole_run(step, flags, tmp_p
     """11 examples in batches of 4: one of the last batch is drawn anew at each validation, as the recipe does. Fails when a resumed
     run draws the first ones again: its losses were others, and with them the best validation and an early end."""
     write_training(tmp_path, n_valid=11)
-    gpt2_ft.main([*flags, "--work_dir", str(tmp_path / "whole")])
-    with monkeypatch.context() as cut:
-        cut_at(cut, step)
-        with pytest.raises(PowerCut):
-            gpt2_ft.main(flags)
-    assert gpt2_ft.main([*flags, "--resume"]) == 0
-    assert differences(results(tmp_path / "work"), results(tmp_path / "whole")) == []
+    assert cut_and_resumed(flags, tmp_path, monkeypatch, lambda cut: cut_at(cut, step)) == []
 
 
 @pytest.fixture

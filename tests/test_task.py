@@ -15,6 +15,7 @@ import run_dir
 import slots
 import summary
 import task
+from lora_nlg import methods
 from metrics.errors import UserError
 from report_page import charts, contents, page
 
@@ -183,3 +184,8 @@ def test_step_7_says_a_sentence_where_there_are_no_slots(run, tmp_path):
     assert "data/toy/test_formatted.jsonl is of the task toy, which has no slots to count\n" in done.stdout
     assert "nothing is published for the task toy." in done.stdout
     assert (run / "comparison.json").is_file() and (run / "report.html").is_file()
+
+
+def test_every_method_has_a_name_beside_the_published_ones():
+    """A run of one that is not there would be taken for full fine-tuning."""
+    assert set(run_dir.METHODS) == set(methods.CHOICES)

@@ -20,7 +20,7 @@ from lora_nlg.training.best import Best
 from runs import differences, results, write_examples, write_training
 from test_dist import LAUNCHERS, run
 from test_method_programs import flags_of
-from test_resume import FLAGS, PowerCut, cut_at
+from test_resume import FLAGS, PowerCut, cut_and_resumed, cut_at
 
 pytestmark = pytest.mark.slow  # whole trainings
 
@@ -249,26 +249,18 @@ def test_a_resumed_run_stops_where_the_whole_one_does(step, flags, tmp_path, mon
     of a later step than the save."""
     measure(monkeypatch, LOSSES)
     flags = [*flags, *EVERY_TWO]
-    gpt2_ft.main([*flags, "--work_dir", str(tmp_path / "whole")])
-    with monkeypatch.context() as cut:
-        cut_at(cut, step)
-        with pytest.raises(PowerCut):
-            gpt2_ft.main(flags)
-    assert gpt2_ft.main([*flags, "--resume"]) == 0
-    assert differences(results(tmp_path / "work"), results(tmp_path / "whole")) == []
+    assert cut_and_resumed(flags, tmp_path, monkeypatch, lambda cut: cut_at(cut, step)) == []
     assert listed(tmp_path / "work")["best"]["step"] == listed(tmp_path / "whole")["best"]["step"] == 4
 
 
 def test_a_run_cut_between_its_early_end_and_its_last_file_takes_no_step_more(flags, tmp_path, monkeypatch, capsys):
     measure(monkeypatch, LOSSES)
     flags = [*flags, *EVERY_TWO]
-    gpt2_ft.main([*flags, "--work_dir", str(tmp_path / "whole")])
-    with monkeypatch.context() as cut:
+
+    def at_the_last_file(cut) -> None:
         cut.setattr(train.Saves, "finish", lambda *_: (_ for _ in ()).throw(PowerCut))
-        with pytest.raises(PowerCut):
-            gpt2_ft.main(flags)
-    assert gpt2_ft.main([*flags, "--resume"]) == 0
-    assert differences(results(tmp_path / "work"), results(tmp_path / "whole")) == []
+
+    assert cut_and_resumed(flags, tmp_path, monkeypatch, at_the_last_file) == []
 
 
 # Resuming with other flags, and runs of earlier versions

@@ -65,6 +65,15 @@ def write(path: str | os.PathLike, text: str) -> None:
         file.write(text)
 
 
+def put_between(document: str, begin: str, end: str, text: str) -> None:
+    """Replace what stands between the lines `begin` and `end` of a document by `text`. Raises UserError if it lacks them."""
+    before, opened, rest = read(document).partition(begin)
+    _, closed, after = rest.partition(end)
+    if not opened or not closed:
+        raise UserError(f"{document} lacks the lines {begin.strip()} and {end.strip()}; put them where the tables go")
+    write(document, before + begin + text + end + after)
+
+
 @contextlib.contextmanager
 def atomic_writer(path: str | os.PathLike) -> Iterator[TextIO]:
     """Open a temporary file and rename it to `path` when the block ends well; on any error `path` is as before.

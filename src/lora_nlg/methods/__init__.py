@@ -76,6 +76,7 @@ class Row:
     add_flags: Callable[[argparse.ArgumentParser], object] = lambda parser: None  # adds those that are its own
     is_asked: Callable[[argparse.Namespace], bool] = lambda args: False  # whether flags ask for it without --method
     why: str = ""  # its flags are of none where nothing is asked for, in words
+    is_merged: bool = True  # False: merging leaves something of it on the model
 
 
 def _sizes_of_prefix(parser: argparse.ArgumentParser) -> None:
@@ -115,20 +116,26 @@ METHODS = {
     "top2": Row(module="lora_nlg.methods.subsets:TOP2", section="top2", flags=(*BIASES, *START)),
     "bias": Row(module="lora_nlg.methods.subsets:BIAS", section="bias", flags=(*BIASES, *START)),
     "prefix_embed": Row(
-        module="lora_nlg.methods.prefix:EMBED", section="prefix_embed", flags=PREFIX, add_flags=_sizes_of_prefix
+        module="lora_nlg.methods.prefix:EMBED",
+        section="prefix_embed",
+        flags=PREFIX,
+        add_flags=_sizes_of_prefix,
+        is_merged=False,
     ),
-    "prefix_layer": Row(module="lora_nlg.methods.prefix:LAYER", section="prefix_layer", flags=PREFIX),
-    "prefix_kv": Row(module="lora_nlg.methods.prefix:KV", section="prefix_kv", flags=PREFIX),
+    "prefix_layer": Row(module="lora_nlg.methods.prefix:LAYER", section="prefix_layer", flags=PREFIX, is_merged=False),
+    "prefix_kv": Row(module="lora_nlg.methods.prefix:KV", section="prefix_kv", flags=PREFIX, is_merged=False),
     "adapter_h": Row(
         module="lora_nlg.methods.bottleneck:H",
         section="adapter_h",
         flags=("adapter_dim", "trained_budget", *BIASES, *START),
         add_flags=_sizes_of_adapters,
+        is_merged=False,
     ),
     "adapter_l": Row(
         module="lora_nlg.methods.bottleneck:L",
         section="adapter_l",
         flags=("adapter_dim", "trained_budget", *BIASES, *START),
+        is_merged=False,
     ),
     "dora": Row(module="lora_nlg.methods.dora", section="dora", flags=placement.FLAGS),
     "vera": Row(
@@ -148,6 +155,7 @@ METHODS = {
             module=f"lora_nlg.methods.pairs:{kind.upper()}",
             section=f"lora+prefix_{kind}",
             flags=(*placement.FLAGS, "prefix_length"),
+            is_merged=False,
         )
         for kind in ("embed", "layer", "kv")
     },
@@ -213,7 +221,7 @@ def positions_before(config: Config) -> int:
 
 def is_merged(config: Config) -> bool:
     """Return whether nothing of the method is left on a model after merging."""
-    return not positions_before(config) and not config.method.startswith("adapter")
+    return METHODS[config.method].is_merged
 
 
 FROM_FILE = ("seed", "joined", "n_in", "n_out")  # settings that no flag gives

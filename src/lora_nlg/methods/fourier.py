@@ -120,7 +120,7 @@ class FourierConv1D(Conv1D):
 
     def __init__(self, base: Conv1D, config: FourierConfig, targets: tuple[str, ...]):
         super().__init__(*base.weight.shape)
-        self.weight, self.bias, self.scale, self.n = base.weight, base.bias, config.scale, config.n
+        self.weight, self.bias, self.scale = base.weight, base.bias, config.scale
         n_in, n_out = base.weight.shape
         self.columns = [slice(0, n_out)] if config.joined else columns_of(targets, n_out)
         width = self.columns[0].stop - self.columns[0].start

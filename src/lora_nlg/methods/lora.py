@@ -6,6 +6,7 @@ Alphabet: C width, R rank, ΣR the ranks of all targets in one module together, 
 """
 
 import math
+from collections.abc import Sequence
 
 import loralib
 import torch
@@ -65,10 +66,7 @@ class Adapters(nn.Module):
 
     def pairs(self, A: Tensor, B: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Return (A (R, in), B (out, R)) of each target, views of lora_A and lora_B or of what has their shapes."""
-        n = len(self.targets)
-        return list(
-            zip(A.split(self.ranks), B.chunk(n) if len(set(self.ranks)) == 1 else B.split(self.ranks, 1), strict=True)
-        )
+        return unpacked(A, B, self.ranks)
 
     def take_down(self, x: Tensor) -> Tensor:
         """Return A x (N, ΣR) of x (N, in), in training with dropout on x."""
@@ -85,10 +83,26 @@ class Adapters(nn.Module):
         return wide_B(self.lora_B, self.targets, self.ranks, [self.config.scale_of(target) for target in self.targets])
 
 
+def split_B(B: Tensor, ranks: list[int]) -> tuple[Tensor, ...]:
+    """Return each target's B (out, R) of a module's packed one, see `Adapters`."""
+    return B.chunk(len(ranks)) if len(set(ranks)) == 1 else B.split(ranks, dim=1)
+
+
+def unpacked(A: Tensor, B: Tensor, ranks: list[int]) -> list[tuple[Tensor, Tensor]]:
+    """Return each target's A (R, in) and B (out, R), views of a module's packed ones."""
+    return list(zip(A.split(ranks), split_B(B, ranks), strict=True))
+
+
+def packed(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Undo `unpacked`."""
+    side_by_side = len({len(A) for A, _ in pairs}) > 1  # B, of different ranks
+    return torch.cat([A for A, _ in pairs]), torch.cat([B for _, B in pairs], 1 if side_by_side else 0)
+
+
 def wide_B(B: Tensor, targets: tuple[str, ...], ranks: list[int], scales: list[float]) -> Tensor:
     """Return a module's packed B, see `Adapters`, as one matrix (all outputs, ΣR), each target's part times its scale."""
     is_attention = targets[0] in ATTENTION_TARGETS
-    parts = B.chunk(len(targets)) if len(set(ranks)) == 1 else B.split(ranks, dim=1)  # (out, R) each
+    parts = split_B(B, ranks)
     n_out = parts[0].shape[0]
     wide = B.new_zeros(n_out * (len(ATTENTION_TARGETS) if is_attention else 1), sum(ranks))
     column = 0

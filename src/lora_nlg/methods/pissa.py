@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lora_nlg.errors import UserError
 from lora_nlg.methods import lora
-from lora_nlg.methods.lora import is_own, start, tensors, wide_B
+from lora_nlg.methods.lora import is_own, packed, start, tensors, wide_B
 from lora_nlg.methods.placement import (
     LoraConfig,
     check_start,
@@ -42,7 +42,7 @@ class Pissa(lora.Adapters):
         pairs = []
         for target, W in zip(self.targets, self.matrices(), strict=True):  # (out, in)
             pairs.append(first_vectors(W, self.config.rank_of(target), self.config.scale_of(target)))
-        A, B = torch.cat([A for A, _ in pairs]), torch.cat([B for _, B in pairs], 0 if len(set(self.ranks)) == 1 else 1)
+        A, B = packed(pairs)
         for kept, given in ((self.lora_A, A), (self.lora_B, B), (self.lora_A0, A), (self.lora_B0, B)):
             kept.copy_(given)
 

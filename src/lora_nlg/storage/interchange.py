@@ -16,7 +16,7 @@ from torch import Tensor
 from lora_nlg import methods
 from lora_nlg.config import END_OF_TEXT_ID, ModelConfig
 from lora_nlg.errors import UserError
-from lora_nlg.methods.lora import wide_B
+from lora_nlg.methods.lora import packed, unpacked, wide_B
 from lora_nlg.methods.placement import MODULES, DoraConfig, LoraConfig
 from lora_nlg.methods.places import columns_of
 from lora_nlg.storage import peft_methods
@@ -84,20 +84,15 @@ def plain_lora(tensors: Mapping[str, Tensor], lora: LoraConfig) -> tuple[dict[st
     for module in (name.removesuffix(".lora_B") for name in tensors if name.endswith(".lora_B")):
         held = MODULES["wte" if module == "wte" else module.split(".", 2)[2]]
         ranks = [lora.rank_of(target) for target in held if target in lora.targets]
-        now, start = (_targets_own(tensors, module, end, ranks) for end in ("", "0"))
-        A = [torch.cat((A, A0)) for (A, _), (A0, _) in zip(now, start, strict=True)]
-        B = [torch.cat((B, -B0), 1) for (_, B), (_, B0) in zip(now, start, strict=True)]
-        doubled[f"{module}.lora_A"] = torch.cat(A)
-        doubled[f"{module}.lora_B"] = torch.cat(B, 0 if len(set(ranks)) == 1 else 1)
+        now, start = (
+            unpacked(tensors[f"{module}.lora_A{end}"], tensors[f"{module}.lora_B{end}"], ranks) for end in ("", "0")
+        )
+        each = zip(now, start, strict=True)
+        A, B = packed([(torch.cat((A, A0)), torch.cat((B, -B0), 1)) for (A, B), (A0, B0) in each])
+        doubled |= {f"{module}.lora_A": A, f"{module}.lora_B": B}
     rank = {t: 2 * R for t, R in lora.rank.items()} if isinstance(lora.rank, dict) else 2 * lora.rank
     alpha = lora.alpha * (2 if lora.scaling == "alpha/r" else math.sqrt(2))  # the same scale
     return doubled, dataclasses.replace(lora, rank=rank, alpha=alpha, init="kaiming")
-
-
-def _targets_own(tensors: Mapping[str, Tensor], module: str, end: str, ranks: list[int]) -> list[tuple[Tensor, Tensor]]:
-    """Return A (R, in) and B (out, R) of each target of a module, whose names have `end`; `Adapters` says how they are packed."""
-    A, B = tensors[f"{module}.lora_A{end}"], tensors[f"{module}.lora_B{end}"]
-    return list(zip(A.split(ranks), B.chunk(len(ranks)) if len(set(ranks)) == 1 else B.split(ranks, 1), strict=True))
 
 
 def needs_base(tensors: Mapping[str, Tensor], config: methods.Config) -> bool:

@@ -176,7 +176,7 @@ def _vera_to(tensors: Mapping[str, Tensor], config: VeraConfig) -> tuple[dict[st
     wide_A, wide_B, R = A.repeat(n_blocks, 1), B.new_zeros(len(B), n_blocks * config.dim), config.dim
     if others:
         wide_B[:, :R] = B
-    C = tensors[next(iter(modules)) + ".vera_b"].dtype  # of the vectors
+    dtype = tensors[next(iter(modules)) + ".vera_b"].dtype  # of the vectors
     packed: dict[str, Tensor] = {}
     for module, d in modules.items():
         b = tensors[f"{module}.vera_b"]
@@ -192,7 +192,7 @@ def _vera_to(tensors: Mapping[str, Tensor], config: VeraConfig) -> tuple[dict[st
             wide_d[:R], wide_b = d[0], b
         packed[KEY.format(module=module, name="vera_lambda_d")] = wide_d
         packed[KEY.format(module=module, name="vera_lambda_b")] = wide_b
-    packed |= {PROJECTIONS["A"]: wide_A.to(C), PROJECTIONS["B"]: wide_B.to(C)}
+    packed |= {PROJECTIONS["A"]: wide_A.to(dtype), PROJECTIONS["B"]: wide_B.to(dtype)}
     names = [name for name in IN_LAYERS if any(target in config.targets for target in MODULES[name])]
     return packed, {
         "peft_type": "VERA",
