@@ -18,7 +18,7 @@ base=$(value_of --init_checkpoint --init_checkpoint "$BASE" ${rest[@]+"${rest[@]
 if is_downloaded "$base"; then from_step "$base" 01 "$CARD"; fi
 ensure_setup
 
-if [[ ${#PRETRAIN[@]} -gt 0 && ! -f $BASE/model.safetensors ]]; then
+if [[ ${#PRETRAIN[@]} -gt 0 && ! -f $BASE/compact.safetensors ]]; then
   say "Pretraining the base $BASE"
   attended "$python" src/pretrain_base.py --output_dir "$BASE" "${PRETRAIN[@]}"
 fi

@@ -11,7 +11,7 @@ from random import Random
 sys.path.insert(0, __file__.rpartition("/")[0])  # which PYTHONSAFEPATH leaves out
 
 from lora_nlg import errors, flags
-from lora_nlg.bundled.venues import describe, draw_mr, slot_sets
+from lora_nlg.bundled.venues import describe, draw_mr, draw_name, slot_sets
 from lora_nlg.files import atomic_writer
 
 HELD_OUT = {3: 3, 4: 5, 5: 5, 6: 3, 7: 1, 8: 1}  # slots in a combination -> combinations kept for the test set
@@ -66,8 +66,9 @@ def _distinct_inputs(
     """Return `count` different MRs that go through `slot_sets` in turn."""
     inputs: list[dict[str, str]] = []
     while len(inputs) < count:
-        mr = draw_mr(rng, slot_sets[len(inputs) % len(slot_sets)], held_back)
-        if mr not in inputs:
+        name, near = (draw_name(rng, held_back) for _ in range(2))
+        mr = draw_mr(rng, slot_sets[len(inputs) % len(slot_sets)], name, near)
+        if name != near and mr not in inputs:
             inputs.append(mr)
     return inputs
 

@@ -12,8 +12,9 @@ from lora_nlg.config import CARDS, GPT2_VOCAB_SIZE, ModelConfig
 from lora_nlg.errors import UserError
 from lora_nlg.methods import adapter_tensors, add_adapters
 from lora_nlg.methods.placement import Given
+from lora_nlg.model.drawn_rows import drawn_rows
 from lora_nlg.model.gpt2 import empty_model, init_weights
-from lora_nlg.storage import checkpoints, models
+from lora_nlg.storage import checkpoints, compact, models
 
 GENERATOR = torch.Generator()
 
@@ -79,16 +80,15 @@ def test_adapters_out_of_a_whole_checkpoint_of_the_recipe(tmp_path):
     assert all(torch.equal(tensor, expected[name]) for name, tensor in adapter_tensors(model).items())
 
 
-def test_the_compact_base_comes_back_with_one_row_for_all_unused_tokens(tmp_path):
+def test_the_compact_base_comes_back_with_drawn_rows_for_all_other_tokens(tmp_path):
     used = torch.tensor([3, 262, 50256])
-    small = empty_model(ModelConfig(n_embd=32, n_layer=1, n_head=2, n_positions=16, vocab_size=4))
+    small = empty_model(ModelConfig(n_embd=32, n_layer=1, n_head=2, n_positions=16, vocab_size=3))
     init_weights(small, torch.Generator().manual_seed(1))
-    checkpoints.save_compact(small, used, tmp_path / "model.safetensors")
+    compact.save(small, used, seed=7, entry=0.06, path=tmp_path / compact.FILE)
     full = load(tmp_path, ModelConfig(n_embd=32, n_layer=1, n_head=2, n_positions=16))
-    rows = small.wte.weight.half().double()
-    assert full.wte.weight.shape == (GPT2_VOCAB_SIZE, 32)
-    assert torch.equal(full.wte.weight[used], rows[:3])
-    assert all(torch.equal(full.wte.weight[unused], rows[3]) for unused in (0, 4, 50255))
+    expected = drawn_rows(GPT2_VOCAB_SIZE, 32, seed=7, entry=0.06).half().double()
+    expected[used] = small.wte.weight.detach().half().double()
+    assert torch.equal(full.wte.weight, expected)
     assert torch.equal(full.h[0].mlp.c_fc.weight, small.h[0].mlp.c_fc.weight.half().double())
 
 

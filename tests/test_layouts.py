@@ -1,7 +1,6 @@
 """Pretraining documents: many layouts, never the recipe's."""
 
 import itertools
-import json
 import re
 from random import Random
 
@@ -28,7 +27,7 @@ def kinds(count: int, **share: float) -> list[str]:
         if reference:
             found.append("r" * bool(before.strip()) + "p" + "r" * bool(after.strip()))
         else:
-            found.append("rr")
+            found.append("r" * document.count(MR["name"]))
     return found
 
 
@@ -41,8 +40,11 @@ def test_no_document_holds_the_end_of_text():
     assert not any(END_OF_TEXT in document for document in drawn(1000))
 
 
-def test_one_document_for_each_pair():
-    assert len(list(layouts.documents([(MR, REFERENCE)] * 7, Random(0)))) == 7
+def test_most_documents_are_followed_by_the_same_record_in_another_layout():
+    found = kinds(4000)
+    alone = found.count("r")
+    assert len(found) - alone == 4000 and 0.65 < alone / 4000 < 0.75
+    assert found[0] != "r" and not any(a == b == "r" for a, b in itertools.pairwise(found))
     assert list(layouts.documents([], Random(0))) == []
 
 
@@ -50,37 +52,36 @@ def test_the_same_seed_gives_the_same_documents():
     assert drawn(50) == drawn(50)
 
 
-def test_record_then_prose_is_the_most_frequent_kind_and_few_begin_with_prose():
+def test_prose_follows_half_of_the_records_and_few_documents_begin_with_it():
     found = kinds(4000)
+    found = [kind for kind in found if kind != "r"]
     assert set(found) == {"rp", "rr", "p", "pr"}
-    assert found.count("rp") / 4000 > 0.45
+    assert 0.4 < found.count("rp") / 4000 < 0.5
     assert 0.05 < sum(kind[0] == "p" for kind in found) / 4000 < 0.2
 
 
 @pytest.mark.parametrize(("share_prose", "expected"), [(0.0, {"rp", "rr"}), (1.0, {"p", "pr"})])
 def test_share_of_documents_that_begin_with_prose(share_prose, expected):
-    assert set(kinds(300, share_prose=share_prose)) == expected
+    assert set(kinds(300, share_prose=share_prose)) - {"r"} == expected
 
 
-def test_prose_after_a_record_begins_on_its_own_line_mostly_with_a_space():
-    documents = layouts.documents([(MR, REFERENCE)] * 2000, Random(5), share_prose=0.0)
-    told = [document for document in documents if REFERENCE in document]
-    spaced = [document for document in told if document.endswith("\n " + REFERENCE)]
-    tight = [document for document in told if document.endswith("\n" + REFERENCE)]
-    assert len(spaced) + len(tight) == len(told)
-    assert len(spaced) > len(told) / 2 and tight
+def test_a_blank_stands_before_every_value_and_before_prose():
+    """Else its first token would be another one there."""
+    for document in layouts.documents([(MR, REFERENCE)] * 2000, Random(5)):
+        for told in (REFERENCE, MR["near"]):
+            assert all(before == " " for before in re.findall(f"(?s)(.|^){re.escape(told)}", document))
 
 
 def test_layouts_are_what_their_names_say():
     items = [("name", "Harrow & Thyme"), ("price", "£ 20 - 25")]
     assert [layout(items) for layout in layouts.LAYOUTS] == [
-        '{"name": "Harrow & Thyme", "price": "£ 20 - 25"}',
+        '{"name": Harrow & Thyme, "price": £ 20 - 25}',
         "name = Harrow & Thyme; price = £ 20 - 25",
-        "name=Harrow & Thyme;price=£ 20 - 25",
+        "name -> Harrow & Thyme, price -> £ 20 - 25",
         "name: Harrow & Thyme\nprice: £ 20 - 25",
-        "name\tprice\nHarrow & Thyme\t£ 20 - 25",
-        "name, price\nHarrow & Thyme, £ 20 - 25",
-        "name[Harrow & Thyme], price[£ 20 - 25]",
+        "name\tprice\n Harrow & Thyme\t £ 20 - 25",
+        "name, price\n Harrow & Thyme, £ 20 - 25",
+        "name[ Harrow & Thyme ], price[ £ 20 - 25 ]",
         "<name> Harrow & Thyme </name><price> £ 20 - 25 </price>",
     ]
 
@@ -89,10 +90,12 @@ def test_all_layouts_key_styles_and_slot_orders_occur():
     documents = list(layouts.documents([(MR, REFERENCE)] * 3000, Random(5)))
     for key in ("family friendly", "Family Friendly", "family_friendly"):
         assert any(key in document for document in documents)
-    records = [json.loads(document.split("\n")[0]) for document in documents if document.startswith("{")]
+    records = [
+        re.findall(r'"([^"]*)": ', document.split("\n")[0]) for document in documents if document.startswith("{")
+    ]
     orders = {tuple(key.lower().replace("_", " ") for key in record) for record in records}
     assert len(orders) == 24  # 4 slots in any order
-    for opening in (r"\{", r"[\w ]+ = ", r"[\w ]+=", r"[\w ]+: ", r"\w[\w ]*\t", r"\w[\w ]*, ", r"[\w ]+\[", "<"):
+    for opening in (r"\{", r"[\w ]+ = ", r"[\w ]+ -> ", r"[\w ]+: ", r"\w[\w ]*\t", r"\w[\w ]*, ", r"[\w ]+\[", "<"):
         assert any(re.match(opening, document) for document in documents), opening
 
 
@@ -108,6 +111,7 @@ def test_real_pairs_never_show_the_layout_of_the_recipe():
         mr, reference = line.split("||")
         pairs.append((dict(field.split(" : ", 1) for field in mr.split(" | ")), reference.strip()))
     assert len(pairs) > 2000
-    for (_, reference), document in zip(pairs, layouts.documents(pairs, Random(5)), strict=True):
+    references = {reference for _, reference in pairs}
+    for document in layouts.documents(pairs, Random(5)):
         assert " | " not in document
-        assert " : " not in document.replace(reference, "")
+        assert " : " not in document or any(reference in document for reference in references)

@@ -335,14 +335,24 @@ def test_what_is_called_a_mask_and_is_none_is_refused(tmp_path, mask):
 
 
 @pytest.mark.parametrize(
-    "change", [dict(ids=[-1, 2]), dict(ids=[3, 3]), dict(ids=[1, 50257]), dict(ids=[1, 2, 3])], ids=str
+    "change",
+    [
+        *(dict(ids=torch.tensor(ids)) for ids in ([-1, 2], [3, 3], [1, 50257], [1, 2, 3])),
+        dict(seed=torch.tensor([-1])),
+        dict(seed=torch.tensor([1, 2])),
+        dict(entry=torch.tensor([])),
+        dict(entry=None),
+    ],
+    ids=str,
 )
-def test_a_compact_base_with_strange_ids_is_refused(tmp_path, change):
+def test_a_compact_base_whose_parts_do_not_fit_is_refused(tmp_path, change):
     """A negative id would count from the end."""
-    rows = {"wte.stored_rows": torch.ones(2, 4), "wte.other_row": torch.ones(1, 4)}
-    save_file({**rows, "wte.stored_ids": torch.tensor(change["ids"])}, tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match="stored rows do not fit together"):
-        checkpoints.read(tmp_path / "model.safetensors")
+    parts = dict(ids=torch.tensor([1, 2]), seed=torch.tensor([1]), entry=torch.tensor([0.5])) | change
+    names = dict(ids="stored_ids", seed="drawn_seed", entry="drawn_entry")
+    tensors = {f"wte.{names[part]}": tensor for part, tensor in parts.items() if tensor is not None}
+    save_file({"wte.stored_rows": torch.ones(2, 4), **tensors}, tmp_path / "compact.safetensors")
+    with pytest.raises(UserError, match=r"stored rows do not fit together|of the shape"):
+        checkpoints.read(tmp_path)
 
 
 # Models in several files

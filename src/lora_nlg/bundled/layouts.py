@@ -4,31 +4,32 @@ A base model that reads them learns the words, how to copy a value and how to re
 layout for the adapter to learn.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from random import Random
 
 Items = list[tuple[str, str]]  # (key, value), in the order in which they are shown
 
 # Of the documents that begin with a record, how many go on with prose; the others repeat the record in another layout.
-PROSE_AFTER_RECORD = 0.75
+PROSE_AFTER_RECORD = 0.5
 # Of the documents that begin with prose, how many stop there; the others go on with a record.
 PROSE_ALONE = 0.5
-# The recipe puts a space before a completion, so " The" is the token to learn for a beginning; "The" occurs as well.
-SPACE_BEFORE_PROSE = 0.8
+# Of the documents, how many are followed by one with the same record in another layout: what is told is before an end of text.
+RECORD_AGAIN = 0.7
 SEPARATORS = ("\n", "\n", "\n\n")
 
 
-def _json(items: Items) -> str:
-    return json.dumps(dict(items), ensure_ascii=False)
+# A blank stands before every value, as it does before the name that begins a completion in the recipe: "Spice" and " Spice" are two
+# tokens, and nothing but their texts says that they are one word.
+def _braces(items: Items) -> str:
+    return "{" + ", ".join(f'"{key}": {value}' for key, value in items) + "}"
 
 
 def _assignments(items: Items) -> str:
     return "; ".join(f"{key} = {value}" for key, value in items)
 
 
-def _tight_assignments(items: Items) -> str:
-    return ";".join(f"{key}={value}" for key, value in items)
+def _arrows(items: Items) -> str:
+    return ", ".join(f"{key} -> {value}" for key, value in items)
 
 
 def _lines(items: Items) -> str:
@@ -36,15 +37,15 @@ def _lines(items: Items) -> str:
 
 
 def _tab_table(items: Items) -> str:
-    return "\t".join(key for key, _ in items) + "\n" + "\t".join(value for _, value in items)
+    return "\t".join(key for key, _ in items) + "\n " + "\t ".join(value for _, value in items)
 
 
 def _comma_table(items: Items) -> str:
-    return ", ".join(key for key, _ in items) + "\n" + ", ".join(value for _, value in items)
+    return ", ".join(key for key, _ in items) + "\n " + ", ".join(value for _, value in items)
 
 
 def _brackets(items: Items) -> str:
-    return ", ".join(f"{key}[{value}]" for key, value in items)
+    return ", ".join(f"{key}[ {value} ]" for key, value in items)
 
 
 def _tags(items: Items) -> str:
@@ -53,9 +54,9 @@ def _tags(items: Items) -> str:
 
 
 LAYOUTS: tuple[Callable[[Items], str], ...] = (
-    _json,
+    _braces,
     _assignments,
-    _tight_assignments,
+    _arrows,
     _lines,
     _tab_table,
     _comma_table,
@@ -71,21 +72,23 @@ KEY_STYLES: tuple[Callable[[str], str], ...] = (
 
 
 def documents(pairs: Iterable[tuple[dict[str, str], str]], rng: Random, share_prose: float = 0.1) -> Iterator[str]:
-    """Yield one document for each (MR, reference) of `pairs`, which may be endless.
+    """Yield one or two documents for each (MR, reference) of `pairs`, which may be endless.
 
     A document is one or two parts, a record or prose each. `share_prose` is the share of documents that begin with
     prose, 0 to 1; it is small because a base that begins with prose would look as if it knew the task.
     """
     for mr, reference in pairs:
-        first, second = rng.sample(LAYOUTS, 2)
-        record = _render(mr, first, rng)
+        first, second, third = rng.sample(LAYOUTS, 3)
+        record, prose = _render(mr, first, rng), " " + reference
         if rng.random() < share_prose:
-            parts = [_prose(reference, rng)] + ([] if rng.random() < PROSE_ALONE else [record])
+            parts = [prose] + ([] if rng.random() < PROSE_ALONE else [record])
         elif rng.random() < PROSE_AFTER_RECORD:
-            parts = [record, _prose(reference, rng)]
+            parts = [record, prose]
         else:
             parts = [record, _render(mr, second, rng)]
         yield rng.choice(SEPARATORS).join(parts)
+        if rng.random() < RECORD_AGAIN:
+            yield _render(mr, third, rng)
 
 
 def _render(mr: dict[str, str], layout: Callable[[Items], str], rng: Random) -> str:
@@ -94,7 +97,3 @@ def _render(mr: dict[str, str], layout: Callable[[Items], str], rng: Random) -> 
     items = [(style(key), value) for key, value in mr.items()]
     rng.shuffle(items)
     return layout(items)
-
-
-def _prose(reference: str, rng: Random) -> str:
-    return " " + reference if rng.random() < SPACE_BEFORE_PROSE else reference

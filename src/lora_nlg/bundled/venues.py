@@ -11,6 +11,8 @@ import zlib
 from collections.abc import Iterator, Sequence
 from random import Random
 
+from lora_nlg.bundled import invented
+
 SLOTS = ("name", "Type", "food", "price", "customer rating", "area", "family friendly", "near")
 FEWEST_SLOTS = 3
 
@@ -67,7 +69,7 @@ PLAN_WEIGHTS = (4, 3, 3)
 
 @functools.cache
 def names(held_back: bool) -> tuple[str, ...]:
-    """Return every venue name of one kind: those of the test set (`held_back`), or those of everything else.
+    """Return every venue name of the words here of one kind: those of the test set (`held_back`), or those of everything else.
 
     The name's own checksum decides, so the two kinds stay apart without a list that both sides would have to share.
     """
@@ -76,7 +78,11 @@ def names(held_back: bool) -> tuple[str, ...]:
     every += [f"{surname} & {flavour}" for surname, flavour in itertools.product(surnames, FLAVOURS.split())]
     every += [f"{surname} {premises}" for surname, premises in itertools.product(surnames, PREMISES.split())]
     every += [f"Café {surname}" for surname in surnames]
-    return tuple(name for name in every if (zlib.crc32(name.encode()) % HELD_BACK_ONE_IN == 0) == held_back)
+    return tuple(name for name in every if _is_held_back(name) == held_back)
+
+
+def _is_held_back(name: str) -> bool:
+    return zlib.crc32(name.encode()) % HELD_BACK_ONE_IN == 0
 
 
 @functools.cache
@@ -86,16 +92,26 @@ def slot_sets() -> tuple[tuple[str, ...], ...]:
     return tuple(("name", *others) for size in sizes for others in itertools.combinations(SLOTS[1:], size))
 
 
-def draw_mr(rng: Random, slots: Sequence[str], held_back: bool = False) -> dict[str, str]:
-    """Return an MR with a random value for each of `slots`, its names of one kind (see `names`)."""
-    name, near = rng.sample(names(held_back), 2)
-    return {slot: name if slot == "name" else near if slot == "near" else rng.choice(VALUES[slot]) for slot in slots}
+def draw_name(rng: Random, held_back: bool) -> str:
+    """Return a name of one kind (see `names`), as often an invented one as one of the words here."""
+    if rng.random() < 0.5:
+        return rng.choice(names(held_back))
+    while True:
+        name = invented.name(rng)
+        if _is_held_back(name) == held_back:
+            return name
+
+
+def draw_mr(rng: Random, slots: Sequence[str], name: str, near: str) -> dict[str, str]:
+    """Return an MR with a random value for each of `slots`, but the names."""
+    given = {"name": name, "near": near}
+    return {slot: given[slot] if slot in given else rng.choice(VALUES[slot]) for slot in slots}
 
 
 def venue_pairs(rng: Random) -> Iterator[tuple[dict[str, str], str]]:
     """Yield (MR, reference) without end, over all slot combinations but without any name of the test set."""
     while True:
-        mr = draw_mr(rng, rng.choice(slot_sets()))
+        mr = draw_mr(rng, rng.choice(slot_sets()), *rng.sample(names(held_back=False), 2))
         yield mr, describe(mr, rng)
 
 

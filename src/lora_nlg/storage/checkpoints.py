@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 import lora_nlg
 from lora_nlg import methods
-from lora_nlg.config import CARDS, GPT2_VOCAB_SIZE
+from lora_nlg.config import CARDS
 from lora_nlg.errors import UserError
 from lora_nlg.files import atomic_writer
 from lora_nlg.methods.placement import Given, LoraConfig, no_adapters
 from lora_nlg.model.gpt2 import GPT2
-from lora_nlg.storage import hub, interchange, peft_methods, peft_settings, tensor_files
+from lora_nlg.storage import compact, hub, interchange, peft_methods, peft_settings, tensor_files
 from lora_nlg.storage.hub import BASE_FILES, INDEX, PEFT_FILES
 
 RECIPE_PREFIX = "module.transformer."  # keys in the recipe's files: DDP's wrapper, then the language model's
@@ -34,9 +34,6 @@ PEFT_MATRICES = (".lora_A.", ".lora_B.", ".vera_lambda_", ".fourierft_", "prompt
 WEIGHT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32)
 
 AS_THE_FILE_SAYS = Given()
-
-# The bundled base stores only the embedding rows of tokens that its texts use, and one row that all other tokens share.
-COMPACT_ROWS, COMPACT_IDS, COMPACT_OTHER = "wte.stored_rows", "wte.stored_ids", "wte.other_row"
 
 
 @dataclass(frozen=True)
@@ -126,7 +123,7 @@ def read(path: str | Path) -> Checkpoint:
         )
     tensors = _without_masks(_plain_names(tensors, path))
     _check(tensors, path, _fault_of_weights)
-    tensors = _without_head(_expand_compact(tensors, path), path)
+    tensors = _without_head(compact.expanded(tensors, path), path)
     try:
         about = _described(said or content.get("lora", {}), tensors)
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError, OverflowError, UserError) as error:
@@ -272,20 +269,6 @@ def _without_head(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _expand_compact(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    if COMPACT_ROWS not in tensors:
-        return tensors
-    try:
-        rows, ids, other = (tensors.pop(name) for name in (COMPACT_ROWS, COMPACT_IDS, COMPACT_OTHER))
-        if len(ids.unique()) < len(rows) or not 0 <= int(ids.min()) <= int(ids.max()) < GPT2_VOCAB_SIZE:
-            raise ValueError("its ids are not one token's each")
-        wte = other.repeat(GPT2_VOCAB_SIZE, 1)  # (V, C)
-        wte[ids.long()] = rows
-    except (KeyError, RuntimeError, IndexError, ValueError) as error:
-        raise UserError(f"{path} is damaged (its stored rows do not fit together: {error}); make it again") from error
-    return {**tensors, "wte.weight": wte}
-
-
 def save_recipe(model: GPT2, path: str | Path, base: Base | None = None, step: int = 0) -> str:
     """Write a checkpoint in the recipe's form: the adapters only, with their settings, or a fully fine-tuned model whole.
 
@@ -356,11 +339,3 @@ def _save_json(content: dict, path: Path) -> None:
     with atomic_writer(path) as file:
         json.dump(content, file, indent=1)
         file.write("\n")
-
-
-def save_compact(model: GPT2, used_ids: Tensor, path: str | Path) -> None:
-    """Write a base of `pretrain` in float16: the embedding rows of `used_ids` and, its last row, the one of all other tokens."""
-    tensors = {name: tensor.detach().half() for name, tensor in model.named_parameters()}
-    tensors[COMPACT_ROWS], tensors[COMPACT_OTHER] = tensors.pop("wte.weight").split([len(used_ids), 1])
-    tensors[COMPACT_IDS] = used_ids.int()
-    tensor_files.save_safetensors(tensors, path)

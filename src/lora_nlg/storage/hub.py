@@ -19,7 +19,13 @@ LEGACY = {name: f"{OWNER}/{name}" for name in NAMES.values()}  # from when a nam
 
 INDEX = ".index.json"  # the end of the name of a list of files that hold one model together
 # In a Hub folder, in order of preference
-BASE_FILES = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
+BASE_FILES = (
+    "model.safetensors",
+    f"model.safetensors{INDEX}",
+    "pytorch_model.bin",
+    f"pytorch_model.bin{INDEX}",
+    "compact.safetensors",
+)
 PEFT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 OWN_FILE = "adapter.safetensors"  # this project's adapters
 SETTINGS = ("config.json", "adapter_config.json")
