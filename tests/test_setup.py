@@ -69,7 +69,14 @@ def test_first_run_installs_and_second_does_nothing(checkout):
 
     done = checkout.setup()
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert checkout.calls == "--version\n"
+    assert "-m " not in checkout.calls and checkout.calls.endswith("--version\n")
+
+
+def test_a_python_that_is_not_in_its_environment_is_made_again(checkout):
+    """As kill -9 leaves it: .venv/bin is there, pyvenv.cfg is gone, and pip installs into the system. Seen to fail before."""
+    checkout.setup()
+    assert checkout.setup(FAIL_ON="sys.prefix").returncode == 0
+    assert "-m venv --clear .venv" in checkout.calls and "-m pip install" in checkout.calls
 
 
 def test_launchers_are_made_quiet_also_where_all_else_is_complete(checkout):
@@ -99,7 +106,7 @@ def test_the_developers_set_up_is_a_users_as_well(checkout):
     assert "-r requirements-dev.txt" in checkout.calls
     for arguments in ((), ("--dev",)):
         checkout.setup(*arguments)
-        assert checkout.calls == "--version\n"
+        assert "-m " not in checkout.calls and checkout.calls.endswith("--version\n")
 
 
 def test_changed_requirements_are_installed_into_the_same_environment(checkout):
