@@ -8,6 +8,7 @@ import pytest
 
 import documents
 from documents import BLOCK, CODE, ROOT, read, section, table
+from lora_nlg import methods
 
 NAMED = re.compile(r"`(test_\w+\.py)::(test_\w+)`")
 README_LINES = 200
@@ -198,6 +199,10 @@ def test_the_readmes_flags_are_among_them():
     known = {**documents.flags_in_fact("gpt2_beam"), **documents.flags_in_fact("gpt2_ft")}
     assert len(shown) > 8
     assert shown == {flag: known.get(flag) for flag in shown}
+
+
+def test_every_method_has_a_row():
+    assert sorted(row[0].strip("`") for row in table(text("methods.md"))) == sorted(methods.CHOICES)
 
 
 def test_every_requirement_has_its_reason():
