@@ -209,7 +209,9 @@ def test_every_requirement_has_its_reason():
     """Fails when a package is added without a row, or twice."""
     rows = [CODE.findall(row[0])[0] for row in table(text("dependencies.md"))]
     assert len(rows) == len(set(rows))
-    files = ("requirements.txt", "requirements-dev.txt", "benchmarks/requirements.txt")
+    folders = ("", "tests/", "benchmarks/")
+    files = [f"{folder}{path.name}" for folder in folders for path in (ROOT / folder).glob("requirements*.txt")]
+    assert len(files) == 4
     required = {name for file in files for name in re.findall(r"^([\w.-]+)==", read(file), re.MULTILINE)}
     assert len(required) > 20
     assert sorted(required - set(rows)) == []
