@@ -142,7 +142,7 @@ def _departures(record: run_dir.Run, of: task.Task) -> list[str]:
     if (width, layers) != GPT2_MEDIUM:
         return [f"a model of {layers} layers of width {width} instead of GPT-2 Medium"]
     if (method := run_dir.method_of(record)) != "lora":
-        return [f"{'every parameter' if method == 'full' else run_dir.METHODS[method]} trained instead of LoRA"]
+        return [f"{'every parameter' if method == 'full' else run_dir.called(method)} trained instead of LoRA"]
     return recipe.departures(record)
 
 

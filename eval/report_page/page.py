@@ -133,7 +133,7 @@ def _method(record: run_dir.Run) -> tuple[str, str]:
     method, rank, alpha = run_dir.method_of(record), run_dir.rank_of(record), record.setting("lora", "alpha")
     if method == "full":
         return "Adapters", "none: every parameter is trained"
-    named = f"{run_dir.METHODS[method]}{f', r = {rank}' if rank else ''}"
+    named = f"{run_dir.called(method)}{f', r = {rank}' if rank else ''}"
     return (
         ("Adapters", named + (f", α = {alpha:g}" if alpha is not None else ""))
         if method == "lora"
