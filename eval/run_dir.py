@@ -23,6 +23,7 @@ METHODS = {  # what published tables call a method; another is called by its own
     "dora": "DoRA",
     "vera": "VeRA",
     "fourier": "FourierFT",
+    "ia3": "IA3",
     "bias": "BitFit",
     "top2": "FT-Top2",
     "prefix_embed": "PreEmbed",

@@ -45,12 +45,17 @@ def trained(name: str, more: str = "", moved: bool = True) -> GPT2:
     model = toy.model(0)
     methods.add_adapters(model, config_of(name, more), torch.Generator().manual_seed(1))
     if moved:
-        generator = torch.Generator().manual_seed(2)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.requires_grad:
-                    parameter.add_(torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype), alpha=0.1)
+        move(model)
     return model
+
+
+def move(model: GPT2) -> None:
+    """Move what is trained from where it is."""
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype), alpha=0.1)
 
 
 def hidden(model: GPT2, n: int = 9) -> torch.Tensor:
@@ -74,13 +79,14 @@ FORMULAS = {  # METHODS.md's, of C, L and the size
     "dora": (lambda C, L: L * 2 * (2 * (C + C) + C), ""),
     "vera": (lambda C, L: L * 2 * (1024 + C), "--vera_dim 1024"),
     "fourier": (lambda C, L: L * 2 * 1000, "--fourier_n 1000"),
+    "ia3": (lambda C, L: L * (2 * C + 4 * C), ""),
     "lora+prefix_embed": (lambda C, L: L * 2 * 2 * (C + C) + 14 * C, ""),
     "lora+prefix_layer": (lambda C, L: L * 2 * 2 * (C + C) + 14 * C * L, ""),
     "lora+prefix_kv": (lambda C, L: L * 2 * 2 * (C + C) + 2 * 14 * C * L, ""),
 }
 OF_GPT2_MEDIUM = {
     "full": 354_823_168, "top2": 25_192_448, "bias": 271_360, "prefix_layer": 344_064, "adapter_h": 11_064_576,
-    "adapter_l": 368_784, "vera": 98_304, "fourier": 48_000,
+    "adapter_l": 368_784, "vera": 98_304, "fourier": 48_000, "ia3": 147_456,
 }  # fmt: skip
 
 
@@ -344,7 +350,7 @@ def block_by_hand(weights: dict, layer: int, x: torch.Tensor, change, before=Non
     x = x + matrix("attn.c_proj", torch.cat(heads, -1))
     inner = matrix("mlp.c_fc", norm(f"h.{layer}.ln_2", x))
     gelu = 0.5 * inner * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (inner + 0.044715 * inner**3)))
-    return x + matrix("mlp.c_proj", gelu)
+    return x + matrix("mlp.c_proj", change(f"h.{layer}.mlp.inner", gelu))
 
 
 def by_hand(
