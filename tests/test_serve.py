@@ -36,6 +36,7 @@ from lora_nlg.tasks import TASKS, e2e
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = ROOT / "pretrained_checkpoints/gpt2.mini"
+PATIENCE = 300  # seconds, on a machine that has much else to do
 MR = "name : The Fox | Type : pub | near : Zizzi"
 
 needs_vocab = pytest.mark.skipif(
@@ -193,9 +194,11 @@ def served(about: dict, answer) -> Iterator[Server]:
     with Server(0) as running:
         thread = threading.Thread(target=running.serve, args=(about, answer))
         thread.start()
-        yield running
-        running.jobs.put(None)
-        thread.join()
+        try:
+            yield running
+        finally:
+            running.jobs.put(None)
+            thread.join()
 
 
 def echo(asked):
@@ -461,7 +464,7 @@ def test_it_serves_two_adapters_until_ctrl_c(tmp_path):
     with program("--lora_checkpoint", first, "--compare_with", second, *search) as (running, port):
         answer = json.loads(send(port, "POST", "/answer", ASK)[2])
         running.send_signal(signal.SIGINT)
-        _, said = running.communicate(timeout=60)
+        _, said = running.communicate(timeout=PATIENCE)
     assert (running.returncode, said) == (130, "\ngpt2_generate.py: interrupted\n")
     assert [system["name"] for system in answer["systems"]] == [str(first), str(second)]
     for system in answer["systems"]:
@@ -486,7 +489,7 @@ def test_ctrl_c_ends_a_search():
         connection.request("POST", "/answer", ASK, {"Content-Type": "application/json"})
         time.sleep(2)
         running.send_signal(signal.SIGINT)
-        _, said = running.communicate(timeout=60)
+        _, said = running.communicate(timeout=PATIENCE)
         with pytest.raises(OSError):
             connection.getresponse()
     assert (running.returncode, said) == (130, "\ngpt2_generate.py: interrupted\n")
