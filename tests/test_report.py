@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import contrast
 import recipe
 from report_page import contents, figures, page
 from run_dir import errors
@@ -562,20 +563,6 @@ def test_help_loads_nothing_heavy():
 
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 320, "height": 640}  # the narrowest that is sold
-CONTRAST = 4.5  # of text to its background, Web Content Accessibility Guidelines 2, level AA
-
-
-@pytest.fixture(scope="module")
-def browser():
-    executable = shutil.which("chromium")
-    if executable is None:
-        pytest.skip("no chromium; bash scripts/install_chromium.sh installs it")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=executable)
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -757,19 +744,9 @@ def test_text_is_readable(open_page, scheme):
     pairs = {tuple(map(int, re.findall(r"\d+", text))) for text in tab.evaluate(colours)}
     assert {len(pair) for pair in pairs} == {6}  # no transparent ones
     assert len(pairs) > 4
-    assert [pair for pair in pairs if contrast(pair[:3], pair[3:]) < CONTRAST] == []
-    page_is_dark = luminance(pairs.pop()[3:]) < 0.2
+    assert [pair for pair in pairs if contrast.contrast(pair[:3], pair[3:]) < contrast.LEAST] == []
+    page_is_dark = contrast.luminance(pairs.pop()[3:]) < 0.2
     assert page_is_dark == (scheme == "dark")
-
-
-def luminance(rgb) -> float:
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in (c / 255 for c in rgb)]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(first, second) -> float:
-    low, high = sorted((luminance(first), luminance(second)))
-    return (high + 0.05) / (low + 0.05)
 
 
 def test_without_javascript_it_is_a_plain_page(open_page):
@@ -784,7 +761,7 @@ def test_printed_it_has_no_controls(open_page):
     tab.emulate_media(media="print")
     assert not tab.locator("nav").is_visible()
     assert not tab.locator("#search").is_visible()
-    assert luminance(tab.evaluate("getComputedStyle(document.body).color.match(/\\d+/g).map(Number)")) < 0.2
+    assert contrast.luminance(tab.evaluate("getComputedStyle(document.body).color.match(/\\d+/g).map(Number)")) < 0.2
 
 
 # The script that installs the browser
