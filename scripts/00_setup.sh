@@ -21,7 +21,7 @@ esac
 
 torch_cpu_index=https://download.pytorch.org/whl/cpu
 stamp=.venv/installed-    # + requirements file: what the last complete set-up installed
-paraphrases=eval/metrics/paraphrases.npz
+paraphrases=eval/metrics/phrases.npz
 unfinished=.venv/unfinished # there while packages are being installed
 
 # What a complete set-up has installed for the file $1: this Python and these requirements.
@@ -125,6 +125,7 @@ give_up_installing() {
 # Scores are the same without it, and take longer.
 index_paraphrases() {
   [[ ! -s $paraphrases ]] || return 0
+  rm -f eval/metrics/paraphrases.npz # of another form, which earlier versions made
   say "METEOR's paraphrases, indexed once (half a minute)"
   attended "$python" eval/e2e/measure_scores.py --index_paraphrases || echo "warning: not indexed; scores will take longer" >&2
 }

@@ -18,7 +18,7 @@ case "$*" in
   --version) echo "Python ${FAKE_VERSION:-3.11.1}" ;;
   *urllib*) exit 1 ;;
   "-m venv --clear .venv") rm -rf .venv && mkdir -p .venv/bin .venv/lib/python3.11/site-packages && cp "$0" .venv/bin/python ;;
-  *--index_paraphrases) mkdir -p eval/metrics && echo x >eval/metrics/paraphrases.npz ;;
+  *--index_paraphrases) mkdir -p eval/metrics && echo x >eval/metrics/phrases.npz ;;
   *"download.py vocab") echo x | tee vocab/encoder.json >vocab/vocab.bpe ;;
 esac
 """
@@ -91,12 +91,12 @@ def test_launchers_are_made_quiet_also_where_all_else_is_complete(checkout):
 
 def test_a_missing_index_of_paraphrases_is_made_without_pip_and_may_fail(checkout):
     checkout.setup()
-    (checkout.folder / "eval/metrics/paraphrases.npz").unlink()
+    (checkout.folder / "eval/metrics/phrases.npz").unlink()
     done = checkout.setup(FAIL_ON="--index_paraphrases")
     assert done.returncode == 0 and "warning: not indexed" in done.stderr
     assert "pip" not in checkout.calls
     checkout.setup()
-    assert checkout.has("eval/metrics/paraphrases.npz") and "pip" not in checkout.calls
+    assert checkout.has("eval/metrics/phrases.npz") and "pip" not in checkout.calls
 
 
 def test_the_developers_set_up_is_a_users_as_well(checkout):

@@ -211,7 +211,7 @@ def beam_search(
     for step in range(config.eval_len):
         beams, parents = advance(logits, cache.rows, beams, config)
         is_last = step + 1 == config.eval_len
-        shapes_change = not is_last and cache.needs_room(step)  # without `compiled` in every step
+        shapes_change = not is_last and cache.is_full  # without `compiled` in every step
         if shapes_change or is_last:
             check_scores(beams, searching)
         results[searching] = beams.best_tokens
@@ -228,9 +228,8 @@ def beam_search(
                 searching, beams = searching[undecided], beams.select(undecided)
                 parents, alive = parents[undecided], alive[undecided]
                 cache.select(undecided)
-            cache.make_room(step, COMPILED_STEPS if compiled else 1)
             cache.rows = (torch.ones_like(alive) if compiled else alive).flatten().nonzero().squeeze(-1)
-        cache.reorder(parents)
+        cache.reorder(parents, COMPILED_STEPS if compiled else 1)
         tokens = beams.tokens[..., -1].flatten()[cache.rows]  # (N,)
         positions = (cache.lengths + step)[cache.rows // config.beam]  # (N,)
         if compiled and shapes_change and device.type == "cuda":
