@@ -10,8 +10,10 @@ from markupsafe import Markup
 
 import curve
 import published
-from report_page import again, costs, figures, learning, opening, outputs, standing, words
+from metrics import bootstrap
+from report_page import again, alike, costs, figures, learning, opening, outputs, overlay, ranking, standing, words
 from report_page.contents import Contents
+from report_page.several import Several
 from run_dir import errors
 
 HERE = Path(__file__).parent
@@ -48,6 +50,34 @@ def render(run: Contents) -> str:
         with_base=outputs.with_base(run),
         worst=[outputs.shown(row) for row in outputs.worst(run)],
         rows=[outputs.shown(row) for row in run.rows or []],
+    )
+
+
+def render_several(several: Several) -> str:
+    """Return the HTML of several runs side by side."""
+    runs = several.runs
+    size_chart = overlay.score_against_size(several)
+    return rendered(
+        "several.html.jinja",
+        runs=runs,
+        facts=opening.shared_facts([one.run for one in runs]),
+        lacking=several.lacking,
+        tested=several.tested,
+        best=several.best.number,
+        verdict=ranking.verdict(several),
+        seeds=ranking.over_seeds(several),
+        below=ranking.BELOW,
+        draws=bootstrap.RESAMPLES,
+        methods={one.number: opening.named(one.run.record) for one in runs},
+        metrics=runs[0].run.task.scores,
+        digits=lambda column: published.digits(runs[0].run.task.published, column),
+        with_slots=any(one.run.slots is not None for one in runs),
+        looks=overlay.looks(several),
+        borders=overlay.BORDERS,
+        charts=[*overlay.curves(several), *([] if size_chart is None else [size_chart])],
+        commands={one.number: (again.folder(one.run), again.commands(one.run)) for one in runs},
+        rows=alike.compared(several),
+        n_inputs=len(runs[0].run.rows or []),
     )
 
 
