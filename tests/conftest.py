@@ -48,6 +48,7 @@ TOGETHER = {
     "test_walkthrough.py": "notebook",
     "test_report.py": "browser",
     "test_serve.py::test_in_a_browser": "browser of the page",
+    "test_reports_side_by_side.py::test_in_a_browser": "browser of several",
 }
 
 
