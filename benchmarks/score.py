@@ -65,7 +65,7 @@ def public_scores(refs: str, system: str) -> dict[str, float]:
     for name, metric in (("METEOR", Meteor), ("ROUGE_L", Rouge), ("CIDEr", Cider)):
         scores[name] = float(metric().compute_score(groups, results)[0])
 
-    counted = [ngrams.References.of(map(tokenise.tokenise, group)) for group in references.groups]
+    counted = [ngrams.References(list(map(tokenise.tokenise, group))) for group in references.groups]
     pairs = list(zip(map(tokenise.tokenise, outputs), counted, strict=True))
     bits = nist.Information(counted)
     scores["BLEU"] = float(bleu.score(sum(bleu.statistics(output, group) for output, group in pairs)))

@@ -79,3 +79,20 @@ def _of_test_set(run: Run, inputs: int | None, tests: TestSet) -> str | None:
     if known not in tests.references:
         return f"it is scored with other references than {tests.ours}"
     return None
+
+
+SCALE = {  # choices of the scorer that all runs of one table must share, as scores.json calls them
+    "segments": "numbers of inputs",
+    "inputs": "numbers of inputs",
+    "references_sha256": "references",
+    "protocol": "protocols",
+    "nist_reference_length": "lengths of NIST's references",
+}
+
+
+def why_not_beside(first: Run, other: Run) -> str | None:
+    """Return, in words, why the scores of two runs are not on one scale, as "other references"; None if they are."""
+    for name, words in SCALE.items():
+        if first.signature.get(name) != other.signature.get(name):
+            return f"other {words}"
+    return None

@@ -71,7 +71,7 @@ def beside(of: str, model: str | None, method: str, rank: int | None) -> list[Ro
 
     Of Table 18 it is the row of `rank` alone; sweep.py has the others.
     """
-    name = run_dir.METHODS[method]
+    name = run_dir.called(method)
     rows = [row for row in read(of) if row.model == model and row.kind != "untuned"]
     rows = [row for row in rows if row.kind != "rank" or (row.method, row.rank) == (name, rank)]
     methods = [name, *dict.fromkeys(row.method for row in rows)]
@@ -84,7 +84,7 @@ def judges(rows: list[Row], method: str, rank: int | None) -> list[Row]:
 
     Rows by another protocol than the recipe's are no judges, unless the method has no others.
     """
-    own = [row for row in rows if row.method == run_dir.METHODS[method]]
+    own = [row for row in rows if row.method == run_dir.called(method)]
     recipes = [row for row in own if row.kind in RECIPE]
     return [row for row in recipes if row.kind == "paper" or row.rank in (None, rank)] if recipes else own
 

@@ -17,12 +17,13 @@ from shape import Loss, fault
 METRICS = scores.METRICS
 SYSTEM = "prediction.txt"  # the run's own outputs; base.txt stands beside it in the scores
 SPLITS = {"Unseen": "_U", "Seen": "_S"}  # WebNLG's halves in scores.json, and how the columns of their scores end
-METHODS = {  # sections of run.json's settings, but for full: what is trained, as the published tables call it
+METHODS = {  # what published tables call a method; another is called by its own name. All but full are sections of settings
     "lora": "LoRA",
     "full": "fine-tuning",
     "dora": "DoRA",
     "vera": "VeRA",
     "fourier": "FourierFT",
+    "ia3": "IA3",
     "bias": "BitFit",
     "top2": "FT-Top2",
     "prefix_embed": "PreEmbed",
@@ -65,6 +66,7 @@ TRAINING = {
     },
     "versions?": dict,
     "commit?": (str, None),
+    "method?": str,  # left out by earlier trainings
     "trained_parameters?": int,
     "valid_loss?": Loss,
 }
@@ -182,10 +184,17 @@ def columns(metrics: Sequence[str], known: Container[str]) -> list[str]:
 
 
 def method_of(run: Run) -> str:
-    """Return what the run trained, one of METHODS. Full fine-tuning is recorded as LoRA of rank 0."""
+    """Return what the run trained, as --method has it. Earlier records say it by their sections: full is LoRA of rank 0."""
+    if "method" in run.training:
+        return run.training["method"]
     settings = run.training.get("settings", {})
     others = [name for name in METHODS if name not in ("lora", "full") and settings.get(name) is not None]
     return others[0] if others else "lora" if run.setting("lora", "rank") else "full"
+
+
+def called(method: str) -> str:
+    """Return a method's name in the published tables, or its own where they have none."""
+    return METHODS.get(method, method)
 
 
 def rank_of(run: Run) -> Any:

@@ -30,7 +30,7 @@ TABLE_18 = "paper: Hu et al. 2021, Table 18, GPT-2 Medium on E2E after 26 000 st
 class Group:
     """The runs of one method and rank, of the same targets and with one length penalty; they differ in their seeds."""
 
-    method: str  # one of run_dir.METHODS
+    method: str  # as run_dir.method_of has it
     rank: int  # 0 but of LoRA
     targets: str  # "q,v"
     length_penalty: float

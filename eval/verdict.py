@@ -22,7 +22,7 @@ def sentence(run: Run, judges: list[Row], of: str) -> str:
     bleu = f"BLEU {_number(scores['BLEU'], of, 'BLEU')}"
     if row is None and public is None:
         method, rank = run_dir.method_of(run), run_dir.rank_of(run)
-        trained = f"{run_dir.METHODS[method]}{f' of rank {rank}' if rank else ''}"
+        trained = f"{run_dir.called(method)}{f' of rank {rank}' if rank else ''}"
         return f"{bleu}: nothing is published for {model(run)} and {trained}."
     where, off = position(scores["BLEU"], public, row, of)
     if row and of != "e2e":

@@ -21,7 +21,7 @@ esac
 
 torch_cpu_index=https://download.pytorch.org/whl/cpu
 stamp=.venv/installed-    # + requirements file: what the last complete set-up installed
-paraphrases=eval/metrics/paraphrases.npz
+paraphrases=eval/metrics/phrases.npz
 unfinished=.venv/unfinished # there while packages are being installed
 
 # What a complete set-up has installed for the file $1: this Python and these requirements.
@@ -32,8 +32,12 @@ lacks_cuda() {
   compgen -G ".venv/lib/python*/site-packages/torch-*+cpu.dist-info" >/dev/null && nvidia-smi >/dev/null 2>&1
 }
 
+# Whether .venv's Python installs into .venv: one whose making was killed is the system's own, by another name.
+is_environment() { "$python" -c 'import os, sys; sys.exit(not os.path.samefile(sys.prefix, ".venv"))' 2>/dev/null; }
+
 is_complete() {
   [[ -f $stamp$requirements && ! -e $unfinished && -s vocab/encoder.json && -s vocab/vocab.bpe ]] && ! lacks_cuda &&
+    is_environment &&
     [[ $(wanted "$requirements" 2>/dev/null) == "$(cat "$stamp$requirements")" ]]
 }
 
@@ -57,7 +61,8 @@ find_python() {
 
 make_environment() {
   local base
-  if [[ -e $unfinished ]] || lacks_cuda || ! is_usable_python "$python" || ! "$python" -m pip --version >/dev/null 2>&1; then
+  if [[ -e $unfinished ]] || lacks_cuda || ! is_usable_python "$python" || ! is_environment ||
+    ! "$python" -m pip --version >/dev/null 2>&1; then
     base=$(find_python)
     say "Creating .venv with $("$base" --version)"
     "$base" -m venv --clear .venv
@@ -120,6 +125,7 @@ give_up_installing() {
 # Scores are the same without it, and take longer.
 index_paraphrases() {
   [[ ! -s $paraphrases ]] || return 0
+  rm -f eval/metrics/paraphrases.npz # of another form, which earlier versions made
   say "METEOR's paraphrases, indexed once (half a minute)"
   attended "$python" eval/e2e/measure_scores.py --index_paraphrases || echo "warning: not indexed; scores will take longer" >&2
 }

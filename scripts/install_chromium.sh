@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Usage: bash scripts/install_chromium.sh
 #
-# Installs the system's Chromium for tests/test_report.py, where it is missing. Needs apt-get, and root or sudo.
-# Nothing but that test uses it.
+# Installs the system's Chromium for tests/test_report.py and tests/test_serve.py, where it is missing. Needs apt-get, and root
+# or sudo. Nothing but those tests uses it.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
@@ -19,7 +19,7 @@ if [[ $(id -u) != 0 ]]; then
   as_root=(sudo)
 fi
 
-say "Chromium, for the tests of the report"
+say "Chromium, for the tests of pages"
 install() { ${as_root[@]+"${as_root[@]}"} env DEBIAN_FRONTEND=noninteractive apt-get "$@" >/dev/null; }
 install install -y --no-install-recommends chromium ||
   { install update && install install -y --no-install-recommends chromium; } ||

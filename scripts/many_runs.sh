@@ -99,6 +99,13 @@ train() { # where it is not done
   made_with >"$training/made_with.txt"
 }
 
+# Put several runs on one page, the first as the one that the others are tested against.
+side_by_side() {
+  [[ $# -gt 1 ]] || return 0
+  say "The runs side by side, with paired tests against the first"
+  attended "$python" eval/report.py "$@" --data "$data/test_formatted.jsonl" --output "$work_dir/side_by_side.html"
+}
+
 score() { # PENALTY: where it is not done, in a folder that has the training's files by links
   local where=("${chosen[@]}" --work_dir "$run") file next
   is_done "$run" && return

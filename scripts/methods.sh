@@ -4,7 +4,8 @@
 # Table 3 in small: trains by every method (scripts/methods.tsv) with as many parameters as the preset's LoRA has, or as --budget
 # says, and whole. Each one's learning rate is the best of three by the validation loss with the first seed; with that rate it is trained
 # with every seed (110 111 112), decoded and scored. The table, with paired tests against LoRA and the paper's rows, is in
-# DIR/methods.md and methods.json (DIR: trained_models/methods_NAME) and, if no flag is given, in docs/methods.md.
+# DIR/methods.md and methods.json (DIR: trained_models/methods_NAME) and, if no flag is given, in docs/methods.md; the runs side
+# by side are in DIR/side_by_side.html.
 #   bash scripts/methods.sh --methods lora prefix_layer adapter_l --seeds 110
 #   bash scripts/methods.sh --preset e2e_small_lora --seeds 110
 #   bash scripts/methods.sh --preset e2e_gpt2_md        # on a GPU node
@@ -129,4 +130,7 @@ if [[ ${NODE_RANK:-0} == 0 ]]; then
   done
   say "The table, which is also in $work_dir/methods.md and methods.json"
   attended "$python" eval/methods_table.py "${runs[@]}" --paired "$work_dir/paired" --output "$work_dir/methods.md" --json "$work_dir/methods.json" ${document[@]+"${document[@]}"}
+  first=${of_lora:-${runs[0]}} others=()
+  for run in "${runs[@]}"; do [[ $run == "$first" ]] || others+=("$run"); done
+  side_by_side "$first" ${others[@]+"${others[@]}"}
 fi

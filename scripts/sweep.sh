@@ -6,10 +6,10 @@
 # prints a line a run, then the table: as the paper's Table 18, its row below each rank, several seeds with mean ± deviation.
 #   bash scripts/sweep.sh --ranks 1 2 4 8 64 --targets q,v q,k,v --seeds 110 111 --length_penalties 0.8 0.9
 # What is not given is the preset's. A training is in DIR/r4_q,v_seed110, what is decoded from it in lp0.8 and so on below
-# (DIR: trained_models/NAME by default); the table is in DIR/sweep.md and sweep.json. What was trained or decoded with the same
-# preset and flags is not done again; interrupted, the same command goes on. Base and data are made once, and the base alone is not
-# decoded. Before the first training, what all of them need is checked. Takes as long as run_all.sh for each training, and as its
-# steps 4 to 7 for each further length penalty.
+# (DIR: trained_models/NAME by default); the table is in DIR/sweep.md and sweep.json, the runs side by side are in
+# side_by_side.html. What was trained or decoded with the same preset and flags is not done again; interrupted, the same command goes
+# on. Base and data are made once, and the base alone is not decoded. Before the first training, what all of them need is checked.
+# Takes as long as run_all.sh for each training, and as its steps 4 to 7 for each further length penalty.
 # NPROC, NNODES, NODE_RANK and MASTER_ADDR as in 03_train.sh.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
@@ -89,4 +89,5 @@ if [[ ${NODE_RANK:-0} == 0 ]]; then
   attended "$python" eval/sweep.py "${runs[@]}"
   attended "$python" eval/sweep.py "${runs[@]}" --format md --output "$work_dir/sweep.md"
   attended "$python" eval/sweep.py "${runs[@]}" --format json --output "$work_dir/sweep.json"
+  side_by_side "${runs[@]}"
 fi

@@ -18,7 +18,7 @@ trap 'rm -rf "$work_dir"' EXIT
 
 bash scripts/00_setup.sh --dev
 if [[ -z $quick ]]; then
-  bash scripts/install_chromium.sh || say "No Chromium: the tests of the report in a browser will be skipped"
+  bash scripts/install_chromium.sh || say "No Chromium: the tests of pages in a browser will be skipped"
 fi
 
 say "Style, types, and who imports whom"

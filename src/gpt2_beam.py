@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     generator = torch.Generator().manual_seed(args.random_seed)
     model = models.base_model(model_config, args.init_checkpoint, generator, precision, several[0] if several else None)
     weights = models.fingerprint(model)
-    switch, on = tried(model, several, placement.Given.by(args), weights, precision)
+    switch, on = models.tried(model, several, placement.Given.by(args), weights, precision)
     decisive = dict(model=model_config, weights=weights, search=rules, precision=precision)
     model.to(ranks.device).requires_grad_(False)
 
@@ -108,19 +108,6 @@ def main(argv: list[str] | None = None) -> int:
             )
     dist.stop()
     return 0
-
-
-def tried(model, several: list, given: placement.Given, weights: str, precision: str) -> tuple:
-    """Return a switch for `model`, and of each adapters what it puts on: all were on once, before hours with the first."""
-    from lora_nlg.methods.switch import Switch
-    from lora_nlg.storage import models
-
-    switch, on = Switch(model), []
-    for adapters in several:
-        of_method = models.put_adapters(model, adapters, given, weights, precision)
-        on.append((of_method, {n: tensor.detach().clone() for n, tensor in methods.adapter_tensors(model).items()}))
-        switch.take_off()
-    return switch, on
 
 
 def fit_behind(args: argparse.Namespace, model_config: config.ModelConfig, several: list) -> tuple[int, str]:

@@ -404,7 +404,8 @@ def main(argv: list[str] | None = None) -> int:
     with dist.within(locks.held(locks.of_folder(work_dir)), ranks):  # before any file is written there
         state = dist.on_main(lambda: earlier_state(resume, saves), ranks)
         sources = hub.recorded(init_checkpoint=args.init_checkpoint, lora_checkpoint=args.lora_checkpoint)
-        known = {**cost_of(model).recorded(), "resumed_from": state and state.get("step"), **sources}
+        known = {"method": methods.chosen(args), **cost_of(model).recorded(), **sources}
+        known["resumed_from"] = state and state.get("step")
         if ranks.is_main and state == {}:
             print(f"{work_dir} holds this run, finished at step {saves.last_step}; --resume never trains it again")
         elif ranks.is_main:

@@ -8,6 +8,9 @@ Prints "score  text" for the text itself and for each of its alternatives, then 
 one line an MR. With --jsonl a line is {"mr": MR} or, as in formatted data, {"context": MR}, and is answered by one line
 {"mr", "text", "score", "alternatives": [{"text", "score"}, ...]}.
 
+With --serve all this is on a page in a browser, which this machine alone can open; with --compare_with the texts of two adapters of
+one base stand beside each other there.
+
 The text is the best hypothesis that ended in the beam search, the one that gpt2_beam.py and gpt2_decode.py give; the alternatives
 are the next best that ended, as many as --alternatives says, or fewer where two differ in their end token alone. A hypothesis ends
 with an end token or after --eval_len tokens. A score is the natural log of the probability of a hypothesis, its end token
@@ -30,6 +33,7 @@ PROMPT = "> "
 STDIN = "standard input"
 VOCABULARY = Path(__file__).resolve().parent.parent / "vocab"
 LAST_CARD = "gpt2.md"  # where neither base nor adapters say what they are
+PORT, MOST_PORT = 8765, 65535  # of the page
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,6 +53,15 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--jsonl", action="store_true", help="JSON lines in and out")
     p.add_argument("--alternatives", type=int, default=3, help="0: none")
+    p.add_argument(
+        "--serve",
+        nargs="?",
+        type=int,
+        const=PORT,
+        metavar="PORT",
+        help=f"a page that this machine alone can open, until Ctrl-C; at port {PORT} if none is given, 0: any that is free",
+    )
+    p.add_argument("--compare_with", metavar="ADAPTERS", help="with --serve: others, whose texts stand beside")
 
     rules = flags.add_search_flags(p, flags.E2E_SEARCH, "a score")
     rules.add_argument(
@@ -67,6 +80,8 @@ def main(argv: list[str] | None = None) -> int:
     model_config = config.model_config(args.model_card)
     rules = flags.search_rules(args, (config.END_OF_TEXT_ID, args.eos_token_id))
     check(args, model_config)
+    if args.serve is not None:
+        return serve(args, model_config, rules)
     generator = load(args, model_config, rules)
     if sys.stdin.isatty() and not args.jsonl:
         converse(generator, args.alternatives, TASKS[args.task])
@@ -90,16 +105,17 @@ def card_of(args: argparse.Namespace) -> str:
     beside = hub.config_beside(args.init_checkpoint) if args.init_checkpoint else None
     if beside is not None:
         return str(beside)
-    if args.lora_checkpoint:
+    if adapters := args.lora_checkpoint or args.compare_with:
         from lora_nlg.storage import checkpoints
 
-        return checkpoints.read(args.lora_checkpoint).card or LAST_CARD
+        return checkpoints.read(adapters).card or LAST_CARD
     return LAST_CARD
 
 
 def check(args: argparse.Namespace, model_config: config.ModelConfig) -> None:
     """Raise UserError for flags that contradict each other or the model."""
     placement.refuse_without_adapters(args)
+    check_page(args)
     if model_config.vocab_size != config.GPT2_VOCAB_SIZE:
         raise errors.UserError(
             f"--model_card {args.model_card} has {model_config.vocab_size} tokens, not GPT-2's {config.GPT2_VOCAB_SIZE}; take a "
@@ -117,20 +133,71 @@ def check(args: argparse.Namespace, model_config: config.ModelConfig) -> None:
         )
 
 
+def check_page(args: argparse.Namespace) -> None:
+    """Raise UserError for flags of the page that contradict each other or others."""
+    if args.serve is None:
+        if args.compare_with:
+            raise errors.UserError("--compare_with is for the page; give --serve as well")
+        return
+    if args.jsonl:
+        raise errors.UserError(
+            "--jsonl would have no effect with --serve, which answers on a page; leave one of them out"
+        )
+    if not 0 <= args.serve <= MOST_PORT:
+        raise errors.UserError(f"--serve must be a port from 0 to {MOST_PORT}, but is {args.serve}")
+    if args.compare_with and args.compare_with == args.lora_checkpoint:
+        raise errors.UserError(f"--compare_with {args.compare_with} is --lora_checkpoint itself; name other adapters")
+
+
 def load(args: argparse.Namespace, model_config: config.ModelConfig, rules: config.BeamConfig):
     """Return the Generator that the flags describe."""
+    from lora_nlg.storage import models
+
+    generator_of = maker(args, rules)
+    given, precision = placement.Given.by(args), flags.chosen_precision(args)
+    return generator_of(models.merged_model(model_config, args.init_checkpoint, args.lora_checkpoint, given, precision))
+
+
+def load_all(args: argparse.Namespace, model_config: config.ModelConfig, rules: config.BeamConfig):
+    """Return the Systems that the page asks: --lora_checkpoint or the base alone, and --compare_with."""
+    import torch
+
+    from lora_nlg.decoding.systems import Systems
+    from lora_nlg.storage import checkpoints, models
+
+    generator_of = maker(args, rules)
+    paths = [path for path in (args.lora_checkpoint, args.compare_with) if path]
+    several = [checkpoints.read(path) for path in paths]
+    given, precision = placement.Given.by(args), flags.chosen_precision(args)
+    random, first = torch.Generator().manual_seed(0), several[0] if several else None
+    model = models.base_model(model_config, args.init_checkpoint, random, precision, first)
+    switch, on = models.tried(model, several, given, models.fingerprint(model) if several else "", precision)
+    alone = {} if args.lora_checkpoint else {"the base alone": None}
+    return Systems(generator_of(model), switch, {**alone, **dict(zip(paths, on, strict=True))})
+
+
+def maker(args: argparse.Namespace, rules: config.BeamConfig):
+    """Return what makes a Generator of a model. Vocabulary and device are had first: a model takes its time."""
     from lora_nlg import dist
     from lora_nlg.data import bpe
     from lora_nlg.decoding.generate import Generator
-    from lora_nlg.storage import models
 
-    precision = flags.chosen_precision(args)
+    precision, check_input = flags.chosen_precision(args), TASKS[args.task].check_input
     encoding = bpe.load_encoding(args.vocab or VOCABULARY)
     device = dist.start(args.device, rank=0, world_size=1, local_rank=0).device
-    given = placement.Given.by(args)
-    model = models.merged_model(model_config, args.init_checkpoint, args.lora_checkpoint, given, precision)
-    check_input = TASKS[args.task].check_input
-    return Generator(model.to(device).eval(), encoding, rules, device, precision, check_input)
+    return lambda model: Generator(model.to(device).eval(), encoding, rules, device, precision, check_input)
+
+
+def serve(args: argparse.Namespace, model_config: config.ModelConfig, rules: config.BeamConfig) -> int:
+    """Answer what the page asks, until the program is ended."""
+    from lora_nlg.questions import Questions
+    from lora_nlg.server import Server
+
+    with Server(args.serve) as server:  # before minutes of loading
+        questions = Questions(load_all(args, model_config, rules), TASKS[args.task], args.alternatives)
+        print(f"{server.url}  (Ctrl-C ends)", flush=True)
+        server.serve(questions.about(), questions.answer)
+    return 0
 
 
 def converse(generator, n_alternatives: int, task: Task) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +47,8 @@ TOGETHER = {
     "::test_published_scores": "real systems",
     "test_walkthrough.py": "notebook",
     "test_report.py": "browser",
+    "test_serve.py::test_in_a_browser": "browser of the page",
+    "test_reports_side_by_side.py::test_in_a_browser": "browser of several",
 }
 
 
@@ -81,6 +84,20 @@ def two_threads():
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium; the test is skipped where there is none."""
+    executable = shutil.which("chromium")
+    if executable is None:
+        pytest.skip("no chromium; bash scripts/install_chromium.sh installs it")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=executable)
+        yield started
+        started.close()
 
 
 @pytest.fixture(scope="session")

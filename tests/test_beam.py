@@ -234,6 +234,22 @@ def test_stopping_early_changes_nothing(monkeypatch):
     assert sum(rows) == 40 + 19 * 40 * 10 > n_early  # every beam of every sentence in every step but the first
 
 
+def test_the_steps_of_a_prompt_are_its_own(monkeypatch):
+    """As many as it takes alone, each one forward pass, whichever prompts share the batch."""
+    model, calls = toy.model(4), []
+    config = toy.beam_config(GOLDEN["recipe"]["flags"])
+    prompts = [line.context for line in toy.examples(12)]
+    together: list[int] = []
+    beam_search(model, prompts, config, steps=together)
+    forward = model.forward
+    monkeypatch.setattr(model, "forward", lambda *args, **named: calls.append(1) or forward(*args, **named))
+    for prompt, steps in zip(prompts, together, strict=True):
+        calls.clear()
+        beam_search(model, [prompt], config)
+        assert len(calls) == steps
+    assert len(set(together)) > 2
+
+
 @toy.on_every_device
 @pytest.mark.parametrize("static_steps", [1, 3, 16])
 @pytest.mark.parametrize("name", GOLDEN)
@@ -251,9 +267,8 @@ def test_static_shapes_change_nothing(name, static_steps, device, monkeypatch):
 
     monkeypatch.setattr(beam.F, "scaled_dot_product_attention", attend)
     assert beam_search(model, prompts, config, compiled=True) == GOLDEN[name]["predict"]
-    longest, block = max(map(len, prompts)), static_steps * config.beam
-    whole = longest + (config.eval_len - 1) * config.beam
-    assert set(n_slots[model.config.n_layer :]) <= {whole, *range(longest + block, whole, block)}
+    steps = n_slots[model.config.n_layer :: model.config.n_layer]  # without the prompts'
+    assert all(len(set(steps[i : i + static_steps])) == 1 for i in range(0, len(steps), static_steps))
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 
 import documents
 from documents import BLOCK, CODE, ROOT, read, section, table
+from lora_nlg import methods
 
 NAMED = re.compile(r"`(test_\w+\.py)::(test_\w+)`")
 README_LINES = 200
@@ -200,11 +201,17 @@ def test_the_readmes_flags_are_among_them():
     assert shown == {flag: known.get(flag) for flag in shown}
 
 
+def test_every_method_has_a_row():
+    assert sorted(row[0].strip("`") for row in table(text("methods.md"))) == sorted(methods.CHOICES)
+
+
 def test_every_requirement_has_its_reason():
     """Fails when a package is added without a row, or twice."""
     rows = [CODE.findall(row[0])[0] for row in table(text("dependencies.md"))]
     assert len(rows) == len(set(rows))
-    files = ("requirements.txt", "requirements-dev.txt", "benchmarks/requirements.txt")
+    folders = ("", "tests/", "benchmarks/")
+    files = [f"{folder}{path.name}" for folder in folders for path in (ROOT / folder).glob("requirements*.txt")]
+    assert len(files) == 4
     required = {name for file in files for name in re.findall(r"^([\w.-]+)==", read(file), re.MULTILINE)}
     assert len(required) > 20
     assert sorted(required - set(rows)) == []

@@ -196,7 +196,7 @@ def test_a_merged_folder_has_the_vocabulary_under_transformers_names(files, monk
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"peft_type": "IA3"}, "does not describe a LoRA adapter"),
+        ({"peft_type": "LOHA"}, "does not describe a LoRA adapter"),
         ({"use_dora": True}, "sets use_dora"),
         ({"bias": "all"}, "sets bias"),
         ({"modules_to_save": ["wte"]}, "sets modules_to_save"),

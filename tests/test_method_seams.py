@@ -49,7 +49,7 @@ def test_pissa_for_the_recipe_is_plain_lora_of_twice_the_rank(more, tmp_path):
     assert (hidden(back) - hidden(model)).abs().max() < TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["dora", "vera", "fourier", "prefix_kv", "bias"])
+@pytest.mark.parametrize("name", ["dora", "vera", "fourier", "ia3", "prefix_kv", "bias"])
 def test_what_the_recipe_cannot_have_is_one_sentence(name, tmp_path):
     write(tmp_path, trained(name))
     with pytest.raises(UserError, match="--to loralib cannot express"):
@@ -188,6 +188,7 @@ SETTINGS = [
     ("adapter_h", {"adapter_dim": 10**12}), ("vera", {"dim": 10**12}), ("vera", {"targets": ["x"]}), ("vera", {"targets": []}),
     ("vera", {"layers": 3}), ("vera", {"seed": "a"}), ("vera", {"seed": 2**70}), ("fourier", {"n": 10**12}),
     ("fourier", {"joined": True}), ("fourier", {"seed": 1.5}), ("top2", {"n_blocks": 99}), ("top2", {"n_blocks": "2"}),
+    ("ia3", {"joined": 1}), ("ia3", {"joined": True}),
     ("bias", {"unknown": 1}), ("vera", "[[[["), ("vera", "[" * 100_000), ("vera", "3"),
 ]  # fmt: skip
 

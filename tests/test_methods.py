@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 import gpt2_ft
 import toy
@@ -19,6 +20,8 @@ from lora_nlg.errors import UserError
 from lora_nlg.methods import switch
 from lora_nlg.methods.cost import cost_of
 from lora_nlg.model.gpt2 import GPT2
+from lora_nlg.storage import checkpoints
+from lora_nlg.training import needs
 from lora_nlg.training.losses import masked_loss
 
 PREFIXES = ("prefix_embed", "prefix_layer", "prefix_kv")
@@ -42,12 +45,17 @@ def trained(name: str, more: str = "", moved: bool = True) -> GPT2:
     model = toy.model(0)
     methods.add_adapters(model, config_of(name, more), torch.Generator().manual_seed(1))
     if moved:
-        generator = torch.Generator().manual_seed(2)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.requires_grad:
-                    parameter.add_(torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype), alpha=0.1)
+        move(model)
     return model
+
+
+def move(model: GPT2) -> None:
+    """Move what is trained from where it is."""
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype), alpha=0.1)
 
 
 def hidden(model: GPT2, n: int = 9) -> torch.Tensor:
@@ -71,13 +79,14 @@ FORMULAS = {  # METHODS.md's, of C, L and the size
     "dora": (lambda C, L: L * 2 * (2 * (C + C) + C), ""),
     "vera": (lambda C, L: L * 2 * (1024 + C), "--vera_dim 1024"),
     "fourier": (lambda C, L: L * 2 * 1000, "--fourier_n 1000"),
+    "ia3": (lambda C, L: L * (2 * C + 4 * C), ""),
     "lora+prefix_embed": (lambda C, L: L * 2 * 2 * (C + C) + 14 * C, ""),
     "lora+prefix_layer": (lambda C, L: L * 2 * 2 * (C + C) + 14 * C * L, ""),
     "lora+prefix_kv": (lambda C, L: L * 2 * 2 * (C + C) + 2 * 14 * C * L, ""),
 }
 OF_GPT2_MEDIUM = {
     "full": 354_823_168, "top2": 25_192_448, "bias": 271_360, "prefix_layer": 344_064, "adapter_h": 11_064_576,
-    "adapter_l": 368_784, "vera": 98_304, "fourier": 48_000,
+    "adapter_l": 368_784, "vera": 98_304, "fourier": 48_000, "ia3": 147_456,
 }  # fmt: skip
 
 
@@ -171,6 +180,44 @@ def test_a_flag_of_another_method_is_refused(flags, message):
     with pytest.raises(UserError) as error:
         gpt2_ft.refuse_ignored(args)
     assert message in str(error.value)
+
+
+# What it costs
+
+
+WITH_STARTS = [*((name, "") for name in methods.CHOICES), ("lora", "--lora_init pissa")]
+EVERYWHERE = "--lora_targets q,k,v,o,fc,proj"
+
+
+@pytest.mark.parametrize(("name", "more"), WITH_STARTS)
+def test_a_file_holds_what_was_predicted(name, more, tmp_path):
+    """PiSSA's what it started as, too; the file adds its names."""
+    model = trained(name, more)
+    path = tmp_path / "adapter.safetensors"
+    checkpoints.save_adapters(methods.adapter_tensors(model), path, model.trained_by)
+    expected = cost_of(model).bytes_on_disk
+    assert sum(tensor.numel() * tensor.element_size() for tensor in load_file(path).values()) == expected
+    assert 0 < path.stat().st_size - expected < 10_000
+
+
+@pytest.mark.parametrize(("name", "more"), [*WITH_STARTS, ("fourier", EVERYWHERE), ("dora", EVERYWHERE)])
+def test_what_a_method_keeps_for_its_gradients_is_known_without_computing(name, more):
+    """Beside what a CPU really keeps; torch's attention has another way there, hence a tenth or so."""
+    model, kept = trained(name, more), {}
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(torch.ones(3, 16, dtype=torch.int64))
+    with torch.device("meta"):
+        shapes = GPT2(toy.CONFIG).double()
+    methods.attach(shapes, model.trained_by)
+    assert needs.kept_by(shapes, 3, 16) == pytest.approx(sum(storage.nbytes() for storage in kept.values()), rel=0.2)
 
 
 # One property: any method, of any size, anywhere
@@ -303,7 +350,7 @@ def block_by_hand(weights: dict, layer: int, x: torch.Tensor, change, before=Non
     x = x + matrix("attn.c_proj", torch.cat(heads, -1))
     inner = matrix("mlp.c_fc", norm(f"h.{layer}.ln_2", x))
     gelu = 0.5 * inner * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (inner + 0.044715 * inner**3)))
-    return x + matrix("mlp.c_proj", gelu)
+    return x + matrix("mlp.c_proj", change(f"h.{layer}.mlp.inner", gelu))
 
 
 def by_hand(

@@ -35,6 +35,9 @@ THEIRS = {
     "vera": lambda: peft.VeraConfig(r=3, target_modules=MODULES),
     "vera without projections": lambda: peft.VeraConfig(r=3, target_modules=MODULES, save_projection=False),
     "fourier": lambda: peft.FourierFTConfig(n_frequency=40, target_modules=MODULES, scaling=20.0),
+    "ia3": lambda: peft.IA3Config(
+        target_modules=["attn.c_attn", "mlp.c_proj"], feedforward_modules=["mlp.c_proj"], fan_in_fan_out=True
+    ),
     "prefix_kv": lambda: peft.PrefixTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM"),
     "prefix_embed": lambda: peft.PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM"),
 }
@@ -127,6 +130,7 @@ def their_name(ours: str, names) -> str:
         "vera_d": "vera_lambda_d",
         "vera_b": "vera_lambda_b",
         "fourier_c": "fourierft",
+        "ia3_factors": "ia3_l",
     }
     [found] = [name for name in names if f".{module}." in name and their_kind.get(kind, kind) in name]
     return found
@@ -146,6 +150,7 @@ def their_name(ours: str, names) -> str:
         ("vera", "--vera_dim 3 --lora_targets proj --lora_layers 1"),
         ("vera", "--vera_dim 3 --lora_targets fc"),
         ("fourier", "--fourier_n 50 --lora_targets o,fc"),
+        ("ia3", ""),
         ("prefix_kv", "--prefix_length 4"),
         ("prefix_embed", "--prefix_length 4"),
     ],
@@ -197,6 +202,9 @@ DAMAGED = [
     ("fourier", lambda t, c: c.update(scaling=0), "scaling"),
     ("fourier", lambda t, c: c.update(n_frequency_pattern={"c_fc": 3}), "sets n_frequency_pattern"),
     ("fourier", lambda t, c: c.update(target_modules=["c_attn"]), "its adapter_config.json leaves out"),
+    ("ia3", lambda t, c: c.update(feedforward_modules=["attn.c_attn"]), "feedforward_modules"),
+    ("ia3", lambda t, c: c.update(target_modules=["attn.c_attn"]), "its adapter_config.json leaves out"),
+    ("ia3", lambda t, c: [t.pop(n) for n in list(t) if "c_attn" in n] and c.update(target_modules=["mlp.c_proj"]), "must scale"),
     ("prefix_kv", lambda t, c: c.update(num_layers=3), "prompt_embeddings is"),
     ("prefix_kv", lambda t, c: c.update(num_transformer_submodules=2), "num_transformer_submodules"),
     ("prefix_kv", lambda t, c: t.update(more=torch.ones(2)), "expected prompt_embeddings alone"),

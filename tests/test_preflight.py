@@ -214,6 +214,21 @@ def test_memory_grows_with_batch_and_model(flags, monkeypatch):
     assert need("--lora_dim", "0", "--model_card", "gpt2.md") > 4 * 4 * 354e6  # weights, gradient, two averages
 
 
+def test_memory_knows_the_method(flags):
+    """With few tokens what a batch keeps is small beside a matrix of each layer."""
+
+    def numbers(method):
+        args = preflight.gpt2_ft.parser().parse_args(
+            f"--train_data t --valid_data v --model_card gpt2.sm {method}".split()
+        )
+        return needs.Run(args).numbers([4])
+
+    lora, C, L = numbers("--lora_dim 4"), 768, 12
+    assert numbers("--method fourier") - lora > 0.9 * L * 3 * C * C
+    assert numbers("--method fourier --lora_targets q,k,v,o,fc,proj") - lora > 0.9 * L * 12 * C * C
+    assert numbers("--lora_dim 0") - numbers("--method bias") > 4 * 123e6  # gradients, two averages, their roots
+
+
 # The decoding that follows
 
 

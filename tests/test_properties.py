@@ -149,7 +149,7 @@ def corpora(texts, groups):
 
 def corpus_scores(corpus) -> dict[str, float]:
     """Return the scores of [(output, references), …]; the words of ROUGE-L and CIDEr are those of the texts."""
-    references = [References.of(map(tokenise, group)) for _, group in corpus]
+    references = [References(list(map(tokenise, group))) for _, group in corpus]
     outputs = [tokenise(output) for output, _ in corpus]
     bits = nist.Information(references)
     of_bleu = sum(map(bleu.statistics, outputs, references))

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+import contrast
 import recipe
-from report_page import contents, figures, page
+from report_page import again, contents, figures, opening, page, standing
 from run_dir import errors
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -168,6 +169,37 @@ def test_figures_are_those_of_the_files(run):
     assert ["name", "2", "0", "0"] in rows  # slot: outputs where it is missing, wrong, invented
     assert ["food", "0", "1", "0"] in rows
     assert ["area", "0", "0", "1"] in rows
+
+
+def test_the_verdict_in_words_is_there_for_any_run(run, tmp_path):
+    """Whether or not the run may be compared."""
+    said = "BLEU .612 (95 % interval .551 to .674), base alone .020; 5 slot errors in 8 slots asked for."
+    assert opening.verdict(contents.read(run, run / "test.jsonl")) == said
+    scores = json.loads((run / "scores.json").read_text())
+    del scores["systems"][1]["intervals"], scores["systems"][0]
+    write_json(run / "scores.json", scores)
+    (run / "slots.json").unlink()
+    change(run / "comparison.json", comparable=False, why_not="other data", verdict="Not comparable.")
+    text = render(run)
+    assert opening.verdict(contents.read(run, run / "test.jsonl")) == "BLEU .612."
+    assert text.index("<p>BLEU .612.</p>") < text.index(
+        "<p>Not comparable. Not compared with the paper: other data.</p>"
+    )
+    webnlg = make_webnlg(tmp_path / "webnlg")
+    assert opening.verdict(contents.read(webnlg, webnlg / "test.jsonl")) == "BLEU 54.9 (95 % interval 49.4 to 60.4)."
+
+
+def test_what_the_base_makes_of_an_input_stands_beside_it(run):
+    """A long text is folded, since a base that was not trained often goes on and on."""
+    long = " ".join(["The Fox"] * 30)
+    (run / "base.txt").write_text(f"x\n{HOSTILE}\n\n{long}\n")
+    rows = {row[0]: row for row in Elements(render(run)).rows if row[0] in "1234" and "of input " + row[0] in row}
+    assert rows["1"][10] == "x"
+    assert rows["2"][9] == HOSTILE
+    assert rows["3"][9] == "(empty)"
+    assert rows["4"][9:11] == [f"{long[:120]} …", long]
+    (run / "base.txt").write_text("one line\n")
+    assert '"columnheader">Base alone' not in render(run)
 
 
 def test_rows_of_the_outputs(run):
@@ -425,13 +457,13 @@ def test_what_is_not_published_of_a_half_is_a_dash(webnlg):
 def test_the_page_says_the_protocol_and_that_less_ter_is_better(webnlg):
     text = render(webnlg)
     assert "<p>By a protocol.</p>" in text
-    assert ("By the protocol", "generation_eval") in page._facts(contents.read(webnlg, webnlg / "test.jsonl"))
+    assert ("By the protocol", "generation_eval") in opening.facts(contents.read(webnlg, webnlg / "test.jsonl"))
     assert "<dt>TER, less is better</dt>" in text and "<dt>BLEU</dt>" in text
 
 
 def test_charts_show_what_judges_the_run(webnlg, monkeypatch):
     drawn = []
-    monkeypatch.setattr(page.charts, "of_scores", lambda *arguments, **options: drawn.append(arguments[2]) or "")
+    monkeypatch.setattr(standing.charts, "of_scores", lambda *arguments, **options: drawn.append(arguments[2]) or "")
     render(webnlg)
     assert [mark.name for mark in drawn[0]] == ["this run", "paper, LoRA"]
 
@@ -459,7 +491,7 @@ def test_a_comparison_of_other_halves_is_refused(webnlg):
 
 
 def test_the_scores_of_triples_are_made_with_their_categories(webnlg):
-    commands = dict(page._commands(contents.read(webnlg, webnlg / "test.jsonl")))
+    commands = dict(again.commands(contents.read(webnlg, webnlg / "test.jsonl")))
     assert commands["Scores"][1:] == ["--protocol generation_eval", f"--categories {webnlg}/test.jsonl"]
 
 
@@ -467,26 +499,50 @@ def test_another_method_is_not_called_full_fine_tuning(run):
     settings = json.loads((run / "run.json").read_text())["settings"]
     change(run / "run.json", settings={**settings, "lora": None, "vera": {"rank": 1024}})
     read = contents.read(run, run / "test.jsonl")
-    assert ("Method", "VeRA, r = 1024") in page._facts(read)
+    assert ("Method", "VeRA, r = 1024") in opening.facts(read)
     assert read.departures == ["VeRA trained instead of LoRA"]
 
 
 def test_commands_can_be_typed_again(run):
-    commands = dict(page._commands(contents.read(run, run / "test.jsonl")))
-    assert commands["Training"] == ["python src/gpt2_ft.py", "--lora_dim 2", "--work_dir 'a folder'"]
-    assert commands["Beam search"] == ["python src/gpt2_beam.py", "--beam 10"]
-    [scoring] = [part for part in commands["Scores"] if part.startswith("python")]
-    assert scoring == f"python eval/e2e/measure_scores.py {run}/reference.txt {run}/prediction.txt -p"
+    commands = dict(again.commands(contents.read(run, run / "test.jsonl")))
+    assert commands["Training"] == [".venv/bin/python src/gpt2_ft.py", "--lora_dim 2", "--work_dir 'a folder_again'"]
+    assert commands["Beam search"] == [".venv/bin/python src/gpt2_beam.py", "--beam 10"]
+    scoring = (
+        ".venv/bin/python eval/e2e/measure_scores.py 'a folder_again/reference.txt' 'a folder_again/prediction.txt' -p"
+    )
+    assert commands["Scores"] == [scoring]
     digest = hashlib.sha256((run / "prediction.txt").read_bytes()).hexdigest()
     assert [f"{run}/prediction.txt", digest] in Elements(render(run)).rows
 
 
+def test_what_is_run_again_leaves_the_run_as_it_is(run):
+    """Also one of a sweep, whose decodings have links to their training's weights. Fails when a path keeps its folder."""
+    change(run / "run.json", argv=["--init_checkpoint", "base/x.pt", "--work_dir=runs/a/", "--resume", "auto"])
+    argv = [
+        "--data",
+        "data/runs/a.jsonl",
+        "--work_dir",
+        "runs/a/lp0.8",
+        "--lora_checkpoint",
+        "runs/a/lp0.8/model.final.pt",
+    ]
+    change(run / "beam_prediction.run.json", argv=argv, settings={"world_size": 2})
+    commands = {what: " ".join(parts) for what, parts in again.commands(contents.read(run, run / "test.jsonl"))}
+    training = "src/gpt2_ft.py --init_checkpoint base/x.pt --work_dir=runs/a_again/ --resume auto"
+    assert commands["Training"] == f".venv/bin/python {training}"
+    launcher = ".venv/bin/python -m torch.distributed.run --standalone --nproc_per_node=2 src/gpt2_beam.py"
+    weights = "--work_dir runs/a_again/lp0.8 --lora_checkpoint runs/a_again/model.final.pt"
+    assert commands["Beam search"] == f"{launcher} --data data/runs/a.jsonl {weights}"
+    assert "--output_pred_file runs/a_again/lp0.8/prediction.txt" in commands["Ids to text"]
+    assert "runs/a_again/lp0.8/prediction.txt" in commands["Scores"]
+
+
 def test_the_steps_are_those_of_the_last_validation(run):
     """The last logged interval ends before the run where that is no multiple of --log_interval."""
-    assert ("Training", "150 steps of 8") in page._facts(contents.read(run, run / "test.jsonl"))
+    assert ("Training", "150 steps of 8") in opening.facts(contents.read(run, run / "test.jsonl"))
     with open(run / "log.jsonl", "a") as file:
         file.write(json.dumps({"eval": {"step": 190, "valid_loss": 1.1, "valid_ppl": 3.0, "seconds": 2.0}}) + "\n")
-    assert ("Training", "190 steps of 8") in page._facts(contents.read(run, run / "test.jsonl"))
+    assert ("Training", "190 steps of 8") in opening.facts(contents.read(run, run / "test.jsonl"))
 
 
 @pytest.mark.slow
@@ -562,20 +618,6 @@ def test_help_loads_nothing_heavy():
 
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 320, "height": 640}  # the narrowest that is sold
-CONTRAST = 4.5  # of text to its background, Web Content Accessibility Guidelines 2, level AA
-
-
-@pytest.fixture(scope="module")
-def browser():
-    executable = shutil.which("chromium")
-    if executable is None:
-        pytest.skip("no chromium; bash scripts/install_chromium.sh installs it")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=executable)
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -694,6 +736,64 @@ def test_search(open_page):
     assert search.input_value() == "aromi"
 
 
+@pytest.fixture
+def long_page(browser, tmp_path):
+    """A page of 25 inputs, which are three pages of its table."""
+    folder = make_run(tmp_path / "long")
+    for name in ("segments.tsv", "slots.json"):
+        (folder / name).unlink()
+    lines = [{"context": f"name : n{i}", "completion": f"r{i}"} for i in range(1, 26)]
+    (folder / "test.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "prediction.txt").write_text("".join(f"output {i}\n" for i in range(1, 26)))
+    (folder / "report.html").write_text(render(folder))
+    tab = browser.new_page(viewport=DESKTOP)
+    tab.set_default_timeout(10_000)
+    tab.goto((folder / "report.html").as_uri())
+    yield tab
+    tab.close()
+
+
+def test_rows_are_shown_page_by_page(long_page):
+    def shown() -> tuple[str, str, str]:
+        rows = numbers(long_page)
+        return rows[0], rows[-1], long_page.locator("#shown").inner_text()
+
+    def press(name: str) -> None:
+        long_page.get_by_role("button", name=name, exact=True).click()
+
+    assert shown() == ("1", "10", "1–10 of 25")
+    assert long_page.get_by_role("button", name="Previous").get_attribute("aria-disabled") == "true"
+    press("Last")
+    assert shown() == ("21", "25", "21–25 of 25")
+    press("Previous")
+    assert shown() == ("11", "20", "11–20 of 25")
+    long_page.get_by_role("button", name="Input").click()  # sorted the other way, from its first page on
+    assert shown() == ("25", "16", "1–10 of 25")
+    long_page.get_by_label("Rows a page").select_option("all")
+    assert shown() == ("25", "1", "1–25 of 25")
+    long_page.locator("#search").fill("n2")
+    assert shown() == ("25", "2", "1–7 of 7")
+
+
+def test_a_link_turns_to_the_page_of_its_row(long_page):
+    long_page.evaluate("location.hash = '#input-23'")
+    long_page.locator("#input-23").wait_for(state="visible")
+    assert long_page.locator("#shown").inner_text() == "21–25 of 25"
+
+
+def test_a_button_copies_its_command_and_another_all(open_page):
+    tab = open_page()
+    tab.evaluate("navigator.clipboard.writeText = async (words) => { window.copied = words; }")
+    tab.get_by_role("button", name="Copy", exact=True).first.click()
+    tab.wait_for_function("window.copied")
+    training = ".venv/bin/python src/gpt2_ft.py --lora_dim 2 --work_dir 'a folder_again'"
+    assert tab.evaluate("window.copied") == training
+    assert tab.locator("#copied").inner_text() == "Copied"
+    tab.get_by_role("button", name="Copy all").click()
+    tab.wait_for_function("window.copied.includes('&&')")
+    assert tab.evaluate("window.copied").startswith(f"{training} &&\n.venv/bin/python src/gpt2_beam.py --beam 10 &&\n")
+
+
 def test_a_link_to_a_row_that_the_search_hides_shows_it(open_page):
     tab = open_page()
     tab.locator("#search").fill("aromi")
@@ -727,7 +827,7 @@ def test_what_a_screen_reader_finds(open_page, viewport):
     nodes = tab.context.new_cdp_session(tab).send("Accessibility.getFullAXTree")["nodes"]
     shown = [node for node in nodes if not node["ignored"]]
     roles = Counter(node["role"]["value"] for node in shown)
-    assert roles["table"] == 9  # and two that are not unfolded
+    assert roles["table"] == 5  # and six that are not unfolded
     assert roles["main"] == roles["banner"] == roles["navigation"] == roles["search"] == roles["searchbox"] == 1
     nameless = [
         node["role"]["value"]
@@ -757,25 +857,18 @@ def test_text_is_readable(open_page, scheme):
     pairs = {tuple(map(int, re.findall(r"\d+", text))) for text in tab.evaluate(colours)}
     assert {len(pair) for pair in pairs} == {6}  # no transparent ones
     assert len(pairs) > 4
-    assert [pair for pair in pairs if contrast(pair[:3], pair[3:]) < CONTRAST] == []
-    page_is_dark = luminance(pairs.pop()[3:]) < 0.2
+    assert [pair for pair in pairs if contrast.contrast(pair[:3], pair[3:]) < contrast.LEAST] == []
+    page_is_dark = contrast.luminance(pairs.pop()[3:]) < 0.2
     assert page_is_dark == (scheme == "dark")
 
 
-def luminance(rgb) -> float:
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in (c / 255 for c in rgb)]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(first, second) -> float:
-    low, high = sorted((luminance(first), luminance(second)))
-    return (high + 0.05) / (low + 0.05)
-
-
-def test_without_javascript_it_is_a_plain_page(open_page):
+def test_without_javascript_it_is_a_plain_page_whose_rows_are_folded(open_page):
     tab = open_page(java_script_enabled=False)
     assert not tab.locator("#search").is_visible()
     assert tab.locator("#all button").count() == 0
+    assert tab.get_by_role("button").count() == 0
+    assert not tab.locator("#input-4").is_visible()
+    tab.get_by_text("All 4 inputs").click()
     assert tab.locator("#input-4").is_visible()
 
 
@@ -784,7 +877,7 @@ def test_printed_it_has_no_controls(open_page):
     tab.emulate_media(media="print")
     assert not tab.locator("nav").is_visible()
     assert not tab.locator("#search").is_visible()
-    assert luminance(tab.evaluate("getComputedStyle(document.body).color.match(/\\d+/g).map(Number)")) < 0.2
+    assert contrast.luminance(tab.evaluate("getComputedStyle(document.body).color.match(/\\d+/g).map(Number)")) < 0.2
 
 
 # The script that installs the browser

@@ -349,6 +349,100 @@ def test_meteor_is_sent_no_more_than_it_reads(tmp_path):
     assert len(taken) < segments
 
 
+# A METEOR that notes its process and answers with the number that is the output, in all columns
+COUNTING = f"""echo $$ >>{{log}}
+while read -r line; do
+  answer=; for _ in $(seq {meteor.COLUMNS}); do answer="$answer ${{{{line##*||| }}}}"; done; echo $answer
+done"""
+
+
+def gone(log) -> list[bool]:
+    """Return whether each process that wrote its number to `log` has ended."""
+    return [not Path(f"/proc/{pid}").exists() for pid in log.read_text().split()]
+
+
+def test_processes_share_the_segments_and_answer_in_their_order(tmp_path):
+    """Fails e.g. if a process that is asked about a second system begins where it left the first."""
+    runtime = java.Java(fake_java(tmp_path, COUNTING.format(log=tmp_path / "pids")), "9.9")
+    systems = [list(map(str, range(10, 17))), list(map(str, range(20, 27)))]
+    with meteor.Meteor(runtime, processes=3) as aligner:
+        for outputs in systems:
+            aligner.send(outputs, [["a"]] * 7)
+        answers = [aligner.receive(7)[:, meteor.FUNCTION_WORDS].tolist() for _ in systems]
+    assert answers == [[[float(n)] * 2 for n in outputs] for outputs in systems]
+    assert gone(tmp_path / "pids") == [True] * 3
+
+
+def test_equal_references_are_sent_once(tmp_path):
+    log = tmp_path / "lines"
+    path = fake_java(tmp_path, f"while read -r line; do echo $line >>{log}; echo {'1 ' * meteor.COLUMNS}; done")
+    with meteor.Meteor(java.Java(path, "9.9")) as aligner:
+        aligner.send(["x"], [["b", "a", "b", "", ""]])
+        aligner.receive(1)
+    assert log.read_text() == "SCORE ||| b ||| a ||| ||| x\n"
+
+
+def test_one_of_several_processes_dies_and_none_is_left(tmp_path):
+    log = tmp_path / "pids"
+    dies = f"echo $$ >>{log}; read -r line; case $line in *1) echo 'no memory' >&2; exit 1;; esac; echo {'1 ' * meteor.COLUMNS}"
+    runtime = java.Java(fake_java(tmp_path, f"{dies}; exec sleep 60"), "9.9")
+    with (
+        pytest.raises(UserError, match=r"METEOR ended early .*it said: no memory"),
+        meteor.Meteor(runtime, processes=2) as aligner,
+    ):
+        aligner.send(["0", "1", "2", "3"], [["a"]] * 4)
+        aligner.receive(4)
+    assert gone(log) == [True, True]
+
+
+def test_none_is_left_of_several_processes_when_the_block_is_interrupted_or_one_does_not_start(tmp_path, monkeypatch):
+    log = tmp_path / "pids"
+    runtime = java.Java(fake_java(tmp_path, f"echo $$ >>{log}; exec sleep 60"), "9.9")
+    with pytest.raises(KeyboardInterrupt), meteor.Meteor(runtime, processes=2):
+        while not log.is_file() or len(log.read_text().split()) < 2:
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+    assert gone(log) == [True, True]
+
+    started, begin = [], subprocess.Popen
+
+    def popen(*args, **options):
+        if started:
+            raise OSError(12, "Cannot allocate memory")
+        started.append(begin(*args, **options))
+        return started[0]
+
+    monkeypatch.setattr(meteor.subprocess, "Popen", popen)
+    with pytest.raises(UserError, match="cannot start METEOR"), meteor.Meteor(runtime, processes=2):
+        pytest.fail("it started")
+    assert started[0].poll() is not None
+
+
+@pytest.mark.parametrize(
+    ("cores", "segments", "processes"), [(2, 630, 2), (1, 630, 1), (16, 630, 4), (16, 250, 2), (2, 12, 1)]
+)
+def test_as_many_processes_as_pay(cores, segments, processes, monkeypatch):
+    """No more than the cores that may be used, nor for a few segments; one if it must know all paraphrases."""
+    runtime = java.Java("java", "9.9")
+    monkeypatch.setattr(meteor, "usable_cores", lambda: cores)
+    monkeypatch.setattr(meteor.paraphrases, "possible_in", lambda texts, folder: Path(folder) / "table")
+    assert len(meteor.for_texts(runtime, [], "folder", segments)._processes) == processes
+    monkeypatch.setattr(meteor.paraphrases, "possible_in", lambda texts, folder: None)
+    assert len(meteor.for_texts(runtime, [], "folder", segments)._processes) == 1
+
+
+@pytest.mark.slow
+def test_several_processes_count_what_one_counts(monkeypatch):
+    groups = inputs.read_references(REFERENCES).groups
+    outputs = Path(OUTPUTS).read_text(encoding="utf-8").splitlines()
+    counts = []
+    for processes in (1, 3):
+        with meteor.Meteor(java.find_java(), "-m", "exact stem synonym", processes=processes) as aligner:
+            aligner.send(outputs, groups)
+            counts.append(aligner.receive(len(groups)))
+    np.testing.assert_array_equal(*counts)
+
+
 class Repeated:
     """Something that can be iterated over again and again, and keeps nothing."""
 

@@ -276,6 +276,8 @@ def test_every_combination_is_run_once_and_all_are_put_together(checkout):
     assert [call.split()[0] for call in checkout.made("03_train.sh")] == trainings
     runs = [f"trained_models/mini/{training}/lp{penalty}" for training in trainings for penalty in (0.8, 0.9)]
     assert f"python eval/sweep.py {' '.join(runs)}" in checkout.calls
+    page = "--data data/mini/test_formatted.jsonl --output trained_models/mini/side_by_side.html"
+    assert checkout.calls[-1] == f"python eval/report.py {' '.join(runs)} {page}"
     assert sum(call.startswith(("00_setup.sh", "02_create_datasets.sh")) for call in checkout.calls) == 2
 
 
@@ -301,6 +303,7 @@ def test_what_the_last_training_needs_is_checked_before_the_first(checkout):
 
 def test_what_is_not_swept_is_the_presets(checkout):
     checkout.run("--lr", "1")
+    assert not any("eval/report.py" in call for call in checkout.calls)  # one run has its own page
     assert checkout.made("03_train.sh") == ["r4_q,v_seed110 --lora_dim 4 --lora_targets q,v --random_seed 110 --lr 1"]
     assert checkout.made("04_beam.sh") == ["r4_q,v_seed110/lp0.8 --length_penalty 0.8"]
 

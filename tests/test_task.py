@@ -15,6 +15,7 @@ import run_dir
 import slots
 import summary
 import task
+import verdict
 from lora_nlg import methods
 from metrics.errors import UserError
 from report_page import charts, contents, page
@@ -186,6 +187,23 @@ def test_step_7_says_a_sentence_where_there_are_no_slots(run, tmp_path):
     assert (run / "comparison.json").is_file() and (run / "report.html").is_file()
 
 
-def test_every_method_has_a_name_beside_the_published_ones():
-    """A run of one that is not there would be taken for full fine-tuning."""
-    assert set(run_dir.METHODS) == set(methods.CHOICES)
+def test_every_method_has_a_name_beside_the_published_ones(run, capsys):
+    """One that no table names has its own, and is not taken for full fine-tuning."""
+    assert set(run_dir.METHODS) <= set(methods.CHOICES)
+    record = json.loads((run / "run.json").read_text())
+    del record["settings"]["lora"]
+    record["settings"]["mine"] = {"size": 3}
+    (run / "run.json").write_text(json.dumps({**record, "method": "mine"}))
+    read = run_dir.read_run(run, ["BLEU", "TER"])
+    assert (run_dir.method_of(read), run_dir.rank_of(read)) == ("mine", 0)
+    assert verdict.sentence(read, [], "e2e") == "BLEU 0.5000: nothing is published for GPT-2 M and mine."
+    assert page._method(read) == ("Method", "mine")
+    assert compare.main([str(run), "--data", str(data_of(run))]) == 0
+
+
+@pytest.mark.parametrize(("said", "rank"), [("lora", 4), ("full", 0), ("dora", 0)])
+def test_what_a_record_says_it_trained_is_believed(said, rank, run):
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, "method": said}))
+    read = run_dir.read_run(run, ["BLEU", "TER"])
+    assert (run_dir.method_of(read), run_dir.rank_of(read)) == (said, rank)

@@ -1,6 +1,7 @@
 """ROUGE-L and CIDEr of the MS-COCO caption evaluation, on PTB tokens, a segment at a time.
 
-ROUGE-L is pycocoevalcap's. CIDEr is computed here, equal to pycocoevalcap's, which keeps the n-grams of all references in memory.
+Both are equal to pycocoevalcap's, which fills a table of words by words for each ROUGE-L, and keeps the n-grams of all references in
+memory for CIDEr.
 """
 
 import math
@@ -14,16 +15,46 @@ import numpy as np
 from metrics import ngrams
 
 ORDER = 4
+BETA = 1.2  # ROUGE-L: how much more recall counts than precision
 SIGMA = 6.0  # how far, in words, an output's length may be from a reference's
 SCALE = 10.0
 
 
 def rouge_l(outputs: Iterable[str], references: Iterable[list[str]]) -> np.ndarray:
     """Return ROUGE-L of each segment, 0 to 1, shape (segments,); a corpus has their mean. Texts are PTB tokens with spaces."""
-    from pycocoevalcap.rouge.rouge import Rouge
+    return np.array([_rouge_l(output, group) for output, group in zip(outputs, references, strict=True)])
 
-    rouge = Rouge()
-    return np.array([rouge.calc_score([output], group) for output, group in zip(outputs, references, strict=True)])
+
+def _rouge_l(output: str, references: list[str]) -> float:
+    words, others = (
+        output.split(" "),
+        [reference.split(" ") for reference in references],
+    )  # "" has one word, and it is ""
+    common = _common_lengths(words, others)
+    precision = max(common) / len(words)
+    recall = max(length / len(other) for length, other in zip(common, others, strict=True))
+    if not recall:
+        return 0.0
+    return (1 + BETA**2) * precision * recall / (recall + BETA**2 * precision)
+
+
+def _common_lengths(words: list[str], others: list[list[str]]) -> list[int]:
+    """Return the length of the longest common subsequence of `words` and each of `others`.
+
+    A row of its table grows by 0 or 1 at each word, so a row is a number with a bit for each: 0 where it grows (Hyyrö 2004).
+    """
+    places: dict[str, int] = {}
+    for i, word in enumerate(words):
+        places[word] = places.get(word, 0) | 1 << i
+    full = (1 << len(words)) - 1
+    lengths = []
+    for other in others:
+        row = full
+        for word in other:
+            shared = row & places.get(word, 0)
+            row = (row + shared | row - shared) & full
+        lengths.append(len(words) - row.bit_count())
+    return lengths
 
 
 class Groups(Protocol):
@@ -33,20 +64,22 @@ class Groups(Protocol):
     def __len__(self) -> int: ...
 
 
-class Rarity:
+class Rarity(dict[ngrams.Ngram, float]):
     """How rare each n-gram is: log of the number of segments for each one whose references have it.
 
     Its memory grows with the distinct n-grams of the references, not with their number.
     """
 
     def __init__(self, references: Groups):
-        self._segments: Counter[ngrams.Ngram] = Counter()
+        segments: Counter[ngrams.Ngram] = Counter()
         for group in references:
-            self._segments.update({ngram for text in group for ngram in ngrams.count(text.split(), ORDER)})
+            segments.update({ngram for text in group for ngram in ngrams.up_to(text.split(), ORDER)})
         self._log_number = math.log(len(references))
+        values = {times: self._log_number - math.log(times) for times in set(segments.values())}
+        super().__init__((ngram, values[times]) for ngram, times in segments.items())
 
-    def __getitem__(self, ngram: ngrams.Ngram) -> float:
-        return self._log_number - math.log(self._segments.get(ngram, 1))
+    def __missing__(self, ngram: ngrams.Ngram) -> float:
+        return self._log_number
 
 
 def cider(outputs: Iterable[str], references: Iterable[list[str]], rarity: Rarity) -> np.ndarray:
@@ -68,9 +101,10 @@ class _Vectors:
     @classmethod
     def of(cls, text: str, rarity: Rarity) -> "_Vectors":
         words = text.split()
-        weights: list[dict[ngrams.Ngram, float]] = [{} for _ in range(ORDER)]
-        for ngram, times in ngrams.count(words, ORDER).items():
-            weights[len(ngram) - 1][ngram] = times * rarity[ngram]
+        weights = [
+            {ngram: times * rarity[ngram] for ngram, times in Counter(ngrams.of_order(words, n)).items()}
+            for n in range(1, ORDER + 1)
+        ]
         norms = [math.sqrt(sum(weight * weight for weight in vector.values())) for vector in weights]
         return cls(weights, norms, len(words))
 

@@ -1,21 +1,29 @@
 """METEOR 1.5 (Denkowski and Lavie 2014): its jar aligns and counts, segment by segment; the score of the counts is computed here."""
 
 import contextlib
+import itertools
 import queue
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from metrics import java as java_runtime
+from metrics import paraphrases
 from metrics.errors import UserError
+from metrics.java import METEOR_JAR, SHORT_RUN, Java, data_file, environment, said
+from metrics.processes import usable_cores
 from metrics.waiting import spin_until
 
 LOAD_TIMEOUT = 300  # seconds; loading all paraphrases takes five on a free machine
 LINE_TIMEOUT = 120  # seconds; a segment takes milliseconds
+SHORT = 5000  # segments: so many are aligned in 15 seconds
+# Each process takes 200 MB, and loads and warms up by itself: beyond these, most of what it does is that.
+MOST_PROCESSES = 4
+AT_LEAST = 100  # segments for each
 SEPARATOR = " ||| "  # cannot occur in PTB tokens, which take ||| apart
 
 MATCHERS = 4  # exact, stem, synonym, paraphrase
@@ -30,24 +38,82 @@ MATCHER_WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.20, 0.60, 0.75  # recall's share, fragmentation's power and weight, content's share
 
 
-class Meteor:
-    """METEOR in a JVM of its own, used as a context manager. It loads for a while: enter, send, do other things, receive.
+def for_texts(java: Java, texts: Iterable[str], folder: str, segments: int) -> "Meteor":
+    """Return a METEOR for so many segments of these texts, with as many processes as pay, that knows the paraphrases they can need.
 
-    `table` is a file of the paraphrases that it shall know, by default all.
+    Those are in a file in `folder`.
+    """
+    table = paraphrases.possible_in(texts, folder)
+    if table is None:  # a gigabyte for each process
+        return Meteor(java)
+    quick = replace(java, flags=SHORT_RUN) if segments <= SHORT else java
+    return Meteor(quick, table=table, processes=max(1, min(usable_cores(), MOST_PROCESSES, segments // AT_LEAST)))
+
+
+class Meteor:
+    """METEOR, used as a context manager. It loads for a while: enter, send, do other things, receive.
+
+    Its processes share the segments; each is a JVM. `table` is a file of the paraphrases that it shall know, by default all.
     """
 
-    def __init__(self, java: java_runtime.Java, *flags: str, table: Path | None = None):
-        jar = java_runtime.data_file(java_runtime.METEOR_JAR)
+    def __init__(self, java: Java, *flags: str, table: Path | None = None, processes: int = 1):
+        self._processes = [_Process(java, flags, table) for _ in range(processes)]
+
+    def __enter__(self) -> "Meteor":
+        with contextlib.ExitStack() as started:
+            for process in self._processes:
+                started.enter_context(process)
+            self._started = started.pop_all()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._started.close()
+
+    def send(self, outputs: Iterable[str], references: Iterable[list[str]]) -> None:
+        """Ask for the counts of these segments (PTB tokens with spaces) without waiting for the answers.
+
+        Each process goes through them by itself, and takes the next segment that is its own.
+        """
+        for number, process in enumerate(self._processes):
+            segments = zip(outputs, references, strict=True)
+            process.questions.put(itertools.islice(segments, number, None, len(self._processes)))
+
+    def receive(self, segments: int) -> np.ndarray:
+        """Return the counts of all that was sent next, so many segments, shape (segments, COLUMNS).
+
+        Raises UserError, with what METEOR printed, when it dies or says nothing for too long.
+        """
+        from tqdm import tqdm
+
+        asked = self._processes[:segments]
+        if not spin_until(lambda: all(one.has_answered() for one in asked), "METEOR is loading", LOAD_TIMEOUT):
+            silent = next(one for one in asked if not one.has_answered())
+            raise silent.failure(f"gave no answer in {LOAD_TIMEOUT} s")
+        statistics = np.empty((segments, COLUMNS))
+        bar = tqdm(statistics, "METEOR", unit="segment", disable=None, leave=False)
+        for row, process in zip(bar, itertools.cycle(self._processes), strict=False):
+            row[:] = process.counts()
+        # A text matched whole and in one piece is not broken: METEOR adds no chunk for it.
+        whole = (statistics[:, CHUNKS] == 1) & (statistics[:, MATCHED] == statistics[:, LENGTHS]).all(axis=-1)
+        statistics[whole, CHUNKS] = 0
+        return statistics
+
+
+class _Process:
+    """A JVM that runs METEOR for the block. It answers what is put into `questions`, in that order."""
+
+    def __init__(self, java: Java, flags: Sequence[str], table: Path | None):
+        jar = data_file(METEOR_JAR)
         known = () if table is None else ("-a", table)
         self._java = java.path
         self._command = java.command("-Xmx2G", "-jar", jar, "-", "-", "-stdio", "-l", "en", "-norm", *known, *flags)
 
-    def __enter__(self) -> "Meteor":
+    def __enter__(self) -> None:
         self._stderr = tempfile.TemporaryFile()  # a pipe nobody reads would block the JVM
         try:
             self._process = subprocess.Popen(
                 self._command,
-                env=java_runtime.environment(),
+                env=environment(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
@@ -57,15 +123,14 @@ class Meteor:
             raise UserError(f"cannot start METEOR with {self._java}: {error.strerror}") from error
         assert self._process.stdin and self._process.stdout  # both are pipes
         self._stdin, self._stdout = self._process.stdin, self._process.stdout
-        self._questions: queue.SimpleQueue[Iterable[tuple[str, list[str]]] | None] = queue.SimpleQueue()
+        self.questions: queue.SimpleQueue[Iterable[tuple[str, list[str]]] | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._threads = [threading.Thread(target=job, daemon=True) for job in (self._write, self._read)]
         for thread in self._threads:
             thread.start()
-        return self
 
     def __exit__(self, *exception) -> None:
-        self._questions.put(None)
+        self.questions.put(None)
         self._process.kill()
         self._process.wait()
         for thread in self._threads:
@@ -76,9 +141,10 @@ class Meteor:
 
     def _write(self) -> None:
         try:
-            while (segments := self._questions.get()) is not None:
+            while (segments := self.questions.get()) is not None:
                 for output, group in segments:  # written as METEOR reads them, so that they need not all be in memory
-                    self._stdin.write(f"{SEPARATOR.join(('SCORE', *group, output))}\n".encode())
+                    # It takes the best reference, so a second one that is equal changes nothing.
+                    self._stdin.write(f"{SEPARATOR.join(('SCORE', *dict.fromkeys(group), output))}\n".encode())
                 self._stdin.flush()
         except OSError:
             pass  # METEOR died; the one who waits for an answer says so
@@ -88,46 +154,30 @@ class Meteor:
             self._answers.put(line)
         self._answers.put(b"")  # the end, which is an error unless nobody waits any more
 
-    def send(self, outputs: Iterable[str], references: Iterable[list[str]]) -> None:
-        """Ask for the counts of these segments (PTB tokens with spaces) without waiting for the answers."""
-        self._questions.put(zip(outputs, references, strict=True))
+    def has_answered(self) -> bool:
+        return not self._answers.empty()
 
-    def receive(self, segments: int) -> np.ndarray:
-        """Return the counts of the next `segments` segments that were sent, shape (segments, COLUMNS).
-
-        Raises UserError, with what METEOR printed, when it dies or says nothing for too long.
-        """
-        from tqdm import tqdm
-
-        if not spin_until(lambda: not self._answers.empty(), "METEOR is loading", LOAD_TIMEOUT):
-            raise self._failure(f"gave no answer in {LOAD_TIMEOUT} s")
-        statistics = np.empty((segments, COLUMNS))
-        for row in tqdm(statistics, "METEOR", unit="segment", disable=None, leave=False):
-            row[:] = self._counts()
-        # A text matched whole and in one piece is not broken: METEOR adds no chunk for it.
-        whole = (statistics[:, CHUNKS] == 1) & (statistics[:, MATCHED] == statistics[:, LENGTHS]).all(axis=-1)
-        statistics[whole, CHUNKS] = 0
-        return statistics
-
-    def _counts(self) -> list[float]:
+    def counts(self) -> list[float]:
+        """Return the counts of the next segment. Raises UserError if it dies or says nothing for too long."""
         try:
             line = self._answers.get(timeout=LINE_TIMEOUT)
         except queue.Empty:
-            raise self._failure(f"gave no answer in {LINE_TIMEOUT} s") from None
+            raise self.failure(f"gave no answer in {LINE_TIMEOUT} s") from None
         try:
             counts = [float(word) for word in line.split()]
         except ValueError:
             counts = []
         if len(counts) != COLUMNS:
-            raise self._failure(f"answered {line.decode('utf-8', 'replace').strip()!r}" if line else "ended early")
+            raise self.failure(f"answered {line.decode('utf-8', 'replace').strip()!r}" if line else "ended early")
         return counts
 
-    def _failure(self, what: str) -> UserError:
+    def failure(self, what: str) -> UserError:
+        """End METEOR and return the sentence of why, with what it printed."""
         self._process.kill()
         self._process.wait()
         self._stderr.seek(0)
-        said = java_runtime.said(self._stderr.read() or b"".join(iter(self._answers.get, b"")))
-        return UserError(f"METEOR {what} (Java: {self._java}); it said: {said}")
+        printed = self._stderr.read() or b"".join(iter(self._answers.get, b""))
+        return UserError(f"METEOR {what} (Java: {self._java}); it said: {said(printed)}")
 
 
 def score(statistics: np.ndarray) -> np.ndarray:

@@ -27,7 +27,8 @@ class Information:
     def __init__(self, references: Iterable[ngrams.References]):
         self._counts: Counter[ngrams.Ngram] = Counter()
         for group in references:
-            self._counts.update(group.total)
+            for text in group.texts:
+                self._counts.update(ngrams.up_to(text, ORDER))
         self._words = sum(times for ngram, times in self._counts.items() if len(ngram) == 1)
 
     def __getitem__(self, ngram: ngrams.Ngram) -> float:

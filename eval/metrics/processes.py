@@ -1,8 +1,14 @@
-"""Programs that a thread runs: they end where the block that the main thread waits in does."""
+"""Programs that a thread runs: they end where the block that the main thread waits in does. And how many may run at once."""
 
+import os
 import subprocess
 import threading
 from collections.abc import Sequence
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Processes:

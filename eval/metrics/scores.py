@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from metrics import bleu, coco, meteor, nist, paraphrases, ptb
+from metrics import bleu, coco, meteor, nist, ptb
 from metrics.errors import UserError
 from metrics.files import temporary_folder
 from metrics.java import SHORT_RUN, Java, find_java
@@ -19,7 +19,6 @@ from metrics.waiting import spin_until, start
 METRICS = ("BLEU", "NIST", "METEOR", "ROUGE_L", "CIDEr")
 _Counts = tuple[np.ndarray, np.ndarray, np.ndarray]  # for BLEU, NIST, and NIST of every segment by itself
 _Captions = tuple[np.ndarray, np.ndarray]  # ROUGE-L and CIDEr, (segments,) each
-SHORT = 5000  # segments: so many are aligned in 15 seconds
 SEGMENT_METRICS = ("BLEU", "sentBLEU", "NIST", "METEOR", "ROUGE_L", "CIDEr")
 
 
@@ -58,16 +57,16 @@ def score(
     nist_definition: str = nist.MTEVAL,
     java: Java | None = None,
 ) -> list[Scores]:
-    """Score every system's outputs, one text for each group of references; all share one METEOR and one tokeniser.
+    """Score every system's outputs, one text for each group of references; all share METEOR's processes and one tokeniser.
 
     Beside the texts that it is given, it holds about 600 bytes a segment, and two tables that grow with the distinct n-grams of
-    the references, and for a moment 240 MiB of paraphrases; PTB tokens are in temporary files.
+    the references, and for a moment METEOR's paraphrases; PTB tokens are in temporary files.
     `nist_definition` is nist.MTEVAL or nist.SEGMENT_MEANS. Raises UserError if the numbers of texts differ, a group is
     empty, no Java runs, or a Java program fails.
     """
     _check(references, systems)
     java = java or find_java()
-    quick = replace(java, flags=SHORT_RUN) if len(systems) * len(references) <= SHORT else java
+    quick = replace(java, flags=SHORT_RUN) if len(systems) * len(references) <= meteor.SHORT else java
     every_reference = (reference for group in references for reference in group)
     with temporary_folder() as folder, Processes() as processes:
         tokenising = start(ptb.tokenise, quick, [every_reference, *systems], folder, processes)
@@ -75,15 +74,14 @@ def score(
         spin_until(tokenising.done, "PTB tokeniser")
         reference_tokens, *output_tokens = tokenising.result()
         groups = ptb.Groups(reference_tokens, [len(group) for group in references])
-        selecting = start(paraphrases.possible_in, itertools.chain(reference_tokens, *output_tokens), folder)
+        every_text = itertools.chain(reference_tokens, *output_tokens)
+        selecting = start(meteor.for_texts, java, every_text, folder, len(systems) * len(references))
         spin_until(selecting.done, "paraphrases")
-        table = selecting.result()
-        with meteor.Meteor(java if table is None else quick, table=table) as aligner:
+        with selecting.result() as aligner:
             for outputs in output_tokens:
                 aligner.send(outputs, groups)
             captioning = start(_caption_scores, output_tokens, groups)
-            segments = len(references)
-            aligned = aligner.receive(len(systems) * segments).reshape(len(systems), segments, meteor.COLUMNS)
+            aligned = [aligner.receive(len(references)) for _ in systems]
         spin_until(lambda: counting.done() and captioning.done(), "BLEU, NIST, ROUGE-L, CIDEr")
     return [
         _combine(of_counts, of_captions, of_meteor, nist_definition)
@@ -120,7 +118,7 @@ def _count(references: Sequence[Sequence[str]], systems: Sequence[Sequence[str]]
 
 
 def _counted(references: Sequence[str]) -> References:
-    return References.of(map(tokenise, references))
+    return References(list(map(tokenise, references)))
 
 
 def _caption_scores(systems: Sequence[ptb.Tokens], groups: ptb.Groups) -> list[_Captions]:

@@ -9,6 +9,8 @@ from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 
+from metrics.processes import usable_cores
+
 COLUMNS = 2  # edits, words of the reference
 AT_ONCE = 8  # segments that a process takes together: some tenths of a second
 
@@ -24,7 +26,7 @@ def statistics(outputs: Sequence[str], groups: Sequence[Sequence[str]], *, best_
     jobs = [(output, tuple(group), best_ratio, case) for output, group in zip(outputs, groups, strict=True)]
     # Not forked: METEOR's threads may hold locks
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(_cores(), mp_context=context, initializer=_begin)
+    pool = ProcessPoolExecutor(usable_cores(), mp_context=context, initializer=_begin)
     try:
         counted = pool.map(_segment, jobs, chunksize=AT_ONCE)
         for row, counts in zip(
@@ -41,10 +43,6 @@ def score(statistics: np.ndarray) -> np.ndarray:
     edits, words = statistics[..., 0], statistics[..., 1]
     without = np.where(edits > 0, 1.0, 0.0)  # every edit is one too many
     return np.where(words > 0, edits / np.where(words > 0, words, 1), without)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _begin() -> None:

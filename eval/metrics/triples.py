@@ -1,6 +1,7 @@
 """BLEU, METEOR and TER of WebNLG's and DART's outputs: references read, and systems scored by a protocol."""
 
 import functools
+import itertools
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from metrics.errors import UserError
 from metrics.java import METEOR_JAR, Java, data_file
 from metrics.protocols import Protocol, split
 from metrics.results import references_sha256
-from metrics.waiting import start
+from metrics.waiting import spin_until, start
 
 METRICS = ("BLEU", "METEOR", "TER")
 # WebNLG's test inputs whose category is not, or is, in the training data; "cate" says
@@ -169,17 +170,26 @@ def score(references: References, systems: Sequence[Sequence[str]], protocol: Pr
     groups = [_chosen(group, protocol) for group in references.groups]
     texts = [[protocol.normalise(output) for output in outputs] for outputs in systems]
     padded = [[_unbroken(one) for one in _padded(group, protocol.meteor_references)] for group in groups]
-    with meteor.Meteor(java) as aligner:
-        for outputs in texts:
-            aligner.send(map(_unbroken, outputs), padded)
-        counting = start(lambda: [_bleu_statistics(outputs, groups, protocol) for outputs in texts])
-        given = [[one for one in group if one] for group in groups]
-        every_output = [output for outputs in texts for output in outputs]  # for one set of processes
-        edits = ter.statistics(
-            every_output, given * len(systems), best_ratio=protocol.mean_ter, case=protocol.ter_case
-        ).reshape(len(systems), len(groups), ter.COLUMNS)
-        aligned = aligner.receive(len(systems) * len(groups)).reshape(len(systems), len(groups), meteor.COLUMNS)
+    counting = start(lambda: [_bleu_statistics(outputs, groups, protocol) for outputs in texts])
+    aligned = _aligned([[_unbroken(output) for output in outputs] for outputs in texts], padded, java)
+    given = [[one for one in group if one] for group in groups]
+    every_output = [output for outputs in texts for output in outputs]  # for one set of processes
+    edits = ter.statistics(
+        every_output, given * len(systems), best_ratio=protocol.mean_ter, case=protocol.ter_case
+    ).reshape(len(systems), len(groups), ter.COLUMNS)
     return [Scores(*one, protocol.mean_ter) for one in zip(counting.result(), aligned, edits, strict=True)]
+
+
+def _aligned(systems: Sequence[Sequence[str]], groups: Sequence[list[str]], java: Java) -> list[np.ndarray]:
+    """Return METEOR's statistics of each system; its processes are gone before others use the cores."""
+    every_text = itertools.chain(*systems, *groups)
+    with files.temporary_folder() as folder:
+        selecting = start(meteor.for_texts, java, every_text, folder, len(systems) * len(groups))
+        spin_until(selecting.done, "paraphrases")
+        with selecting.result() as aligner:
+            for outputs in systems:
+                aligner.send(outputs, groups)
+            return [aligner.receive(len(groups)) for _ in systems]
 
 
 def _chosen(group: Sequence[str], protocol: Protocol) -> list[str]:

@@ -8,6 +8,7 @@ import importlib.util
 import io
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -38,16 +39,18 @@ with _no_settings_of_a_user():
     from matplotlib import rc_context, rcParamsDefault
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 WIDTH = 4.6  # inches, 72 points each
 HEIGHT = 2.7
+DODGE, TICKS_APART = 1.08, 1.6  # factors of a size: between runs of one size, between two labels
 ROW_HEIGHT = 0.21  # of one system in a chart of scores
 
+SEVERAL = ("several1", "several2", "several3", "several4", "several5", "several6")  # colours of runs side by side
 # matplotlib wants real colours; each of these stands for the CSS variable of its name, and means nothing by itself.
 COLOURS = {
     name: f"#0000{number:02x}"
-    for number, name in enumerate(("ink", "muted", "grid", "run", "valid", "paper", "public", "base"), 0xA0)
+    for number, name in enumerate(("ink", "muted", "grid", "run", "valid", "paper", "public", "base", *SEVERAL), 0xA0)
 }
 
 RC: dict[Any, Any] = {
@@ -78,7 +81,10 @@ RC: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart; `style` is matplotlib's, so that lines differ by more than colour. The ones behind are broad and pale."""
+    """One line of a chart; `style` is matplotlib's, so that lines differ by more than colour.
+
+    One `behind` is broad and pale, one that is `faint` thin and pale.
+    """
 
     name: str
     xs: Sequence[float]
@@ -86,6 +92,7 @@ class Line:
     colour: str  # in COLOURS
     style: str = "-"
     behind: bool = False
+    faint: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,20 @@ class Mark:
     colour: str  # in COLOURS
 
 
-def over_steps(name: str, description: str, lines: Sequence[Line], y_label: str, from_zero: bool = False) -> str:
+@dataclass(frozen=True)
+class Point:
+    """One run in a chart of scores against sizes."""
+
+    label: str
+    size: float
+    score: float
+    interval: tuple[float, float] | None
+    colour: str  # in COLOURS
+
+
+def over_steps(
+    name: str, description: str, lines: Sequence[Line], y_label: str, from_zero: bool = False, legend: bool = True
+) -> str:
     """Return an SVG of `lines` over training steps. `name` makes its ids unique on the page."""
     with rc_context(RC):
         figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
@@ -107,6 +127,8 @@ def over_steps(name: str, description: str, lines: Sequence[Line], y_label: str,
             look: dict[str, Any] = {"color": COLOURS[line.colour], "label": line.name}
             if line.behind:
                 look |= {"linewidth": 5, "alpha": 0.4}
+            elif line.faint:
+                look |= {"linewidth": 0.9, "alpha": 0.6}
             elif len(line.xs) < 20:  # few points: show where they are
                 look |= {"marker": "o", "markersize": 3.5}
             axes.plot(line.xs, line.ys, line.style, **look)
@@ -119,7 +141,7 @@ def over_steps(name: str, description: str, lines: Sequence[Line], y_label: str,
             axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}".replace(",", "\u202f")))
-        if len(lines) > 1:
+        if legend and len(lines) > 1:
             axes.legend()
         return _inline(figure, name, description)
 
@@ -157,6 +179,47 @@ def of_scores(
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.tick_params(axis="y", length=0)
         return _inline(figure, name, description)
+
+
+def against_sizes(name: str, description: str, points: Sequence[Point], x_label: str, y_label: str) -> str:
+    """Return an SVG of scores, with their intervals, against sizes on a logarithmic axis."""
+    with rc_context(RC):
+        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+        axes = figure.add_subplot()
+        for point, x in zip(points, _side_by_side([point.size for point in points]), strict=True):
+            colour = COLOURS[point.colour]
+            if point.interval:
+                axes.plot((x, x), point.interval, "_-", color=colour, linewidth=1, alpha=0.7)
+            axes.plot(x, point.score, "o", color=colour, markersize=5)
+            axes.annotate(point.label, (x, point.score), (4, 3), textcoords="offset points", color=COLOURS["ink"])
+        axes.set_xscale("log")
+        sizes = sorted({point.size for point in points})
+        axes.set_xlim(sizes[0] / 2, sizes[-1] * 2)
+        ticks = [size for i, size in enumerate(sizes) if i == 0 or size > sizes[i - 1] * TICKS_APART]
+        axes.set_xticks(ticks)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        return _inline(figure, name, description)
+
+
+def _side_by_side(sizes: Sequence[float]) -> list[float]:
+    """Return the sizes with equal ones a little apart, so that each is seen."""
+    seen: Counter = Counter()
+    xs = []
+    for size in sizes:
+        xs.append(size * DODGE ** (seen[size] - (sizes.count(size) - 1) / 2))
+        seen[size] += 1
+    return xs
+
+
+def compact(size: float) -> str:
+    """Return 16.4k of 16 384, 0.355M of 354 823."""
+    for unit, length in (("M", 1e6), ("k", 1e3)):
+        if size >= length / 10:
+            return f"{size / length:.3g}{unit}"
+    return f"{size:g}"
 
 
 def _inline(figure: Figure, name: str, description: str) -> str:

@@ -10,6 +10,7 @@ import run_dir
 import task
 from run_dir import SYSTEM, errors, files
 
+BASE = "base.txt"  # in the work dir: the outputs of the base alone
 GPT2_MEDIUM = (1024, 24)  # width and layers, of the model whose curve is published
 VALIDATION_CURVE = "gpt2_md_seed110_valid.tsv"  # beside recipe.CURVE
 
@@ -22,6 +23,7 @@ class Row:
     meaning: str  # "name : Blue Spice | Type : coffee shop"
     references: list[str]
     output: str
+    of_base: str | None  # what the base alone made of it
     scores: dict[str, float] | None  # by the columns of segments.tsv
     slots: dict | None  # {"missing", "wrong", "invented"} as in slots.json
     seconds: float | None  # of decoding, its share of its batch
@@ -101,7 +103,12 @@ def read(work_dir: Path, data: Path) -> Contents:
         comparison=comparison,
         slots=slots,
         rows=_rows(
-            run_dir.references_by_input(data), outputs, segments, marks, record.decoding.get("input_seconds", [])
+            run_dir.references_by_input(data),
+            outputs,
+            _of_base(record),
+            segments,
+            marks,
+            record.decoding.get("input_seconds", []),
         ),
         has_segments=segments is not None,
         published_curve=None if departures else _published_curve(),
@@ -110,9 +117,17 @@ def read(work_dir: Path, data: Path) -> Contents:
     )
 
 
+def _of_base(record: run_dir.Run) -> list[str] | None:
+    """Return the outputs of the base alone, if they are scored beside the run's."""
+    if BASE not in map(run_dir.output_file, record.systems):
+        return None
+    return run_dir.read_outputs(record.work_dir, BASE)
+
+
 def _rows(
     references: dict[str, list[str]],
     outputs: list[str] | None,
+    of_base: list[str] | None,
     segments: list[run_dir.Segment] | None,
     marks: list[dict] | None,
     seconds: list[float],
@@ -126,6 +141,7 @@ def _rows(
             meaning=meaning,
             references=texts,
             output=outputs[i],
+            of_base=of_base[i].strip() if of_base is not None and len(of_base) == len(references) else None,
             scores=segments[i].scores if segments is not None else None,
             slots=marks[i] if marks is not None else None,
             seconds=seconds[i] if len(seconds) == len(references) else None,
@@ -142,7 +158,7 @@ def _departures(record: run_dir.Run, of: task.Task) -> list[str]:
     if (width, layers) != GPT2_MEDIUM:
         return [f"a model of {layers} layers of width {width} instead of GPT-2 Medium"]
     if (method := run_dir.method_of(record)) != "lora":
-        return [f"{'every parameter' if method == 'full' else run_dir.METHODS[method]} trained instead of LoRA"]
+        return [f"{'every parameter' if method == 'full' else run_dir.called(method)} trained instead of LoRA"]
     return recipe.departures(record)
 
 

@@ -38,3 +38,13 @@ def duration(seconds: float) -> str:
         if seconds >= length:
             return f"{seconds / length:.1f} {unit}"
     return f"{seconds:.1f} seconds"
+
+
+def score(value: float) -> str:
+    """Return .868 of 0.8676, as the paper writes a score below one, and 54.9 of 54.92, one of a hundred."""
+    return f"{value:.3f}".removeprefix("0") if value < 1 else f"{value:.1f}"
+
+
+def p_value(value: float) -> str:
+    """Return "p = .032", and "p < .001" of what is below."""
+    return "p < .001" if value < 0.001 else f"p = {score(value) if value < 1 else 1}"

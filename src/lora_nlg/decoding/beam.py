@@ -192,13 +192,15 @@ def beam_search(
     config: BeamConfig,
     endings: Endings | None = None,
     compiled: bool = False,
+    steps: list[int] | None = None,
 ) -> list[list[int]]:
     """Return for each prompt the ids of its best hypothesis, padded with 0 to eval_len.
 
     A prompt is one or more ids, and len(prompt) + eval_len may not exceed the model's positions. The result does not depend
     on which prompts share the batch, up to the rounding of the matrix products. With `endings` the search ends when those
     are decided as well, and the result is the same. So it is with `compiled`, where COMPILED_STEPS steps in a row have the same
-    shapes: beams that cannot win are searched on with the others, and a GPU records these steps. Raises NotANumber.
+    shapes: beams that cannot win are searched on with the others, and a GPU records these steps. `steps` is filled with how many
+    each prompt was searched for. Raises NotANumber.
     """
     cache, logits = prefill(model, prompts, config)
     device, B = logits.device, len(prompts)
@@ -207,11 +209,12 @@ def beam_search(
         endings.start(beams)
     results = torch.zeros(B, config.eval_len, dtype=torch.int64, device=device)
     searching = torch.arange(B, device=device)  # which prompt each sentence of the batch is
+    searched = torch.ones(B, dtype=torch.int64, device=device)  # the first step is everyone's
     logits_of: Callable[..., Tensor] = functools.partial(next_token_logits, model, cache)
     for step in range(config.eval_len):
         beams, parents = advance(logits, cache.rows, beams, config)
         is_last = step + 1 == config.eval_len
-        shapes_change = not is_last and cache.needs_room(step)  # without `compiled` in every step
+        shapes_change = not is_last and cache.is_full  # without `compiled` in every step
         if shapes_change or is_last:
             check_scores(beams, searching)
         results[searching] = beams.best_tokens
@@ -224,18 +227,20 @@ def beam_search(
             undecided = alive.any(dim=1).nonzero().squeeze(-1)
             if len(undecided) == 0:
                 break
+            searched[searching[undecided]] = step + 2
             if len(undecided) <= SHRINK_AT * len(searching):
                 searching, beams = searching[undecided], beams.select(undecided)
                 parents, alive = parents[undecided], alive[undecided]
                 cache.select(undecided)
-            cache.make_room(step, COMPILED_STEPS if compiled else 1)
             cache.rows = (torch.ones_like(alive) if compiled else alive).flatten().nonzero().squeeze(-1)
-        cache.reorder(parents)
+        cache.reorder(parents, COMPILED_STEPS if compiled else 1)
         tokens = beams.tokens[..., -1].flatten()[cache.rows]  # (N,)
         positions = (cache.lengths + step)[cache.rows // config.beam]  # (N,)
         if compiled and shapes_change and device.type == "cuda":
             logits_of = CompiledStep(functools.partial(next_token_logits, model, cache), tokens, positions)
         logits = logits_of(tokens, positions)
+    if steps is not None:
+        steps[:] = searched.tolist()
     return results.tolist()
 
 

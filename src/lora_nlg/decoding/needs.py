@@ -9,6 +9,7 @@ import torch
 
 from lora_nlg import memory
 from lora_nlg.config import BeamConfig, ModelConfig
+from lora_nlg.decoding.cache import most_slots
 from lora_nlg.dist import AUTOCAST
 from lora_nlg.model.gpt2 import GPT2, store_frozen_in
 
@@ -51,9 +52,8 @@ def of_decoding(
 
 
 def cache_bytes(model: ModelConfig, B: int, T: int, search: BeamConfig, number_size: int) -> int:
-    """Return what the keys and values of all layers take: a slot for each prompt token and each beam's token, as `Cache` has them."""
-    slots = T + search.beam * (search.eval_len - 1)
-    return 2 * model.n_layer * B * slots * model.n_embd * number_size
+    """Return what the keys and values of all layers take at most: `Cache` gets less memory, unless beams have nothing in common."""
+    return 2 * model.n_layer * B * most_slots(T, search.beam, search.eval_len) * model.n_embd * number_size
 
 
 def _weights(config: ModelConfig, precision: str, n_outputs: int) -> tuple[int, int]:

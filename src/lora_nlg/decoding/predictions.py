@@ -25,7 +25,7 @@ class Decoded:
 
     context: Context
     predict: list[int]
-    seconds: float  # its share of the time that its batch took
+    seconds: float  # its share of the time that its batch took, by the steps that it was searched for
 
 
 class Partial:
@@ -122,18 +122,18 @@ def decode(
     with bar:
         for first in range(0, -(-len(missing) // ranks.world_size), batch_size):  # as many batches on every rank
             batch = mine[first : first + batch_size]  # none are left on the last ranks at the end
-            started = time.perf_counter()
+            started, steps = time.perf_counter(), [1] * len(batch)
             try:
                 with dist.autocast(ranks.device, precision):
-                    found = beam_search(model, batch, config, compiled=compiled) if batch else []
+                    found = beam_search(model, batch, config, compiled=compiled, steps=steps) if batch else []
             except NotANumber as error:
                 line = contexts.index(list(batch[error.prompt])) + 1
                 raise UserError(
                     f"the logits for input {line} of the data (counted from 1) are no numbers, so nothing can be chosen; "
                     "check the weights, or decode with --precision fp32"
                 ) from error
-            seconds = (time.perf_counter() - started) / max(1, len(batch))
-            decoded = [Decoded(context, ids, seconds) for context, ids in zip(batch, found, strict=True)]
+            a_step = (time.perf_counter() - started) / max(1, sum(steps))
+            decoded = [Decoded(context, ids, n * a_step) for context, ids, n in zip(batch, found, steps, strict=True)]
             parts = dist.gather_to_main(decoded, ranks)
             if partial is not None and parts is not None:
                 for part in parts:

@@ -150,6 +150,7 @@ METHODS = {
         flags=("fourier_n", "fourier_scale", "trained_budget", *placement.PLACES, *START),
         add_flags=_sizes_of_fourier,
     ),
+    "ia3": Row(module="lora_nlg.methods.ia3:METHOD", section="ia3", flags=START),
     **{
         f"lora+prefix_{kind}": Row(
             module=f"lora_nlg.methods.pairs:{kind.upper()}",

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from torch import nn
+from lora_nlg import methods
+from lora_nlg.model.gpt2 import GPT2
 
 
 @dataclass(frozen=True)
@@ -11,6 +12,7 @@ class Cost:
 
     total: int  # parameters
     trained: int
+    saved: int  # what a file of it holds: the trained ones and, of PiSSA, what they started as
     number_size: int  # bytes
 
     @property
@@ -21,7 +23,7 @@ class Cost:
     @property
     def bytes_on_disk(self) -> int:
         """The size of the numbers in a file of what is trained; the file adds a few kB of names."""
-        return self.trained * self.number_size
+        return self.saved * self.number_size
 
     @property
     def optimizer_bytes(self) -> int:
@@ -38,8 +40,9 @@ class Cost:
         }
 
 
-def cost_of(model: nn.Module) -> Cost:
-    """Return what training `model` takes, in which what is not trained is frozen."""
+def cost_of(model: GPT2) -> Cost:
+    """Return what training `model` takes, on which a method was put."""
     parameters = list(model.parameters())
     trained = sum(p.numel() for p in parameters if p.requires_grad)
-    return Cost(sum(p.numel() for p in parameters), trained, parameters[0].element_size())
+    saved = sum(tensor.numel() for tensor in methods.adapter_tensors(model).values())
+    return Cost(sum(p.numel() for p in parameters), trained, saved, parameters[0].element_size())

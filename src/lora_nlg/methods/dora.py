@@ -55,7 +55,8 @@ class DoraConv1D(LoraConv1D):
     @torch.no_grad()
     def norms(self) -> Tensor:
         """Return ‖W + scale · B A‖ of each output (out,), without forming B A: ‖W‖² + 2 W · B A + ‖B A‖²."""
-        with torch.autocast(self.weight.device.type, enabled=False):
+        device = "cpu" if self.weight.is_meta else self.weight.device.type  # on meta are shapes alone, and no autocast
+        with torch.autocast(device, enabled=False):
             A, B = self.lora_A, self.scaled_B()  # (ΣR, in), (out, ΣR)
             AW, AA = A @ self.weight.to(A.dtype), A @ A.T  # (ΣR, out), (ΣR, ΣR)
             return (self.squares + (B * (2 * AW.T + B @ AA)).sum(1)).clamp(min=0).sqrt()

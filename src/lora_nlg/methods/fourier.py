@@ -18,7 +18,7 @@ from lora_nlg.methods import placement, sizes
 from lora_nlg.methods.common import Common
 from lora_nlg.methods.places import columns_of, merge, plain, put
 from lora_nlg.model.gpt2 import GPT2, Conv1D
-from lora_nlg.model.matmul import linear
+from lora_nlg.model.matmul import autocasts_at, linear
 
 DEFAULT_N = 1000
 DEFAULT_SCALE = 300.0
@@ -134,7 +134,7 @@ class FourierConv1D(Conv1D):
         """Map (..., in) to (..., out): (W + ΔW) x + bias."""
         rows = x.reshape(-1, x.shape[-1])  # (N, in)
         # In W's half precision a small ΔW would be lost.
-        in_W = self.weight.dtype == self.fourier_c.dtype and not torch.is_autocast_enabled(x.device.type)
+        in_W = self.weight.dtype == self.fourier_c.dtype and not autocasts_at(x)
         W, bias = (self.weight, self.bias) if in_W else (None, None)
         if torch.compiler.is_compiling():  # which knows no gradients but torch's own
             y = linear(rows, self.changed(self.fourier_c, W), bias)

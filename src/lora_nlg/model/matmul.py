@@ -33,6 +33,11 @@ def _autocasts() -> bool:
     return torch.is_autocast_enabled("cpu")
 
 
+def autocasts_at(x: Tensor) -> bool:
+    """Return whether autocast is on where x is; there is none on meta, where shapes alone are computed."""
+    return not x.is_meta and torch.is_autocast_enabled(x.device.type)
+
+
 class _OneDnnLinear(torch.autograd.Function):
     """`linear` and its gradients. Those of a frozen weight are not computed."""
 

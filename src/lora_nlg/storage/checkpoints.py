@@ -30,7 +30,9 @@ INNER_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_modu
 HEADS = ("lm_head.weight", "lm_head.decoder.weight")
 OWN_NAME = re.compile(r"(?:^|\.)(?:wte|wpe|h\.\d+|ln_f|lm_head)\.")  # where a name of GPT-2's begins
 # PEFT's names go on where this project's end, or are its own
-PEFT_MATRICES = (".lora_A.", ".lora_B.", ".vera_lambda_", ".fourierft_", "prompt_embeddings", ".lora_magnitude_vector")
+PEFT_MATRICES = (
+    ".lora_A.", ".lora_B.", ".vera_lambda_", ".fourierft_", ".ia3_l", "prompt_embeddings", ".lora_magnitude_vector",
+)  # fmt: skip
 WEIGHT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32)
 
 AS_THE_FILE_SAYS = Given()

@@ -4,7 +4,7 @@ A tensor that is missing, left over or of another shape is an error that names i
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from lora_nlg.config import ModelConfig, check_said
 from lora_nlg.errors import UserError
 from lora_nlg.methods import pissa
 from lora_nlg.methods.placement import Given
+from lora_nlg.methods.switch import Switch
 from lora_nlg.model.gpt2 import GPT2, empty_model, init_weights
 from lora_nlg.storage.checkpoints import AS_THE_FILE_SAYS, BASE_FILES, Checkpoint, read
 
@@ -96,6 +97,21 @@ def merged_model(
         put_adapters(model, adapters, given, precision=precision)
         methods.merge_adapters(model)
     return model
+
+
+def tried(
+    model: GPT2, several: Sequence[Checkpoint], given: Given, weights: str, precision: str
+) -> tuple[Switch, list[tuple[methods.Config, dict[str, Tensor]]]]:
+    """Return a switch for a plain model, and of each adapters what it puts on: all were on once, before any of the work.
+
+    `weights` is the model's fingerprint. Raises UserError as `put_adapters` does.
+    """
+    switch, on = Switch(model), []
+    for adapters in several:
+        config = put_adapters(model, adapters, given, weights, precision)
+        on.append((config, {name: tensor.detach().clone() for name, tensor in methods.adapter_tensors(model).items()}))
+        switch.take_off()
+    return switch, on
 
 
 def fingerprint(model: GPT2) -> str:

@@ -1,6 +1,6 @@
-"""PEFT's methods beside LoRA, as it stores them: VeRA, FourierFT, prefix tuning, prompt tuning. No files here.
+"""PEFT's methods beside LoRA, as it stores them: VeRA, FourierFT, IA3, prefix tuning, prompt tuning. No files here.
 
-Alphabet: C width, L layers, R rank, l prefix length, n coefficients.
+Alphabet: C width, I inner width, L layers, R rank, l prefix length, n coefficients.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from torch import Tensor
 from lora_nlg import methods
 from lora_nlg.errors import UserError
 from lora_nlg.methods.fourier import FourierConfig
+from lora_nlg.methods.ia3 import IA3Config, of_all_outputs
 from lora_nlg.methods.placement import ATTENTION_TARGETS, MODULES
 from lora_nlg.methods.places import columns_of
 from lora_nlg.methods.prefix import PrefixConfig
@@ -24,6 +25,7 @@ from lora_nlg.storage.peft_settings import PeftSettings
 IN_LAYERS = [name for name in MODULES if name != "wte"]
 KEY = "base_model.model.transformer.{module}.{name}"
 PATTERN = re.compile(r"base_model\.model\.((transformer\.)?h\.(0|[1-9][0-9]{0,3})\.(\w+\.\w+))\.(\w+)")
+IA3_MODULES = ("attn.c_attn", "mlp.c_proj")  # of the second the inputs are scaled
 PROMPT = "prompt_embeddings"
 PROJECTIONS = {"A": "base_model.vera_A", "B": "base_model.vera_B"}
 
@@ -74,6 +76,7 @@ def to_peft(tensors: Mapping[str, Tensor], config: methods.Config, card: str | N
     writers: dict[str, Callable] = {
         "vera": _vera_to,
         "fourier": _fourier_to,
+        "ia3": _ia3_to,
         "prefix_kv": _prefix_to,
         "prefix_embed": _prompt_to,
     }
@@ -91,6 +94,7 @@ def from_peft(tensors: Mapping[str, Tensor], settings: PeftSettings) -> tuple[di
     read: dict[str, Callable] = {
         "VERA": _vera_from,
         "FOURIERFT": _fourier_from,
+        "IA3": _ia3_from,
         "PREFIX_TUNING": _prefix_from,
         "PROMPT_TUNING": _prompt_from,
     }
@@ -260,6 +264,40 @@ def _fourier_to(tensors: Mapping[str, Tensor], config: FourierConfig) -> tuple[d
         "scaling": config.scale,
         "random_loc_seed": config.seed,
         "bias": "none",
+    }
+
+
+# IA3
+
+
+def _ia3_from(tensors: Mapping[str, Tensor], settings: PeftSettings) -> tuple[dict[str, Tensor], IA3Config]:
+    """PEFT has factors of the queries as well: they are left out where all are 1."""
+    adapted = _by_place(tensors, ("ia3_l",), settings.where)
+    adapted_layers(adapted, settings)
+    if {name for _, _, name in adapted} != set(IA3_MODULES):
+        raise UserError(f"{settings.where} must scale what {' and '.join(IA3_MODULES)} give and take, and nothing else")
+    packed = {f"h.{layer}.{name}.ia3_factors": held["ia3_l"].flatten() for (_, layer, name), held in adapted.items()}
+    of_attention = {name: factors for name, factors in packed.items() if ".c_attn." in name}
+    joined = any(bool((factors[: len(factors) // 3] != 1).any()) for factors in of_attention.values())
+    if not joined:
+        packed |= {name: factors[len(factors) // 3 :] for name, factors in of_attention.items()}
+    return packed, IA3Config(joined)
+
+
+def _ia3_to(tensors: Mapping[str, Tensor], config: IA3Config) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    packed = {}
+    for name, factors in tensors.items():
+        module = name.removesuffix(".ia3_factors")
+        if module.endswith("c_attn"):
+            factors = of_all_outputs(factors, len(factors) * 3 // (2 + config.joined))[:, None]  # (3C, 1)
+        else:
+            factors = factors[None]  # (1, I)
+        packed[KEY.format(module=module, name="ia3_l")] = factors
+    return packed, {
+        "peft_type": "IA3",
+        "target_modules": list(IA3_MODULES),
+        "feedforward_modules": [IA3_MODULES[-1]],
+        "fan_in_fan_out": True,
     }
 
 

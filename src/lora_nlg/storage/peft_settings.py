@@ -35,6 +35,7 @@ OTHERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("r", "projection_prng_key", *PLACES),
         ("save_projection", "d_initial", "init_weights", "vera_dropout"),
     ),
+    "IA3": (("target_modules", "exclude_modules", "feedforward_modules"), ("init_ia3_weights",)),
     "FOURIERFT": (("n_frequency", "scaling", "random_loc_seed", *PLACES), ("init_weights",)),
     "PREFIX_TUNING": (
         ("num_virtual_tokens", "num_layers", "token_dim", "num_transformer_submodules"),
@@ -141,6 +142,8 @@ class PeftSettings:
             seed = self.said.get(name, 0)
             self._require(type(seed) is int and 0 <= seed < 1 << 63, name, "a whole number from 0 on")
         self._require(_is_alpha(self.said.get("scaling", 1)), "scaling", "a finite number greater than 0")
+        inputs_of = self.said.get("feedforward_modules")  # None: PEFT's for GPT-2
+        self._require(inputs_of in (None, ["mlp.c_proj"]), "feedforward_modules", '["mlp.c_proj"]')
         parts = self.said.get("num_transformer_submodules", 1)
         self._require(parts in (1, None), "num_transformer_submodules", "1, for a model without an encoder")
 

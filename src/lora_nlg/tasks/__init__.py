@@ -28,6 +28,7 @@ class Task:
     slots: str | None = None  # the rules that count slots; None: its inputs have none
     published: str | None = None  # the figures to compare with
     copied: str | None = None  # the slot whose value every output should hold
+    told: Callable[[str, str], dict[str, bool]] | None = None  # of an input and a text: which slots that tells
     input_name: str = "input"  # what people call an input
     example: str = "any text"  # of an input
 
@@ -66,6 +67,7 @@ TASKS = {
         slots="e2e",
         published="e2e",
         copied="name",
+        told=e2e.told,
         input_name="MR",
         example="name : Blue Spice | Type : coffee shop | area : riverside",
     ),

@@ -3,6 +3,7 @@
 An MR is the input, "name : Blue Spice | Type : coffee shop | near : Burger King".
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from lora_nlg.errors import UserError
 
 SEPARATOR = "||"  # between the MR and the reference of a raw line
 SLOT = r"(?P<slot>[^|:]+) : (?P<value>[^|]+)"
+YES_OR_NO = ("yes", "no")  # what stands for a value that no text has: it says the slot's name, or denies it
+WORD = re.compile(r"[^\W_]+|£")
+DENIAL = r" (?:no|non|not|t|never) (?:\w+ ){0,2}"  # before a name; t: of isn't
 
 
 def read_raw(path: str | Path) -> Iterator[tuple[str, str]]:
@@ -46,3 +50,24 @@ def parse_mr(mr: str, where: str) -> dict[str, str]:
     if twice is not None:
         raise UserError(f"{where}: the slot {twice!r} is there twice; expected each once, so leave one out")
     return dict(zip(slots, match.captures("value"), strict=True))
+
+
+def told(mr: str, text: str) -> dict[str, bool]:
+    """Return for each slot of an MR whether `text` has its value word for word.
+
+    For people who see both. Other words for a value are not known here: eval/slots.py knows them, and counts.
+    """
+    said = _words(text)
+    return {slot: _is_said(slot, value, said) for slot, value in parse_mr(mr, "the MR").items()}
+
+
+def _is_said(slot: str, value: str, said: str) -> bool:
+    if value.strip() not in YES_OR_NO:
+        return WORD.search(value) is not None and _words(value) in said
+    is_denied = re.search(DENIAL + re.escape(_words(slot).lstrip()), said) is not None
+    return is_denied if value.strip() == "no" else _words(slot) in said and not is_denied
+
+
+def _words(text: str) -> str:
+    """Return the words of a text in lower case, a space around each."""
+    return f" {' '.join(WORD.findall(text.lower()))} "

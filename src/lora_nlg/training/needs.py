@@ -1,6 +1,6 @@
 """What a training run will need: disk for its saves, memory for its largest batch. Estimates, in bytes, on the safe side.
 
-Alphabet: B batch, T time, C width, M learnt positions in the batch, V vocabulary.
+Alphabet: B batch, T time, C width, M learnt positions in the batch, V vocabulary, l prefix length.
 """
 
 import argparse
@@ -8,6 +8,7 @@ import contextlib
 import functools
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -24,6 +25,26 @@ WIDTHS_A_LAYER = 17
 LOGIT_COPIES = 3  # of a compiled step: logits, their log-softmax, their gradient; others overwrite them
 
 
+def kept_by(model: GPT2, B: int, T: int) -> int:
+    """Return how many bytes the blocks of `model`, on meta, keep for the backward pass of B rows of T tokens, beside parameters.
+
+    Nothing is said of any method: what it keeps is seen as it computes, be it W + ΔW of each matrix (FourierFT), each matrix's outputs
+    (DoRA), or the l positions of a prefix.
+    """
+    own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(torch.empty(B, T, dtype=torch.int64, device="meta"))
+    return sum(storage.nbytes() for storage in kept.values())
+
+
 class Run:
     """The needs of the run that `args`, of gpt2_ft.py, describes."""
 
@@ -32,13 +53,21 @@ class Run:
         self.processes = processes  # on this machine
 
     @functools.cached_property
-    def cost(self) -> Cost:
-        """All parameters, and the trained ones."""
-        dtype = torch.float64 if flags.chosen_precision(self.args) == "fp64" else torch.float32
-        with torch.device("meta"):  # shapes alone
-            model = GPT2(self.model).to(dtype)
+    def trained(self) -> GPT2:
+        """The model that is trained, on meta: shapes alone."""
+        model = self._plain()
         methods.attach(model, methods.from_flags(self.args, self.model))
-        return cost_of(model)
+        return model
+
+    def _plain(self) -> GPT2:
+        dtype = torch.float64 if flags.chosen_precision(self.args) == "fp64" else torch.float32
+        with torch.device("meta"):
+            return GPT2(self.model).to(dtype)
+
+    @functools.cached_property
+    def cost(self) -> Cost:
+        """All parameters, the trained ones, and those that are saved."""
+        return cost_of(self.trained)
 
     @functools.cached_property
     def splits(self) -> list[list[examples.Example]]:
@@ -106,12 +135,24 @@ class Run:
 
     def memory(self) -> str:
         """Compare what the largest batch takes with the memory of every device that this machine's processes take."""
-        cost = self.cost
         rows = self._lengths()[: max(self.args.train_batch_size, 1)]  # less than 1 is for another check to refuse
-        tokens = len(rows) * rows[0]  # of a compiled step, which pads; less of others
-        activations = tokens * self.model.n_layer * WIDTHS_A_LAYER * self.model.n_embd
-        logits = sum(rows) * self.model.vocab_size * LOGIT_COPIES
-        numbers = cost.total + cost.trained + activations + logits  # trained: the gradients
-        need = memory.RUNTIME + cost.number_size * numbers + cost.optimizer_bytes
+        need = memory.RUNTIME + self.numbers(rows) * self.cost.number_size
         remedy = "use a smaller --train_batch_size, with --grad_acc for the same batch, or --precision bf16"
         return memory.check(need, dist.devices_of(self.args.device, self.processes), remedy)
+
+    def numbers(self, rows: Sequence[int]) -> int:
+        """Return how many numbers there are at once while rows of so many tokens, the longest first, are learnt from."""
+        B, T = len(rows), rows[0]  # B · T of a compiled step, which pads; less of others
+        activations = B * T * self.model.n_layer * WIDTHS_A_LAYER * self.model.n_embd
+        more = kept_by(self.trained, B, T) - kept_by(
+            self._plain(), B, T
+        )  # than full fine-tuning, of which the above is
+        logits = sum(rows) * self.model.vocab_size * LOGIT_COPIES
+        backward = activations + max(more, 0) // self.cost.number_size + logits
+        weights, gradients, averages, roots = (
+            self.cost.total,
+            self.cost.trained,
+            2 * self.cost.trained,
+            self.cost.trained,
+        )
+        return weights + gradients + averages + max(backward, roots)  # AdamW takes roots when the rest is gone
