@@ -10,11 +10,12 @@ from random import Random
 Items = list[tuple[str, str]]  # (key, value), in the order in which they are shown
 
 # Of the documents that begin with a record, how many go on with prose; the others repeat the record in another layout.
-PROSE_AFTER_RECORD = 0.5
+PROSE_AFTER_RECORD = 0.75
 # Of the documents that begin with prose, how many stop there; the others go on with a record.
 PROSE_ALONE = 0.5
-# Of the documents, how many are followed by one with the same record in another layout: what is told is before an end of text.
-RECORD_AGAIN = 0.7
+# How often a document is followed by one with the same record in another layout: what is told is before an end of text.
+# Such a one may be followed by yet another, so that the base does not take the end of a record for the place where prose begins.
+RECORD_AGAIN = 0.5
 SEPARATORS = ("\n", "\n", "\n\n")
 
 
@@ -72,13 +73,13 @@ KEY_STYLES: tuple[Callable[[str], str], ...] = (
 
 
 def documents(pairs: Iterable[tuple[dict[str, str], str]], rng: Random, share_prose: float = 0.1) -> Iterator[str]:
-    """Yield one or two documents for each (MR, reference) of `pairs`, which may be endless.
+    """Yield one document for each (MR, reference) of `pairs`, which may be endless.
 
     A document is one or two parts, a record or prose each. `share_prose` is the share of documents that begin with
     prose, 0 to 1; it is small because a base that begins with prose would look as if it knew the task.
     """
     for mr, reference in pairs:
-        first, second, third = rng.sample(LAYOUTS, 3)
+        first, second = rng.sample(LAYOUTS, 2)
         record, prose = _render(mr, first, rng), " " + reference
         if rng.random() < share_prose:
             parts = [prose] + ([] if rng.random() < PROSE_ALONE else [record])
@@ -87,8 +88,8 @@ def documents(pairs: Iterable[tuple[dict[str, str], str]], rng: Random, share_pr
         else:
             parts = [record, _render(mr, second, rng)]
         yield rng.choice(SEPARATORS).join(parts)
-        if rng.random() < RECORD_AGAIN:
-            yield _render(mr, third, rng)
+        while rng.random() < RECORD_AGAIN:
+            yield _render(mr, rng.choice(LAYOUTS), rng)
 
 
 def _render(mr: dict[str, str], layout: Callable[[Items], str], rng: Random) -> str:
