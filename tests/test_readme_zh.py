@@ -9,7 +9,7 @@ import documents
 from documents import BLOCK, CODE, read, section
 
 ENGLISH, CHINESE = read("README.md"), read("README.zh-CN.md")
-IN_DOCS = ("adapters", "flags", "presets", "results", "runs", "sweeps", "troubleshooting")
+IN_DOCS = ("adapters", "containers", "flags", "presets", "results", "runs", "sweeps", "troubleshooting")
 ALL_ENGLISH = ENGLISH + "".join(read(f"docs/{name}.md") for name in IN_DOCS)
 SWITCH = {documents.ON: "开", documents.OFF: "关"}
 SECTIONS = [  # both READMEs' sections, in their order
