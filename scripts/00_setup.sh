@@ -6,7 +6,8 @@
 # Time on 2 CPU cores: 52 s on a fast network, then none.
 #
 # PYTHON=/path/to/python chooses the Python (3.10 to 3.13) that .venv is made from.
-# On Linux without an NVIDIA driver torch comes from its CPU index, 0.2 GB instead of 3.
+# On Linux without an NVIDIA driver torch comes from its CPU index, 0.2 GB instead of 3. Not in NVIDIA's images: they set
+# CUDA_VERSION, and see the driver only when they are run.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
@@ -71,7 +72,7 @@ make_environment() {
 
 # Whether torch's builds without CUDA are what this machine needs and can be had.
 wants_cpu_torch() {
-  [[ $(uname -s) == Linux ]] && ! nvidia-smi >/dev/null 2>&1 &&
+  [[ $(uname -s) == Linux && -z ${CUDA_VERSION:-} ]] && ! nvidia-smi >/dev/null 2>&1 &&
     "$python" -c 'import sys, urllib.request as u; u.urlopen(sys.argv[1], timeout=5)' "$torch_cpu_index/torch/" 2>/dev/null
 }
 
