@@ -170,6 +170,8 @@ take_preset() {
   fi
   if [[ -n $given_data ]]; then chosen+=(--data "$DATA" ${columns[@]+"${columns[@]}"}); fi
   # shellcheck disable=SC2034  # used by the scripts that source this file
+  test_data=(--data "$data/test_formatted.jsonl") # by which eval/ knows the task
+  # shellcheck disable=SC2034
   decoding=(--model_card "$CARD" --data "$data/test.jsonl" ${DECODE[@]+"${DECODE[@]}"})
 }
 
