@@ -23,7 +23,6 @@ from run_dir import errors, files
 from sweep import Group
 
 PAPER = Path(__file__).with_name("published_placement.tsv")
-OURS = (("validation loss", "valid_loss"), ("BLEU", "BLEU"))
 TASKS = ("WikiSQL", "MultiNLI")  # validation accuracy, per cent
 BEGIN, END = "<!-- placement: begin, written by scripts/placement.sh -->\n", "<!-- placement: end -->\n"
 ERRORS_APART = 2  # standard errors by which two means must differ to count as different
@@ -62,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the flags."""
     p = errors.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     p.add_argument("work_dirs", metavar="WORK_DIR", type=Path, nargs="+", help="the runs' folders, with scores.json")
+    p.add_argument("--data", type=Path, help=sweep.OF_TASK)
     p.add_argument("--output", metavar="FILE", help="write to this file as well")
     p.add_argument("--doc", metavar="FILE", help="put them between this file's placement marks as well")
     return p
@@ -70,7 +70,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Print the tables, and write them."""
     args = parser().parse_args(argv)
-    shown = page([run_dir.read_run(work_dir) for work_dir in args.work_dirs], published())
+    of = sweep.task_of(args)
+    runs = [run_dir.read_run(work_dir, of.scores) for work_dir in args.work_dirs]
+    shown = page(sweep.grouped(runs, of.scores), published())
     if args.output:
         files.write(args.output, shown)
     if args.doc:
@@ -93,20 +95,17 @@ def published() -> list[Published]:
         ]
 
 
-def page(runs: list[run_dir.Run], paper: list[Published]) -> str:
+def page(made: list[Group], paper: list[Published]) -> str:
     """Return both tables, what they are of, and what carries over, in Markdown."""
-    groups = cells_of(runs, paper)
+    groups = cells_of(made, paper)
     return "\n".join([made_of(groups), table_5(groups, paper), table_6(groups, paper), carries_over(groups)])
 
 
-def cells_of(runs: list[run_dir.Run], paper: list[Published]) -> dict[Cell, Group]:
-    """Return the runs of each of the paper's cells.
-
-    Raises UserError for a cell without runs, for one with two length penalties, and for runs that sweep.py does not mix.
-    """
+def cells_of(made: list[Group], paper: list[Published]) -> dict[Cell, Group]:
+    """Return the runs of each of the paper's cells. Raises UserError for a cell without runs or with two length penalties."""
     wanted = {line.cell for line in paper}
     groups: dict[Cell, Group] = {}
-    for group in sweep.grouped(runs):
+    for group in made:
         cell = (group.rank, group.targets)
         if cell in groups:
             penalties = f"{groups[cell].length_penalty:g} and {group.length_penalty:g}"
@@ -127,11 +126,12 @@ def made_of(groups: dict[Cell, Group]) -> str:
     """Return a paragraph that says what was trained, how long and on how many inputs it was scored."""
     seeds = sorted({seed for group in groups.values() for seed in group.runs})
     run = next(iter(next(iter(groups.values())).runs.values()))
+    inputs = run.signature.get("segments", run.signature.get("inputs"))
     steps, batch = run.setting("optim", "max_step"), run.setting("train", "train_batch_size")
     spread = ": mean ± sample standard deviation" if len(seeds) > 1 else ""
     return (
         f"{shape(run)} trained for {steps} steps of {batch} examples with alpha {run.setting('lora', 'alpha'):g}, scored on "
-        f"{run.signature.get('segments')} inputs, decoded with {run.setting('search', 'beam')} beams; seeds "
+        f"{inputs} inputs, decoded with {run.setting('search', 'beam')} beams; seeds "
         f"{', '.join(map(str, seeds))}{spread}. The loss is better lower, all else higher.\n"
     )
 
@@ -163,7 +163,8 @@ def figures(
     groups: dict[Cell, Group], lines: list[Published], rows: list[tuple[str, list[Cell]]]
 ) -> Iterator[list[str]]:
     """Yield the rows of a table for each of our figures, then for each of the paper's; `rows` has the ends of their names."""
-    for name, figure in OURS:
+    score = next(iter(groups.values())).scores[0]
+    for name, figure in (("validation loss", "valid_loss"), (score, score)):
         for end, cells in rows:
             yield [name + end, *(ours(groups[cell], figure) for cell in cells)]
     accuracies = {line.cell: line.accuracy for line in lines}

@@ -9,6 +9,7 @@ mean and sample standard deviation.
 import argparse
 import statistics
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +18,16 @@ sys.path.insert(0, __file__.rpartition("/")[0])  # which PYTHONSAFEPATH leaves o
 import comparable
 import published
 import run_dir
+import task
 from run_dir import METRICS, Run, errors, files
 
-COLUMNS = ("r", "targets", "penalty", "seed", "valid loss", *METRICS)
-LEAST_WIDTHS = (4, 7, 7, 5, 10, 7, 7, 7, 7, 7)  # so that rows printed one at a time stand below each other
-VALUES = ("valid_loss", *METRICS)
+COLUMNS = {"r": 4, "targets": 7, "penalty": 7, "seed": 5, "valid loss": 10}  # and the task's scores
+OF_SCORE = 7  # such least widths let rows that are printed one at a time stand below each other
+OF_TASK = "the formatted test file: tells the task, whose scores they are; default: E2E's"
+# What of scores.json's signature must be the same
+OF_SCORES = ("segments", "inputs", "protocol", "references_sha256", "nist_reference_length")
 SWEPT = {"lora": ("rank", "targets"), "train": ("random_seed",), "search": ("length_penalty",)}
+Values = dict[str, float]  # the validation loss and the scores, by name
 TABLE_18 = "paper: Hu et al. 2021, Table 18, GPT-2 Medium on E2E after 26 000 steps"
 
 
@@ -35,24 +40,40 @@ class Group:
     targets: str  # "q,v"
     length_penalty: float
     runs: dict[int, Run]  # by seed
+    scores: Sequence[str] = METRICS  # the task's
 
-    def values(self, run: Run) -> dict[str, float]:
-        """Return a run's figures by VALUES."""
+    def values(self, run: Run) -> Values:
+        """Return a run's figures."""
         return {
             "valid_loss": run.training["valid_loss"],
-            **{metric: run.system["scores"][metric] for metric in METRICS},
+            **{score: run.system["scores"][score] for score in self.scores},
         }
 
-    def over_seeds(self, statistic) -> dict[str, float]:
-        """Return `statistic`, a mean or a deviation, of each of VALUES over the runs."""
+    def over_seeds(self, statistic) -> Values:
+        """Return `statistic`, a mean or a deviation, of each figure over the runs."""
         of_runs = [self.values(run) for run in self.runs.values()]
-        return {name: statistic([values[name] for values in of_runs]) for name in VALUES}
+        return {name: statistic([values[name] for values in of_runs]) for name in of_runs[0]}
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is shown: the groups, the paper's figures by rank, and what is to be said of those."""
+
+    groups: list[Group]
+    paper: dict[int, Values]
+    note: str
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns."""
+        return [*COLUMNS, *self.groups[0].scores]
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the flags."""
     p = errors.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("work_dirs", metavar="WORK_DIR", type=Path, nargs="+", help="the runs' folders, with scores.json")
+    p.add_argument("--data", type=Path, help=OF_TASK)
     p.add_argument("--format", choices=FORMATS, default="text", help="what is written")
     p.add_argument("--output", metavar="FILE", help="write to this file instead of the terminal")
     return p
@@ -61,13 +82,20 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Print or write the table."""
     args = parser().parse_args(argv)
-    runs = [run_dir.read_run(work_dir) for work_dir in args.work_dirs]
-    shown = FORMATS[args.format](grouped(runs), note(runs))
+    of = task_of(args)
+    runs = [run_dir.read_run(work_dir, of.scores) for work_dir in args.work_dirs]
+    paper = table_18() if of.published == "e2e" else {}
+    shown = FORMATS[args.format](Table(grouped(runs, of.scores), paper, note(runs) if paper else ""))
     files.write_or_print(args.output, shown)
     return 0
 
 
-def grouped(runs: list[Run]) -> list[Group]:
+def task_of(args: argparse.Namespace) -> task.Task:
+    """Return the task that --data tells, or else E2E's."""
+    return task.read(args.data) if args.data else task.Task()
+
+
+def grouped(runs: list[Run], scores: Sequence[str] = METRICS) -> list[Group]:
     """Return the runs by rank, targets and length penalty.
 
     Raises UserError for a run that did not finish or has several ranks, for two that differ in other settings than a sweep's, and
@@ -91,7 +119,7 @@ def grouped(runs: list[Run]) -> list[Group]:
             raise errors.UserError(f"{run.work_dir} has a rank for each target, so that it has no line in this table")
         targets = ",".join(run.setting("lora", "targets") or ()) if rank else ""
         key = (method, rank, targets, run.setting("search", "length_penalty"))
-        group = groups.setdefault(key, Group(*key, {}))
+        group = groups.setdefault(key, Group(*key, {}, scores))
         seed = run.setting("train", "random_seed")
         if seed is None:
             raise errors.UserError(f"{run.work_dir}/run.json does not say with which seed; run step 03 again")
@@ -109,7 +137,7 @@ def settings(run: Run) -> dict:
     for section, names in SWEPT.items():
         kept = (all_of_them.get(section) or {}).items()
         all_of_them[section] = {name: value for name, value in kept if name not in names}
-    of_scores = {name: run.signature.get(name) for name in ("segments", "references_sha256", "nist_reference_length")}
+    of_scores = {name: run.signature.get(name) for name in OF_SCORES}
     return {**all_of_them, "scores": of_scores}
 
 
@@ -126,8 +154,8 @@ def difference(first: dict, second: dict) -> str | None:
     return None
 
 
-def table_18() -> dict[int, dict[str, float]]:
-    """Return the paper's figures by rank, each by VALUES."""
+def table_18() -> dict[int, Values]:
+    """Return the paper's figures by rank."""
     return {
         row.rank: {"valid_loss": row.valid_loss, **row.scores}
         for row in published.read()
@@ -144,9 +172,9 @@ def note(runs: list[Run]) -> str:
     return f"{TABLE_18}; not to be compared with these runs: {reason}." if reason else f"{TABLE_18}."
 
 
-def rows(groups: list[Group]) -> list[list[str]]:
-    """Return the table's rows by COLUMNS: each run, mean and deviation of several seeds, and below each rank the paper's."""
-    paper, table = table_18(), []
+def rows(shown: Table) -> list[list[str]]:
+    """Return the table's rows by column: each run, mean and deviation of several seeds, and below each rank the paper's."""
+    groups, paper, table = shown.groups, shown.paper, []
     for i, group in enumerate(groups):
         name = [
             str(group.rank) if group.rank else group.method,
@@ -164,36 +192,41 @@ def rows(groups: list[Group]) -> list[list[str]]:
     return table
 
 
-def cells(values: dict[str, float], deviations: dict[str, float] | None = None) -> list[str]:
-    """Return the figures by VALUES; with deviations as "0.7040±.0010", the way the paper writes them."""
+def cells(values: Values, deviations: Values | None = None) -> list[str]:
+    """Return the figures; with deviations as "0.7040±.0010", the way the paper writes them."""
     if deviations is None:
-        return [f"{values[name]:.4f}" for name in VALUES]
-    return [f"{values[name]:.4f}±{f'{deviations[name]:.4f}'.removeprefix('0')}" for name in VALUES]
+        return [f"{value:.4f}" for value in values.values()]
+    return [f"{value:.4f}±{f'{deviations[name]:.4f}'.removeprefix('0')}" for name, value in values.items()]
 
 
-def as_text(groups: list[Group], paper: str) -> str:
+def as_text(shown: Table) -> str:
     """Return the table for a terminal."""
-    table = [COLUMNS, *rows(groups)]
-    widths = [max(least, *(len(row[i]) for row in table)) for i, least in enumerate(LEAST_WIDTHS)]
+    table = [shown.columns, *rows(shown)]
+    least = [COLUMNS.get(name, OF_SCORE) for name in shown.columns]
+    widths = [max(width, *(len(row[i]) for row in table)) for i, width in enumerate(least)]
     lines = [" ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in table]
-    return "\n".join([*lines, "", paper, ""])
+    return "\n".join([*lines, *ending(shown)])
 
 
-def as_markdown(groups: list[Group], paper: str) -> str:
+def as_markdown(shown: Table) -> str:
     """Return the table for a page."""
-    lines = [f"| {' | '.join(COLUMNS)} |", f"|---|---|{'---:|' * (len(COLUMNS) - 2)}"]
-    lines += [f"| {' | '.join(row)} |" for row in rows(groups)]
-    return "\n".join([*lines, "", paper, ""])
+    lines = [f"| {' | '.join(shown.columns)} |", f"|---|---|{'---:|' * (len(shown.columns) - 2)}"]
+    lines += [f"| {' | '.join(row)} |" for row in rows(shown)]
+    return "\n".join([*lines, *ending(shown)])
 
 
-def as_tsv(groups: list[Group], _: str) -> str:
+def ending(shown: Table) -> list[str]:
+    """Return the lines below a table: what the paper's rows are, where there are any."""
+    return ["", shown.note, ""] if shown.note else [""]
+
+
+def as_tsv(shown: Table) -> str:
     """Return the table alone, with tabs."""
-    return "".join("\t".join(row) + "\n" for row in (COLUMNS, *rows(groups)))
+    return "".join("\t".join(row) + "\n" for row in (shown.columns, *rows(shown)))
 
 
-def as_json(groups: list[Group], paper: str) -> str:
+def as_json(shown: Table) -> str:
     """Return all of it, nothing rounded."""
-    paper_rows = table_18()
     listed = [
         {
             "method": group.method,
@@ -205,11 +238,11 @@ def as_json(groups: list[Group], paper: str) -> str:
             ],
             "mean": group.over_seeds(statistics.mean),
             "deviation": group.over_seeds(statistics.stdev) if len(group.runs) > 1 else None,
-            "paper": paper_rows.get(group.rank),
+            "paper": shown.paper.get(group.rank),
         }
-        for group in groups
+        for group in shown.groups
     ]
-    return files.json_text({"groups": listed, "note": paper})
+    return files.json_text({"groups": listed, "note": shown.note})
 
 
 FORMATS = {"text": as_text, "md": as_markdown, "json": as_json, "tsv": as_tsv}

@@ -6,7 +6,8 @@
 # Time on 2 CPU cores: 52 s on a fast network, then none.
 #
 # PYTHON=/path/to/python chooses the Python (3.10 to 3.13) that .venv is made from.
-# On Linux without an NVIDIA driver torch comes from its CPU index, 0.2 GB instead of 3.
+# On Linux without an NVIDIA driver torch comes from its CPU index, 0.2 GB instead of 3. WITH_CUDA=1 takes the one for GPUs even so, for
+# a cluster whose GPUs are in other machines, and so does CUDA_VERSION, which NVIDIA's images set: they see a driver only when they are run.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
@@ -27,9 +28,12 @@ unfinished=.venv/unfinished # there while packages are being installed
 # What a complete set-up has installed for the file $1: this Python and these requirements.
 wanted() { "$python" --version && cat requirements.txt "$1"; }
 
-# The driver is here but torch was installed without CUDA, on a machine without one.
+# Whether torch is to have CUDA.
+wants_cuda() { [[ -n ${WITH_CUDA:-}${CUDA_VERSION:-} ]] || nvidia-smi >/dev/null 2>&1; }
+
+# It is, but was installed without, on a machine without a driver.
 lacks_cuda() {
-  compgen -G ".venv/lib/python*/site-packages/torch-*+cpu.dist-info" >/dev/null && nvidia-smi >/dev/null 2>&1
+  compgen -G ".venv/lib/python*/site-packages/torch-*+cpu.dist-info" >/dev/null && wants_cuda
 }
 
 # Whether .venv's Python installs into .venv: one whose making was killed is the system's own, by another name.
@@ -71,7 +75,7 @@ make_environment() {
 
 # Whether torch's builds without CUDA are what this machine needs and can be had.
 wants_cpu_torch() {
-  [[ $(uname -s) == Linux ]] && ! nvidia-smi >/dev/null 2>&1 &&
+  [[ $(uname -s) == Linux ]] && ! wants_cuda &&
     "$python" -c 'import sys, urllib.request as u; u.urlopen(sys.argv[1], timeout=5)' "$torch_cpu_index/torch/" 2>/dev/null
 }
 

@@ -12,7 +12,6 @@ take_preset "$@"
 [[ ${#rest[@]} -eq 0 ]] || fail "unknown argument ${rest[0]}$(did_you_mean "${rest[0]%%=*}" --preset --work_dir --data); expected --preset or --work_dir"
 ensure_setup
 
-test_data=(--data "$data/test_formatted.jsonl")
 say "This run, the paper and public runs"
 attended "$python" eval/compare.py "$work_dir" "${test_data[@]}"
 attended "$python" eval/compare.py "$work_dir" "${test_data[@]}" --format json --output "$work_dir/comparison.json"

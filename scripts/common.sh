@@ -170,6 +170,8 @@ take_preset() {
   fi
   if [[ -n $given_data ]]; then chosen+=(--data "$DATA" ${columns[@]+"${columns[@]}"}); fi
   # shellcheck disable=SC2034  # used by the scripts that source this file
+  test_data=(--data "$data/test_formatted.jsonl") # by which eval/ knows the task
+  # shellcheck disable=SC2034
   decoding=(--model_card "$CARD" --data "$data/test.jsonl" ${DECODE[@]+"${DECODE[@]}"})
 }
 
@@ -241,7 +243,7 @@ attended() {
   "$@" &
   running=$!
   set +m
-  [[ -z $stopping ]] || kill "-$stopping" -- "-$running" 2>/dev/null || true # it came before the number was known
+  [[ -z $stopping ]] || tell "$stopping" # it came before the number was known
   while :; do # a signal ends the wait before the command has ended
     code=0
     wait "$running" || code=$?
@@ -261,15 +263,45 @@ pass_on() {
   case $running in
     "") exit "$stopped" ;;
     starting) ;;
-    *) kill "-$1" -- "-$running" 2>/dev/null || true ;;
+    *) tell "$1" ;;
   esac
+}
+
+# Send the signal NAME to what runs. A srun that is told to end kills its tasks: so they are told, by Slurm, until they have heard it,
+# and by HUP, for after TERM Slurm would leave them no more than half a minute. No `return` here: in a trap it is one of an error.
+tell() {
+  if [[ -n ${by_srun:-} ]]; then
+    while kill -0 "$running"; do
+      scancel --signal=HUP "$SLURM_JOB_ID" || true
+      sleep 5
+    done >/dev/null 2>&1 &
+  else
+    kill "-$1" -- "-$running" 2>/dev/null || true
+  fi
 }
 trap 'pass_on HUP 1' HUP # stays ignored where nohup has it ignored
 trap 'pass_on INT 2' INT
 trap 'pass_on TERM 15' TERM
 
+# Run one of the programs on NPROC tasks of each of NNODES nodes of this job of Slurm.
+launch_by_srun() {
+  local by_srun=1 tasks=$((NNODES * NPROC)) how=(--export=ALL --input=none)
+  # A job's own settings of these would not fit a step on fewer nodes, or are no longer taken over from it.
+  how+=(--nodes="$NNODES" --ntasks="$tasks" --ntasks-per-node="$NPROC" ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"})
+  [[ ${SLURM_GPUS_ON_NODE:-0} == 0 ]] || how+=(--gpus-per-task=1)
+  how+=(--kill-on-bad-exit=0 --wait=300) # the first task may still be saving when another has ended
+  # shellcheck disable=SC2016  # a task's own values
+  attended srun "${how[@]}" bash -c 'RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$1 LOCAL_WORLD_SIZE=$2 \
+    MASTER_ADDR=$(scontrol show hostnames "$SLURM_STEP_NODELIST" | head -n 1) MASTER_PORT=$((20000 + SLURM_JOB_ID % 10000)) \
+    exec "${@:3}"' task "$tasks" "$NPROC" "$python" "$@"
+}
+
 # Run one of the programs on NPROC processes of each of NNODES nodes; the other nodes find the first by MASTER_ADDR.
 launch() {
+  if [[ ${LAUNCHER:-} == srun ]]; then
+    launch_by_srun "$@"
+    return
+  fi
   # Else ranks that torchrun restarts read where the killed ones listened, and cannot connect (pytorch/pytorch issue 135712).
   export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
   # torchrun would take the signal of a lost terminal even where nohup has it ignored.

@@ -13,6 +13,8 @@ while [[ $# -gt 0 && $1 != -* ]]; do
 done
 [[ ${#seeds[@]} -gt 0 ]] || fail "give the seeds first, such as bash scripts/run_seeds.sh 110 111 112"
 [[ -z $(printf '%s\n' "${seeds[@]}" | sort | uniq -d) ]] || fail "a seed is given twice: ${seeds[*]}"
+take_preset "$@"
+check_flags src/gpt2_ft.py
 root=$PWD
 cd -- "$called_from" # whence a folder of data is seen
 exec bash "$root/scripts/sweep.sh" --seeds "${seeds[@]}" "$@"

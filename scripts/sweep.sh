@@ -78,7 +78,7 @@ for rank in "${ranks[@]}"; do
         run=$training/lp$penalty
         score "$penalty"
         runs+=("$run")
-        "$python" eval/sweep.py "$run" | sed -n "$((n ? 2 : 1)),2p"
+        "$python" eval/sweep.py "$run" "${test_data[@]}" | sed -n "$((n ? 2 : 1)),2p"
         n=$((n + 1))
       done
     done
@@ -86,8 +86,8 @@ for rank in "${ranks[@]}"; do
 done
 if [[ ${NODE_RANK:-0} == 0 ]]; then
   say "The table, which is also in $work_dir/sweep.md and sweep.json"
-  attended "$python" eval/sweep.py "${runs[@]}"
-  attended "$python" eval/sweep.py "${runs[@]}" --format md --output "$work_dir/sweep.md"
-  attended "$python" eval/sweep.py "${runs[@]}" --format json --output "$work_dir/sweep.json"
+  attended "$python" eval/sweep.py "${runs[@]}" "${test_data[@]}"
+  attended "$python" eval/sweep.py "${runs[@]}" "${test_data[@]}" --format md --output "$work_dir/sweep.md"
+  attended "$python" eval/sweep.py "${runs[@]}" "${test_data[@]}" --format json --output "$work_dir/sweep.json"
   side_by_side "${runs[@]}"
 fi

@@ -10,7 +10,15 @@ help_if_asked "$@"
 unset LORA_TYPED # what the tests start is what they type
 quick="" rest=()
 for argument in "$@"; do
-  if [[ $argument == --quick ]]; then quick=1; else rest+=("$argument"); fi
+  if [[ $argument == --quick ]]; then
+    quick=1
+    continue
+  fi
+  if [[ $argument == --* ]]; then
+    meant=$(did_you_mean "$argument" --quick --quiet) # the second is pytest's
+    [[ $meant != *--quick* ]] || fail "unknown flag $argument$meant"
+  fi
+  rest+=("$argument")
 done
 
 work_dir=""

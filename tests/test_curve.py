@@ -64,6 +64,8 @@ def test_what_a_run_says(tmp_path, capsys, loss, says):
         ("step\tavg_loss\n", "is empty"),
         ("step\tavg_loss\n100\t1\n200\tx\n", "line 3: expected numbers under step and avg_loss"),
         ("step\tavg_loss\n100\n", "line 2: expected numbers"),
+        ("step\tavg_loss\n100\t" + "1" * 200_000, "is no table"),
+        ("step\tavg_loss" + "s" * 200_000, "is no table"),
         ("step\tavg_loss\n50\t1\n", "averages over 50 steps but this run over 100; pass --log_interval 50"),
     ],
 )

@@ -1,6 +1,5 @@
 """Several ranks: the same step as one rank that accumulates, every input decoded once, and the launchers."""
 
-import contextlib
 import fcntl
 import json
 import os
@@ -12,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -25,6 +24,7 @@ from lora_nlg.data import batches
 from lora_nlg.errors import UserError
 from lora_nlg.training import optim, train
 from lora_nlg.training.losses import masked_loss
+from networks import FIRST, entering, free_port, two_networks
 from runs import differences, results, write_adapters, write_examples, write_training
 
 SRC = Path(__file__).resolve().parents[1] / "src"
@@ -61,12 +61,6 @@ def run(program: str, folder: Path, flags: str, launcher: list[str]) -> subproce
     process = start(program, folder, flags, launcher)
     said, complaints = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, said, complaints)
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def train_flags(folder: Path, work: str) -> str:
@@ -208,35 +202,6 @@ def test_a_signal_to_the_launcher_saves_on_one_agreed_step(folder):
     assert said.count("stopped and saved") == 1
 
 
-# Two networks with nothing but a cable between them; prints a process of each, and keeps them until its input ends.
-TWO_NETWORKS = """
-set -e
-ip link set lo up
-unshare --net sleep 1000 & other=$!
-until [ "$(readlink /proc/$other/ns/net)" != "$(readlink /proc/$$/ns/net)" ]; do sleep 0.05; done
-ip link add node0 type veth peer name node1 netns $other
-ip addr add 10.0.0.1/24 dev node0 && ip link set node0 up
-nsenter --target $other --net sh -c 'ip link set lo up; ip addr add 10.0.0.2/24 dev node1 && ip link set node1 up'
-echo $$ $other
-read -r _ || kill $other
-"""
-
-
-@contextlib.contextmanager
-def two_networks() -> Iterator[list[str]]:
-    """Yield the id of a process in each network; of none if this machine lets its users make no network."""
-    command = ["unshare", "--map-root-user", "--net", "--", "bash", "-c", TWO_NETWORKS]
-    try:
-        holder = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-    except OSError:
-        yield []
-        return
-    yield holder.stdout.readline().split()
-    holder.communicate()
-
-
 @pytest.mark.slow
 def test_two_nodes(folder):
     """Two launchers that meet at one address, as on two machines; the first one's rank 0 writes. Each has a network of its own
@@ -249,10 +214,8 @@ def test_two_nodes(folder):
         nodes = []
         for n in (0, 1):
             launcher = ["-m", "torch.distributed.run", "--nnodes=2", f"--node_rank={n}", "--nproc_per_node=1"]
-            launcher += [f"--master_addr={'10.0.0.1' if networks else '127.0.0.1'}", f"--master_port={port}"]
-            enter = (
-                ["nsenter", "--preserve-credentials", "--user", "--net", "--target", networks[n]] if networks else []
-            )
+            launcher += [f"--master_addr={FIRST if networks else '127.0.0.1'}", f"--master_port={port}"]
+            enter = entering(networks[n]) if networks else []
             nodes.append(start("gpt2_ft.py", folder, flags, launcher, enter, f"node{n}" if networks else ""))
         try:
             said = [node.communicate(timeout=300) for node in nodes]

@@ -198,6 +198,24 @@ def test_published_bases_have_their_hub_names():
     assert name_of("gpt2.mini") is None and name_of("/home/me/config.json") is None and name_of(None) is None
 
 
+@pytest.mark.parametrize("named_first", [True, False])
+def test_a_run_goes_on_with_its_base_by_its_other_name(named_first, published, tmp_path, capsys):
+    """By its file or by its id: the weights are the same. Those of another base are refused."""
+    by_file = runs.write_training(tmp_path / "here").split()
+    at = by_file.index("--init_checkpoint") + 1
+    by_name = [*by_file[:at], "gpt2", *by_file[at + 1 :]]
+    both = (by_name, by_file) if named_first else (by_file, by_name)
+    flags = "--lora_dim 2 --max_step 2 --save_interval 1 --seq_len 16 --device cpu".split()
+    gpt2_ft.main([*both[0], *flags])
+    saves = tmp_path / "here/work/saves.json"
+    saves.write_text(json.dumps(json.loads(saves.read_text()) | {"final": None}))
+    capsys.readouterr()
+    assert gpt2_ft.main([*both[1], *flags, "--resume", "1"]) == 0
+    assert "going on from step 1" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"other settings \(base.sha256 "):
+        gpt2_ft.main([*both[1], *flags, "--resume", "--init_checkpoint", "random"])
+
+
 def test_training_and_decoding_record_the_commit(published, tmp_path):
     training = runs.write_training(tmp_path / "here").split()
     training[training.index("--init_checkpoint") + 1] = "gpt2@v1"

@@ -9,7 +9,7 @@ import placement_table
 from metrics import files
 from metrics.errors import UserError
 from placement_table import BEGIN, END
-from test_sweep import Checkout, write_run
+from test_sweep import Checkout, of_webnlg, write_run
 
 CELLS = dict.fromkeys(line.cell for line in placement_table.published())
 
@@ -59,6 +59,15 @@ def test_table_5_is_one_budget_on_different_matrices(tmp_path, capsys):
     assert table[5] == ["GPT-3, WikiSQL, % (± 0.5)", "70.4", "70.0", "73.0", "73.2", "71.4", "73.7", "73.7"]
     assert table[6] == ["GPT-3, MultiNLI, % (± 0.1)", "91.0", "90.8", "91.0", "91.3", "91.3", "91.3", "91.7"]
     assert len(table) == 7
+
+
+def test_placements_of_another_task_have_its_first_score(tmp_path, capsys):
+    (tmp_path / "runs").mkdir()
+    runs = write_runs(tmp_path / "runs", seeds=(1,))
+    assert placement_table.main([*runs, *of_webnlg(tmp_path, *runs)]) == 0
+    shown = capsys.readouterr().out
+    assert "scored on 9 inputs" in shown
+    assert rows(shown)[4] == ["BLEU", *["0.5500"] * 7]
 
 
 def test_table_6_is_ranks_by_matrices(tmp_path, capsys):
@@ -212,7 +221,7 @@ def test_three_seeds_and_the_document_are_the_default(checkout):
         call.endswith("--preset mini_short --work_dir trained_models/placement --seeds 110 111 112") for call in sweeps
     )
     run = "trained_models/placement/r1_q_seed1/lp0.8"
-    written = "--output trained_models/placement/placement.md --doc docs/lora.md"
+    written = "--data data/mini/test_formatted.jsonl --output trained_models/placement/placement.md --doc docs/lora.md"
     assert checkout.calls[-1] == f"python eval/placement_table.py {run} {written}"
 
 

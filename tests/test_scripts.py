@@ -212,9 +212,21 @@ MISTAKES = [
     ("run_seeds.sh 110 one", "a seed must be a whole number, but is one"),
     ("run_seeds.sh 110 111 110", "a seed is given twice: 110 111 110"),
     ("run_seeds.sh 110 --preset no", "unknown preset no; expected"),
+    ("run_seeds.sh 110 --rank 4", "unknown flag --rank; --help"),
+    ("run_seeds.sh 110 --ranks 4", "unknown flag --ranks; --help"),
     ("sweep.sh --rank 1 2", "unknown flag --rank (did you mean --ranks?)"),
     ("sweep.sh --seed 1", "unknown flag --seed (did you mean --seeds?)"),
     ("sweep.sh --lora-dim 3", "--lora_dim is what --ranks is for"),
+    ("placement.sh --rank 1", "unknown flag --rank; --help"),
+    ("placement.sh --rnaks 1", "unknown flag --rnaks; --help"),
+    ("placement.sh --length_penaltie 1", "unknown flag --length_penaltie; --help"),
+    ("placement.sh --ranks 1", "--ranks is what the tables say; bash scripts/sweep.sh takes others"),
+    ("placement.sh --sed 1", "unknown flag --sed (did you mean --seeds?)"),
+    ("methods.sh --rank 1", "unknown flag --rank; --help"),
+    ("methods.sh --targets q", "unknown flag --targets"),
+    ("methods.sh --metods lora", "unknown flag --metods (did you mean --method"),
+    ("test.sh --quik", "unknown flag --quik (did you mean --quick?)"),
+    ("test.sh tests/test_beam.py --qick", "unknown flag --qick (did you mean --quick?)"),
     ("placement.sh --warmup_stpe 3", "unknown flag --warmup_stpe (did you mean --warmup_step?)"),
     ("02_create_datasets.sh minni", "no data set, folder or file minni (did you mean mini?)"),
     ("02_create_datasets.sh mini --add_boss", "unknown flag --add_boss (did you mean --add_bos?)"),
@@ -242,6 +254,21 @@ def test_a_mistake_is_of_the_script_that_was_typed_and_leaves_nothing(command, s
     assert done.stderr.startswith(f"{script}: error: {says}"), done.stderr
     assert done.stderr.count("\n") == 1 and done.stdout == ""
     assert everything_in(readable) == before
+
+
+def test_flags_of_pytest_reach_it(readable):
+    """--quiet is as near to --quick as a mistyped one."""
+    shutil.copy(ROOT / "scripts/test.sh", readable / "scripts")
+    (readable / "scripts/install_chromium.sh").write_text("")
+    for tool in ("ruff", "mypy", "lint-imports"):
+        (readable / ".venv/bin" / tool).write_text("#!/bin/sh\n")
+        (readable / ".venv/bin" / tool).chmod(0o755)
+    real = f'case $* in *pytest*) echo "$@" ;; *) exec "{sys.executable}" "$@" ;; esac'
+    (readable / ".venv/bin/python").write_text(f"#!/bin/sh\n{real}\n")
+    command = ["bash", readable / "scripts/test.sh", "--quick", "--quiet", "-k", "quik", "--lf"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("-m not slow --quiet -k quik --lf\n")
 
 
 @pytest.mark.slow

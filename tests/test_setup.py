@@ -16,7 +16,7 @@ echo "$*" >>"$CALLS"
 [[ -z ${FAIL_ON:-} || "$*" != *"$FAIL_ON"* ]] || exit 1
 case "$*" in
   --version) echo "Python ${FAKE_VERSION:-3.11.1}" ;;
-  *urllib*) exit 1 ;;
+  *urllib*) exit "${NO_CPU_INDEX:-1}" ;;
   "-m venv --clear .venv") rm -rf .venv && mkdir -p .venv/bin .venv/lib/python3.11/site-packages && cp "$0" .venv/bin/python ;;
   *--index_paraphrases) mkdir -p eval/metrics && echo x >eval/metrics/phrases.npz ;;
   *"download.py vocab") echo x | tee vocab/encoder.json >vocab/vocab.bpe ;;
@@ -77,6 +77,34 @@ def test_a_python_that_is_not_in_its_environment_is_made_again(checkout):
     checkout.setup()
     assert checkout.setup(FAIL_ON="sys.prefix").returncode == 0
     assert "-m venv --clear .venv" in checkout.calls and "-m pip install" in checkout.calls
+
+
+def test_torch_without_cuda_is_for_machines_without_a_driver_but_not_for_an_image_of_nvidias(checkout):
+    """Whose driver is there when it runs, not when it is built."""
+    (checkout.folder / "nvidia-smi").write_text("#!/bin/sh\nexit 1\n")
+    (checkout.folder / "nvidia-smi").chmod(0o755)
+    found_first = f"{checkout.folder}:{os.environ['PATH']}"
+    checkout.setup(NO_CPU_INDEX="0", CUDA_VERSION="", PATH=found_first)
+    assert "--extra-index-url https://download.pytorch.org/whl/cpu -r requirements.txt" in checkout.calls
+    (checkout.folder / ".venv/unfinished").touch()
+    checkout.setup(NO_CPU_INDEX="0", CUDA_VERSION="13.0.1", PATH=found_first)
+    assert "-r requirements.txt" in checkout.calls and "--extra-index-url" not in checkout.calls
+
+
+def test_a_machine_without_gpus_can_be_set_up_for_those_that_have_some(checkout):
+    """A cluster's login node: what it installs must not be installed anew on a node, which may have no network."""
+    driver = checkout.python.with_name("nvidia-smi")
+    path = {"PATH": f"{driver.parent}:{os.environ['PATH']}"}
+    driver.write_text("#!/bin/sh\nexit 9\n")
+    driver.chmod(0o755)
+    checkout.setup(NO_CPU_INDEX="0", **path)
+    assert "--extra-index-url" in checkout.calls
+    (checkout.folder / ".venv/lib/python3.11/site-packages/torch-2+cpu.dist-info").mkdir()
+    checkout.setup(NO_CPU_INDEX="0", WITH_CUDA="1", **path)
+    assert "-m venv --clear .venv" in checkout.calls and "--extra-index-url" not in checkout.calls
+    driver.write_text("#!/bin/sh\n")
+    checkout.setup(**path)
+    assert "-m " not in checkout.calls
 
 
 def test_launchers_are_made_quiet_also_where_all_else_is_complete(checkout):

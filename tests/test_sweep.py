@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import describe_task
 import sweep
 from comparable import REFERENCES
 from metrics.errors import UserError
@@ -100,7 +101,7 @@ def test_several_seeds_have_mean_and_sample_deviation(tmp_path, capsys):
 
 
 def test_a_deviation_above_one_keeps_its_digits():
-    values = dict.fromkeys(sweep.VALUES, 8.0)
+    values = dict.fromkeys(("valid_loss", *METRICS), 8.0)
     assert sweep.cells(values, {**values, "NIST": 10.5})[2] == "8.0000±10.5000"
 
 
@@ -112,6 +113,38 @@ def test_json_has_the_runs_their_statistics_and_the_paper_unrounded(tmp_path):
     assert group["mean"]["BLEU"] == pytest.approx(0.70005, abs=1e-12)
     assert group["deviation"]["BLEU"] == pytest.approx(2**-0.5 / 30000, abs=1e-12)
     assert group["paper"]["valid_loss"] == 1.18
+
+
+def of_webnlg(folder: Path, *work_dirs: str) -> list[str]:
+    """Give runs the scores that triples have, and return the flag that says so."""
+    scores = {"BLEU": 0.55, "METEOR": 0.41, "TER": 0.39}
+    for work_dir in work_dirs:
+        path = Path(work_dir) / "scores.json"
+        system = {"file": "prediction.txt", "scores": scores}
+        path.write_text(json.dumps({"systems": [system], "signature": {"inputs": 9, "protocol": "webnlg2017"}}))
+    assert describe_task.main(["webnlg", "--output", str(folder / "task.json")]) == 0
+    return ["--data", str(folder / "test_formatted.jsonl")]
+
+
+@pytest.mark.parametrize("kind", ["text", "md", "tsv", "json"])
+def test_runs_of_another_task_have_its_scores_and_no_rows_of_the_paper(kind, tmp_path, capsys):
+    """Fails when E2E's scores are looked for, or a rank's row of Table 18 stands below a run of WebNLG."""
+    runs = [write_run(tmp_path / str(seed), seed) for seed in (1, 2)]
+    assert sweep.main([*runs, *of_webnlg(tmp_path, *runs), "--format", kind]) == 0
+    said = capsys.readouterr().out
+    assert "TER" in said and "NIST" not in said and "Hu et al." not in said
+    if kind == "json":
+        [group] = json.loads(said)["groups"]
+        assert (group["mean"]["TER"], group["paper"]) == (0.39, None)
+    else:
+        words = said.replace("|", " ").split()
+        assert "paper" not in words and words[-4:] == ["1.2000±.0000", "0.5500±.0000", "0.4100±.0000", "0.3900±.0000"]
+
+
+def test_a_damaged_task_is_one_sentence(tmp_path):
+    (tmp_path / "task.json").write_text("{}")
+    with pytest.raises(UserError, match=r"task\.json: .*run step 02 again"):
+        sweep.main([write_run(tmp_path / "a"), "--data", str(tmp_path / "test_formatted.jsonl")])
 
 
 def test_full_fine_tuning_has_no_rank(tmp_path, capsys):
@@ -139,7 +172,7 @@ def test_markdown_is_a_table_of_as_many_columns_throughout(tmp_path, capsys):
     sweep.main([write_run(tmp_path / "a"), "--format", "md"])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert len(lines) == 4
-    assert {line.count("|") for line in lines} == {len(sweep.COLUMNS) + 1}
+    assert {line.count("|") for line in lines} == {len(sweep.COLUMNS) + len(METRICS) + 1}
 
 
 @pytest.mark.parametrize(
@@ -275,8 +308,9 @@ def test_every_combination_is_run_once_and_all_are_put_together(checkout):
     trainings = [f"r{rank}_{targets}_seed{seed}" for rank in (1, 64) for targets in ("q,v", "q") for seed in (110, 111)]
     assert [call.split()[0] for call in checkout.made("03_train.sh")] == trainings
     runs = [f"trained_models/mini/{training}/lp{penalty}" for training in trainings for penalty in (0.8, 0.9)]
-    assert f"python eval/sweep.py {' '.join(runs)}" in checkout.calls
-    page = "--data data/mini/test_formatted.jsonl --output trained_models/mini/side_by_side.html"
+    data = "--data data/mini/test_formatted.jsonl"
+    assert f"python eval/sweep.py {' '.join(runs)} {data}" in checkout.calls
+    page = f"{data} --output trained_models/mini/side_by_side.html"
     assert checkout.calls[-1] == f"python eval/report.py {' '.join(runs)} {page}"
     assert sum(call.startswith(("00_setup.sh", "02_create_datasets.sh")) for call in checkout.calls) == 2
 

@@ -49,6 +49,8 @@ def read(path: str | Path, log_interval: int) -> Curve:
         raise UserError(f"--compare_curve {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"--compare_curve {path} is not text; expected a tab-separated curve") from error
+    except csv.Error as error:
+        raise UserError(f"{path} is no table ({error}); expected a tab-separated curve with a header") from error
     except (ValueError, TypeError) as error:
         where = f"{path}, line {rows.line_num}"
         raise UserError(f"{where}: expected numbers under step and {', '.join(columns)}") from error

@@ -74,6 +74,8 @@ class Saves:
     def check_settings(self) -> None:
         """Raise UserError, naming the differences, if the run in the work dir had other settings than this one."""
         ours, theirs = flat(self.listed["settings"]), flat(self.earlier)
+        for settings in (ours, theirs):  # a base may be named by its folder or on the Hub; its sha256 is what counts
+            settings.pop("base.card", None)
         different = [
             f"{name} {theirs.get(name)}, now {ours.get(name)}"
             for name in ours | theirs
