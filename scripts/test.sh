@@ -52,4 +52,7 @@ base, adapted = (system["scores"]["BLEU"] for system in json.load(open(sys.argv[
 if not (base <= 0.15 and adapted >= 0.60):
     sys.exit(f"BLEU is {base:.4f} without the adapters and {adapted:.4f} with them; expected at most .15 and at least .60")
 PYTHON
+text=$(echo "name : Blue Spice | Type : coffee shop | area : riverside" | "$python" src/gpt2_generate.py --alternatives 0 \
+  --init_checkpoint pretrained_checkpoints/gpt2.mini --lora_checkpoint "$work_dir/model.final.pt")
+[[ $text == *"Blue Spice "* && $text == *"coffee shop"* && $text == *riverside* ]] || fail "the README's first example became: $text"
 say "Everything passed"
