@@ -360,7 +360,7 @@ REFUSED = [
     (LORA, {"work": ""}, "cannot write work/"),
     ("gpt2_export --to safetensors --lora_checkpoint adapters.pt --lora_alpha 32", {"out": ""}, "cannot write out/adapters.pt"),
     ("make_mini_data out/mini", {"out": ""}, "cannot write out/mini/train.txt: a part of its path is a file"),
-    ("pretrain_base", {"out": ""}, "cannot write out/base/model.safetensors: a part of its path is a file"),
+    ("pretrain_base", {"out": ""}, "cannot write out/base/compact.safetensors: a part of its path is a file"),
     ("download e2e --folder raw.txt", {}, "cannot write raw.txt/train.txt: a part of its path is a file"),
     ("download vocab --folder raw.txt", {}, "cannot write raw.txt/encoder.json: a part of its path is a file"),
     ("download checkpoint gpt2.sm --folder raw.txt", {}, "cannot write raw.txt/gpt2/config.json: a part of its path is a file"),

@@ -94,7 +94,11 @@ def change_scores(scores: dict) -> None:
 def test_nothing_of_a_run_reaches_a_terminal_or_the_page_raw(name, run, capsys, monkeypatch):
     """Fails when one of the programs prints a text of a file as it is."""
     if name == "placement_table":
-        monkeypatch.setattr(placement_table, "page", lambda runs, paper: runs[0].setting("lora", "targets")[0] + "\n")
+        monkeypatch.setattr(
+            placement_table,
+            "page",
+            lambda groups, paper: next(iter(groups[0].runs.values())).setting("lora", "targets")[0] + "\n",
+        )
     assert call(name, run) == 0
     said = capsys.readouterr()
     assert not RAW.search(said.out + said.err)

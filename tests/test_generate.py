@@ -293,7 +293,7 @@ def adapters(tmp_path, monkeypatch):
     model = models.base_model(CARDS["gpt2.mini"], BASE[3], torch.Generator())
     add_adapters(model, LoraConfig(2, 4.0), torch.Generator().manual_seed(0))
     checkpoints.save_recipe(model, "mine.pt", checkpoints.Base("gpt2.mini", models.fingerprint(model)))
-    Path("alone.safetensors").write_bytes(Path(BASE[3], "model.safetensors").read_bytes())
+    Path("alone.safetensors").write_bytes(Path(BASE[3], "compact.safetensors").read_bytes())
     return tmp_path
 
 
@@ -301,7 +301,7 @@ def adapters(tmp_path, monkeypatch):
     ("given", "card"),
     [
         (f"--init_checkpoint {BASE[3]}", f"{BASE[3]}/config.json"),
-        (f"--init_checkpoint {BASE[3]}/model.safetensors", f"{BASE[3]}/config.json"),
+        (f"--init_checkpoint {BASE[3]}/compact.safetensors", f"{BASE[3]}/config.json"),
         (f"--init_checkpoint {BASE[3]} --lora_checkpoint mine.pt", f"{BASE[3]}/config.json"),
         ("--init_checkpoint alone.safetensors --lora_checkpoint mine.pt", "gpt2.mini"),
         ("--init_checkpoint alone.safetensors", "gpt2.md"),

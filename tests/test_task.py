@@ -18,7 +18,7 @@ import task
 import verdict
 from lora_nlg import methods
 from metrics.errors import UserError
-from report_page import charts, contents, page
+from report_page import charts, contents, opening, page
 
 ROOT = Path(__file__).resolve().parents[1]
 TOY = {
@@ -197,7 +197,7 @@ def test_every_method_has_a_name_beside_the_published_ones(run, capsys):
     read = run_dir.read_run(run, ["BLEU", "TER"])
     assert (run_dir.method_of(read), run_dir.rank_of(read)) == ("mine", 0)
     assert verdict.sentence(read, [], "e2e") == "BLEU 0.5000: nothing is published for GPT-2 M and mine."
-    assert page._method(read) == ("Method", "mine")
+    assert opening.method(read) == ("Method", "mine")
     assert compare.main([str(run), "--data", str(data_of(run))]) == 0
 
 
