@@ -103,7 +103,7 @@ train() { # where it is not done
 side_by_side() {
   [[ $# -gt 1 ]] || return 0
   say "The runs side by side, with paired tests against the first"
-  attended "$python" eval/report.py "$@" --data "$data/test_formatted.jsonl" --output "$work_dir/side_by_side.html"
+  attended "$python" eval/report.py "$@" "${test_data[@]}" --output "$work_dir/side_by_side.html"
 }
 
 score() { # PENALTY: where it is not done, in a folder that has the training's files by links

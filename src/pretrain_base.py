@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     from lora_nlg import files
     from lora_nlg.bundled import layouts, pretrain, strange, venues
     from lora_nlg.data import bpe
-    from lora_nlg.storage import compact
+    from lora_nlg.storage import compact, hub
     from lora_nlg.tasks import e2e
 
     model_config = checked_config(args)
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         clip=1.0,
     )
     output = Path(args.output_dir)
-    files.check_outputs([output / compact.FILE, output / "config.json"])  # now, not after an hour
+    files.check_outputs([output / hub.COMPACT_FILE, output / "config.json"])  # now, not after an hour
     rng = random.Random(args.random_seed)
     pairs = endless_pairs(e2e.read_pairs(args.texts), rng) if args.texts else venues.venue_pairs(rng)
     encoding = bpe.load_encoding(args.vocab)
@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     dtypes = {"auto": pretrain.fastest_dtype(), "fp32": torch.float32, "bf16": torch.bfloat16}
     model = pretrain.pretrain(ids, vocabulary, model_config, optim, args.rows, args.random_seed, dtypes[args.precision])
 
-    compact.save(model, used, args.row_seed, pretrain.ROW_ENTRY, output / compact.FILE)
+    compact.save(model, used, args.row_seed, pretrain.ROW_ENTRY, output / hub.COMPACT_FILE)
     with files.atomic_writer(output / "config.json") as file:
         json.dump({"model_type": "gpt2", **vars(model_config)}, file, indent=1)
         file.write("\n")

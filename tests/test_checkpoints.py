@@ -14,7 +14,7 @@ from lora_nlg.methods import adapter_tensors, add_adapters
 from lora_nlg.methods.placement import Given
 from lora_nlg.model.drawn_rows import drawn_rows
 from lora_nlg.model.gpt2 import empty_model, init_weights
-from lora_nlg.storage import checkpoints, compact, models
+from lora_nlg.storage import checkpoints, compact, hub, models
 
 GENERATOR = torch.Generator()
 
@@ -84,7 +84,7 @@ def test_the_compact_base_comes_back_with_drawn_rows_for_all_other_tokens(tmp_pa
     used = torch.tensor([3, 262, 50256])
     small = empty_model(ModelConfig(n_embd=32, n_layer=1, n_head=2, n_positions=16, vocab_size=3))
     init_weights(small, torch.Generator().manual_seed(1))
-    compact.save(small, used, seed=7, entry=0.06, path=tmp_path / compact.FILE)
+    compact.save(small, used, seed=7, entry=0.06, path=tmp_path / hub.COMPACT_FILE)
     full = load(tmp_path, ModelConfig(n_embd=32, n_layer=1, n_head=2, n_positions=16))
     expected = drawn_rows(GPT2_VOCAB_SIZE, 32, seed=7, entry=0.06).half().double()
     expected[used] = small.wte.weight.detach().half().double()

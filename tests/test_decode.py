@@ -1,5 +1,6 @@
 """Decoding a file: what is decoded is kept as it comes, and a killed process goes on to the same output."""
 
+import itertools
 import json
 import random
 import signal
@@ -115,11 +116,14 @@ def test_a_finished_output_is_not_decoded_again(flags, tmp_path, capsys):
     assert len(output.read_text().splitlines()) == 32
 
 
-def test_seconds_of_every_distinct_input_are_recorded(flags, tmp_path, capsys):
+def test_seconds_of_every_distinct_input_are_recorded(flags, tmp_path, monkeypatch, capsys):
+    """By a clock that a batch takes one second of. Fails when all inputs of a batch have the same share."""
+    monkeypatch.setattr(predictions.time, "perf_counter", itertools.count().__next__)
     gpt2_beam.main(flags)
     record = json.loads((tmp_path / "work/beam_prediction.run.json").read_text())
     assert len(record["input_seconds"]) == 30 and all(seconds > 0 for seconds in record["input_seconds"])
-    assert len(set(record["input_seconds"])) > 1  # they are rounded to milliseconds, which a toy's inputs may share
+    assert sum(record["input_seconds"]) == pytest.approx(8, abs=0.05)  # batches of four
+    assert len(set(record["input_seconds"])) > 30 // 4
 
 
 def test_a_disk_that_fills_up_is_one_sentence(flags, tmp_path, monkeypatch, capsys):

@@ -26,10 +26,8 @@ def rouge_l(outputs: Iterable[str], references: Iterable[list[str]]) -> np.ndarr
 
 
 def _rouge_l(output: str, references: list[str]) -> float:
-    words, others = (
-        output.split(" "),
-        [reference.split(" ") for reference in references],
-    )  # "" has one word, and it is ""
+    words = output.split(" ")  # "" has one word, and it is ""
+    others = [reference.split(" ") for reference in references]
     common = _common_lengths(words, others)
     precision = max(common) / len(words)
     recall = max(length / len(other) for length, other in zip(common, others, strict=True))

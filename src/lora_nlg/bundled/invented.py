@@ -36,8 +36,13 @@ FORMS = (
 
 def name(rng: Random) -> str:
     """Return a name of one to five words, written as E2E writes: signs stand apart."""
-    parts = {"W": _word, "N": lambda rng: str(rng.randrange(1, 10 ** rng.randint(1, 4)))}
+    parts = {"W": _word, "N": number}
     return " ".join(parts[part](rng) if part in parts else part for part in rng.choice(FORMS).split())
+
+
+def number(rng: Random) -> str:
+    """Return a number of one to four digits, short ones as often as long ones."""
+    return str(rng.randrange(1, 10 ** rng.randint(1, 4)))
 
 
 def _word(rng: Random) -> str:

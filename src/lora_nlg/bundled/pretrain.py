@@ -52,16 +52,15 @@ def pack(documents: Iterator[str], encoding, n_tokens: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Which tokens' rows are learnt: `used` (U,), sorted ids; the others' rows are `drawn` (V, C) by `seed`."""
+    """Which tokens' rows are learnt: `used` (U,), sorted ids; the others' rows are `drawn` (V, C)."""
 
     used: Tensor
     drawn: Tensor
-    seed: int
 
     @classmethod
     def of(cls, used: Tensor, width: int, seed: int) -> "Vocabulary":
         """Return the vocabulary whose drawn rows are `width` long."""
-        return cls(used, drawn_rows(GPT2_VOCAB_SIZE, width, seed, ROW_ENTRY), seed)
+        return cls(used, drawn_rows(GPT2_VOCAB_SIZE, width, seed, ROW_ENTRY))
 
     def rows_of(self, window: Tensor, n_sampled: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Return ids (R,) without repetition, `window`'s places (B, T) among them, and ln of how many tokens each stands for.
@@ -112,8 +111,7 @@ def pretrain(
     init_weights(model, generator)
     with torch.no_grad():
         model.wte.weight.copy_(vocabulary.drawn[vocabulary.used])
-    if config.n_layer > 1:
-        set_copying_heads(model, ROW_ENTRY, generator)
+    set_copying_heads(model, ROW_ENTRY, generator)
     optimizer = build_optimizer(model, optim)
     losses = []
     for step in tqdm(range(1, optim.max_step + 1), "pretraining", unit="step", disable=None):

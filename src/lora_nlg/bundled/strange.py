@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable, Iterator
 from random import Random
 
+from lora_nlg.bundled import invented
+
 NAMES = ("name", "near")
 SHARE_OF_NAMES, SHARE_OF_OTHERS = 0.85, 0.12
 WORDS_A_NAME, WORD_WEIGHTS = (1, 2, 3, 4, 5, 6), (3, 6, 6, 4, 3, 1)
@@ -35,7 +37,7 @@ class Words:
         if kind < SHARE_OF_USUAL_WORDS:
             return rng.choice(USUAL_WORDS)
         if kind < SHARE_OF_USUAL_WORDS + SHARE_OF_NUMBERS:
-            return str(rng.randrange(1, 10 ** rng.randint(1, 4)))
+            return invented.number(rng)
         word = rng.choice(self.words)
         if kind > 1 - SHARE_OF_LONG_WORDS:
             word += "".join(rng.choices(self.pieces, k=rng.randint(1, 3)))

@@ -21,16 +21,12 @@ HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return x (..., I) @ weight (I, O) + bias (O,), of shape (..., O)."""
-    is_float32 = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and not _autocasts()
+    is_float32 = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and not autocasts_at(x)
     if (
         HAS_ONEDNN and is_float32 and not torch.compiler.is_compiling()
     ):  # torch's code generator knows its own ways alone
         return _OneDnnLinear.apply(x, weight, bias)
     return F.linear(x, weight.T, bias)
-
-
-def _autocasts() -> bool:
-    return torch.is_autocast_enabled("cpu")
 
 
 def autocasts_at(x: Tensor) -> bool:

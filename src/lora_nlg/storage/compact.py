@@ -15,7 +15,6 @@ from lora_nlg.model.drawn_rows import drawn_rows
 from lora_nlg.model.gpt2 import GPT2
 from lora_nlg.storage import tensor_files
 
-FILE = "compact.safetensors"
 ROWS, IDS, SEED, ENTRY = "wte.stored_rows", "wte.stored_ids", "wte.drawn_seed", "wte.drawn_entry"
 
 

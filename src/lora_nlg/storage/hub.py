@@ -19,12 +19,13 @@ LEGACY = {name: f"{OWNER}/{name}" for name in NAMES.values()}  # from when a nam
 
 INDEX = ".index.json"  # the end of the name of a list of files that hold one model together
 # In a Hub folder, in order of preference
+COMPACT_FILE = "compact.safetensors"  # this project's small bases
 BASE_FILES = (
     "model.safetensors",
     f"model.safetensors{INDEX}",
     "pytorch_model.bin",
     f"pytorch_model.bin{INDEX}",
-    "compact.safetensors",
+    COMPACT_FILE,
 )
 PEFT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 OWN_FILE = "adapter.safetensors"  # this project's adapters

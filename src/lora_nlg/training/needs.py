@@ -144,15 +144,10 @@ class Run:
         """Return how many numbers there are at once while rows of so many tokens, the longest first, are learnt from."""
         B, T = len(rows), rows[0]  # B · T of a compiled step, which pads; less of others
         activations = B * T * self.model.n_layer * WIDTHS_A_LAYER * self.model.n_embd
-        more = kept_by(self.trained, B, T) - kept_by(
-            self._plain(), B, T
-        )  # than full fine-tuning, of which the above is
+        # The above is full fine-tuning's: what a method keeps beyond that.
+        more = kept_by(self.trained, B, T) - kept_by(self._plain(), B, T)
         logits = sum(rows) * self.model.vocab_size * LOGIT_COPIES
         backward = activations + max(more, 0) // self.cost.number_size + logits
-        weights, gradients, averages, roots = (
-            self.cost.total,
-            self.cost.trained,
-            2 * self.cost.trained,
-            self.cost.trained,
-        )
-        return weights + gradients + averages + max(backward, roots)  # AdamW takes roots when the rest is gone
+        gradients = roots = self.cost.trained
+        averages = 2 * self.cost.trained
+        return self.cost.total + gradients + averages + max(backward, roots)  # AdamW takes roots when the rest is gone
