@@ -3,7 +3,7 @@
 #
 # Checks what this and the later steps need, trains, and leaves model.final.pt, model.best.pt, adapter.safetensors, the newest
 # model.STEP.pt and state.STEP.pt, the model.STEP.pt of every epoch's end, log.jsonl and run.json in trained_models/NAME.
-# Time of mini, the default, on 2 CPU cores: 77 s.
+# Time of mini, the default, on 2 CPU cores: 108 s.
 # An interrupted run goes on from its newest save when the same command is given again; a finished one is not trained again
 # (--resume never starts anew).
 # CHECK_ONLY=1 ends it after the checks. NPROC=4 uses four processes, one a GPU; NNODES, NODE_RANK and MASTER_ADDR join several

@@ -4,7 +4,7 @@
 # Decodes the test inputs with the trained model into beam_prediction.jsonl in the work dir; presets that compare with the
 # base alone decode with it too, into beam_base.jsonl (WITHOUT_BASE=1 leaves that out, here and in steps 5 and 6).
 # --checkpoint best decodes with model.best.pt, of the best validation, in place of model.final.pt, of the training's end.
-# Time of mini on 2 CPU cores: 40 s.
+# Time of mini on 2 CPU cores: 42 s.
 # NPROC, NNODES, NODE_RANK and MASTER_ADDR as in 03_train.sh.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"

@@ -5,7 +5,7 @@
 # scores.json, with 95 % intervals over the choice of inputs, and segments.tsv with every input's own scores (base_segments.tsv);
 # WebNLG and DART by the protocol of the recipe's README, WebNLG's unseen and seen categories by themselves, too. Ends with the
 # summary of the run.
-# Time of mini on 2 CPU cores: 2 s.
+# Time of mini on 2 CPU cores: 3 s.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
