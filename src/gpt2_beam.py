@@ -158,6 +158,7 @@ def decode_to(
     """
     from lora_nlg import dist, files, record, signals
     from lora_nlg.decoding import predictions
+    from lora_nlg.model import forms
 
     run = record.Record(
         output.with_suffix(".run.json"), argv, **decisive, data=files.sha256(args.data), seq_len=args.seq_len,
@@ -185,7 +186,7 @@ def decode_to(
                 file.write(json.dumps({"id": number, "predict": one.predict}) + "\n")
         distinct = {one.context: one for one in decoded}
         seconds = [round(one.seconds, 3) for one in distinct.values()]
-        run.write(sha256=files.sha256(output), input_seconds=seconds, **sources)
+        run.write(sha256=files.sha256(output), input_seconds=seconds, products=forms.chosen, **sources)
         partial.remove()
         print(f"saved {output}", flush=True)
 

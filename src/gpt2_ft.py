@@ -375,6 +375,7 @@ def main(argv: list[str] | None = None) -> int:
     from lora_nlg import dist, locks, record  # noqa: F401  (a foreign numpy is found out before the data are read)
     from lora_nlg.data.examples import read_examples
     from lora_nlg.methods.cost import cost_of
+    from lora_nlg.model import forms
     from lora_nlg.storage import hub
     from lora_nlg.training import curve, train
     from lora_nlg.training.saves import Saves
@@ -421,7 +422,8 @@ def main(argv: list[str] | None = None) -> int:
                 model, train_split, valid_split, optim, saves, ranks, published, state, tracked_by, factors_of(args), sample_of
             )  # fmt: skip
             if ranks.is_main:
-                run.write(valid_loss=valid_loss, checkpoint=str(work_dir / "model.final.pt"), **known)
+                known |= {"valid_loss": valid_loss, "products": forms.chosen}
+                run.write(checkpoint=str(work_dir / "model.final.pt"), **known)
                 print(f"saved {' and '.join(str(work_dir / name) for name in saves.listed['final']['files'])}")
     dist.stop()
     return 0

@@ -12,14 +12,14 @@ from lora_nlg.model import matmul
 
 SHAPES_300 = """
 import pathlib, resource, sys, torch
-from lora_nlg.model import matmul
+from lora_nlg.model import forms, matmul
 
 def resident():
     return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
 weight = torch.zeros(256, 1024)
 for rows in range(500, 800):
-    matmul.product(matmul.product(torch.zeros(rows, 256), weight.T), weight)
+    forms.product(forms.product(torch.zeros(rows, 256), weight.T), weight)
     if rows == 550:
         before = resident()
 print(resident() - before)
@@ -56,9 +56,9 @@ def test_no_bias_strided_input_and_transposed_weight(given):
 def test_which_kernel_computes(given, monkeypatch):
     """oneDNN for float32 on a CPU; torch's own for other types, and under autocast."""
     calls = []
-    real = matmul.product
+    real = matmul.forms.product
     monkeypatch.setattr(matmul, "HAS_ONEDNN", True)
-    monkeypatch.setattr(matmul, "product", lambda *factors: calls.append(1) or real(*factors))
+    monkeypatch.setattr(matmul.forms, "product", lambda *factors: calls.append(1) or real(*factors))
     if not torch.backends.mkldnn.is_available():
         pytest.skip("this torch has no oneDNN")
     x, weight, bias = given

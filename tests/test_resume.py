@@ -18,6 +18,7 @@ import torch
 import gpt2_ft
 import toy
 from lora_nlg import errors, files
+from lora_nlg.model import forms
 from lora_nlg.storage import tensor_files
 from lora_nlg.training import train
 from runs import Forked, differences, results, write_training
@@ -86,6 +87,21 @@ def test_a_resumed_run_is_the_same_bit_for_bit(step, flags, tmp_path, whole_run,
     assert gpt2_ft.main([*flags, "--resume"]) == 0
     assert f"going on from step {(step - 1) // 3 * 3}" in capsys.readouterr().out
     assert differences(results(tmp_path / "work"), whole_run) == []
+
+
+def test_a_resumed_run_keeps_to_the_kernels_of_the_first(flags, tmp_path, monkeypatch, capsys):
+    """They sum in another order, and another process may find others fastest."""
+    kernels = {"9 to 9": "mkl"}
+    for step, chosen in ((4, dict(kernels)), (None, {"9 to 9": "packed"})):
+        monkeypatch.setattr(forms, "chosen", chosen)
+        with monkeypatch.context() as cut:
+            if step:
+                cut_at(cut, step)
+                with pytest.raises(PowerCut):
+                    gpt2_ft.main(flags)
+            else:
+                gpt2_ft.main([*flags, "--resume"])
+    assert forms.chosen == json.loads((tmp_path / "work/run.json").read_text())["products"] == kernels
 
 
 def test_a_run_cut_many_times_is_the_same(flags, tmp_path, whole_run, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""x W + b on the fastest kernel there is: oneDNN's for float32 on a CPU, torch's own elsewhere.
+"""x W + b on the fastest kernel there is: in float32 on a CPU oneDNN's, or what forms.py finds faster; torch's own elsewhere.
 
 torch multiplies float32 matrices on a CPU with MKL, which is made for Intel's processors; oneDNN, which torch carries as well,
 was up to 1.7 times as fast on an AMD EPYC. Alphabet: N rows, I inputs, O outputs.
@@ -9,6 +9,8 @@ import os
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from lora_nlg.model import forms
 
 # oneDNN and torch's layer above it each keep a kernel for every shape they have met, up to 1 024. Batches of text hardly ever
 # have the same number of tokens twice: mini took 1.1 GiB more after 400 steps. A step needs a dozen; another takes 1 ms to make.
@@ -28,7 +30,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if (
         HAS_ONEDNN and is_float32 and not torch.compiler.is_compiling()
     ):  # torch's code generator knows its own ways alone
-        return _OneDnnLinear.apply(x, weight, bias)
+        return _Linear.apply(x, weight, bias)
     return F.linear(x, weight.T, bias)
 
 
@@ -37,13 +39,13 @@ def autocasts_at(x: Tensor) -> bool:
     return not x.is_meta and torch.is_autocast_enabled(x.device.type)
 
 
-class _OneDnnLinear(torch.autograd.Function):
+class _Linear(torch.autograd.Function):
     """`linear` and its gradients. Those of a frozen weight are not computed."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
-        return product(x, weight.T, bias)
+        return forms.product(x, weight.T, bias)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -51,12 +53,7 @@ class _OneDnnLinear(torch.autograd.Function):
         of_x, of_weight, of_bias = ctx.needs_input_grad
         rows = grad.flatten(0, -2)  # (N, O)
         return (
-            product(grad, weight) if of_x else None,
+            forms.product(grad, weight) if of_x else None,
             x.flatten(0, -2).T @ rows if of_weight else None,
             rows.sum(0) if of_bias else None,
         )
-
-
-def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return x (..., I) @ weightᵀ, weight being (O, I), in float32 on a CPU with oneDNN, without a gradient."""
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")

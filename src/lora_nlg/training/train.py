@@ -13,6 +13,7 @@ from lora_nlg import dist
 from lora_nlg.config import NEEDS_TEXTS, FactorConfig, OptimConfig
 from lora_nlg.data.batches import Split, prefetch
 from lora_nlg.errors import Stopped, UserError
+from lora_nlg.model import forms
 from lora_nlg.model.gpt2 import GPT2
 from lora_nlg.signals import Request, requests
 from lora_nlg.training.best import Best
@@ -142,6 +143,7 @@ class Run:
             self.valid.order.fillers.setstate((version, tuple(numbers), gauss))
         if own["gpu_rng"] is not None and self.ranks.device.type == "cuda":
             torch.cuda.set_rng_state(own["gpu_rng"], self.ranks.device)
+        forms.decide(own.get("products", {}))  # not in earlier saves
         self.n_counted = own.get("n_counted", sum(grad is not None for grad in own["grads"]))  # not in earlier saves
         for parameter, grad in zip(self.trained, own["grads"], strict=True):
             parameter.grad = None if grad is None else grad.to(parameter.device)
@@ -276,6 +278,7 @@ class Run:
             "valid_fillers": self.valid.order.fillers.getstate(),  # drawn from at each validation
             "grads": [None if p.grad is None else p.grad.cpu() for p in self.trained],
             "n_counted": self.n_counted,
+            "products": dict(forms.chosen),
         }
 
     def stop(self) -> None:

@@ -1,0 +1,126 @@
+"""The fastest form of a matrix on this machine: as it is, for oneDNN or for MKL, or packed once for oneDNN.
+
+Which is fastest depends on the processor and on the shape: on an Intel Xeon oneDNN took 1.6 times as long as MKL for products with
+3 072 outputs, on an AMD EPYC MKL takes longer for nearly all. So the first product of a shape times them, and the process keeps
+to what it found. A packed copy takes as much memory as the matrix; frozen matrices alone get one, where it pays and memory is.
+
+Alphabet: N rows, I inputs, O outputs.
+"""
+
+import math
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from lora_nlg import memory
+
+HAS_PACKED = hasattr(torch.ops.mkldnn, "_linear_pointwise") and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+LEAST = 2**19  # numbers in a matrix; the products of smaller ones are over before it matters
+LEAST_ROWS, MOST_ROWS = 32, 128  # that are timed; fewer decide nothing
+FLOPS = 8e9  # of a product that is timed, if that leaves enough rows: GPT-2 Medium's head would take seconds
+ROUNDS = 2
+GAIN = 1.25  # over oneDNN's, so that chance does not choose: a repeated run is to give the same numbers
+PACKED_GAIN = 1.02  # over MKL's, which takes no memory
+MOST_PACKED = 2**25  # numbers in a matrix: a head's copy is a fifth of a GB, and none was seen to pay
+SHARE_OF_MEMORY = 0.25  # of what is available, that packed copies may take
+
+chosen: dict[str, str] = {}  # onednn, mkl or packed, for each kind of product, see `_kind`
+# Of a matrix, for each way that it lies: its version, and the packed copy
+_copies = WeakTensorKeyDictionary()
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return x (..., I) @ weightᵀ + bias, weight being (O, I) or a transposed view of (I, O), without a gradient."""
+    matrix = _whole(weight)
+    if matrix is None or matrix.numel() < LEAST:
+        return _onednn(x, weight, bias)
+    form = chosen.get(_kind(weight, matrix)) or _choose(x.flatten(0, -2), weight, matrix)
+    if form == "packed":
+        return _onednn(x, _packed(weight, matrix), bias)
+    return F.linear(x, weight, bias) if form == "mkl" else _onednn(x, weight, bias)
+
+
+def decide(forms: dict[str, str]) -> None:
+    """Keep to what an earlier process has chosen: other forms sum in another order, and a resumed run is to give the same numbers."""
+    chosen.update({kind: form for kind, form in forms.items() if form != "packed" or HAS_PACKED})
+
+
+def packed_bytes() -> int:
+    """Return how much the packed copies take."""
+    return sum(matrix.nbytes * len(of_sides) for matrix, of_sides in _copies.items())
+
+
+def _choose(x: Tensor, weight: Tensor, matrix: Tensor) -> str:
+    """Return the fastest form for x (N, I), and keep to it if there are rows enough to tell."""
+    n_rows = min(MOST_ROWS, max(LEAST_ROWS, int(FLOPS / (2 * matrix.numel()))))
+    if len(x) < n_rows:
+        return "onednn"
+    rows = x[:n_rows]
+    ways: dict[str, Callable[..., Tensor]] = {"onednn": _onednn, "mkl": F.linear}
+    factors = {name: weight for name in ways}
+    if _may_pack(matrix):
+        ways["packed"], factors["packed"] = _onednn, _pack(weight)
+    seconds = {name: math.inf for name in ways}
+    for round_ in range(1 + ROUNDS):  # the first makes the kernels
+        for name, way in ways.items():
+            started = time.perf_counter()
+            way(rows, factors[name], None)
+            if round_:
+                seconds[name] = min(seconds[name], time.perf_counter() - started)
+    best = "onednn"
+    for name in list(ways)[1:]:
+        if seconds[name] * GAIN < seconds["onednn"] and seconds[name] * PACKED_GAIN < seconds[best]:
+            best = name
+    return chosen.setdefault(_kind(weight, matrix), best)
+
+
+def _packed(weight: Tensor, matrix: Tensor) -> Tensor:
+    """Return the packed copy of a matrix, made anew where the matrix has changed since; the matrix itself without memory for one."""
+    of_sides, side = _copies.setdefault(matrix, {}), weight.is_contiguous()
+    if side not in of_sides or of_sides[side][0] != matrix._version:
+        of_sides.pop(side, None)
+        if not _may_pack(matrix):
+            return weight
+        of_sides[side] = matrix._version, _pack(weight)
+    return of_sides[side][1]
+
+
+def _pack(weight: Tensor) -> Tensor:
+    return torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
+
+
+def _may_pack(matrix: Tensor) -> bool:
+    """Return whether a frozen `matrix` can be packed, and memory is there for it beside all that are packed already."""
+    if not HAS_PACKED or not _is_frozen(matrix) or matrix.numel() > MOST_PACKED:
+        return False
+    free = memory.available()
+    return free is not None and matrix.nbytes + packed_bytes() < SHARE_OF_MEMORY * (free + packed_bytes())
+
+
+def _is_frozen(matrix: Tensor) -> bool:
+    """Return whether `matrix` stays: what a method computes from its weights anew at every step is no parameter."""
+    return isinstance(matrix, nn.Parameter) and not matrix.requires_grad and not matrix.is_inference()
+
+
+def _whole(weight: Tensor) -> Tensor | None:
+    """Return the matrix that `weight` is, or that it is a transposed view of; None for another view."""
+    matrix = weight if weight._base is None else weight._base
+    if matrix.dim() != 2 or not matrix.is_contiguous() or weight.data_ptr() != matrix.data_ptr():
+        return None
+    is_whole = any(weight.shape == one.shape and weight.stride() == one.stride() for one in (matrix, matrix.T))
+    return matrix if is_whole else None
+
+
+def _kind(weight: Tensor, matrix: Tensor) -> str:
+    """Return "768 to 3072", with how the matrix lies and whether it stays, as run.json and saves have it."""
+    n_out, n_in = weight.shape
+    lies, changes = " of rows" if weight.is_contiguous() else "", "" if _is_frozen(matrix) else ", changing"
+    return f"{n_in} to {n_out}{lies}{changes}"
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")

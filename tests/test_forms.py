@@ -1,0 +1,113 @@
+"""The forms of a frozen matrix: the same numbers in each, the fastest is taken, and no copy outlives or belies its matrix."""
+
+import time
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lora_nlg import memory
+from lora_nlg.model import forms, matmul
+
+pytestmark = pytest.mark.skipif(not (matmul.HAS_ONEDNN and forms.HAS_PACKED), reason="this torch packs no matrix")
+FLOAT32 = dict(rtol=1e-5, atol=1e-5)  # the same sums in another order
+KINDS = ("40 to 24", "24 to 40 of rows", "40 to 24 of rows", "24 to 40")
+
+
+@pytest.fixture(autouse=True)
+def chosen(monkeypatch):
+    """What is chosen, of which nothing is known; small matrices count as well."""
+    monkeypatch.setattr(forms, "LEAST", 1)
+    monkeypatch.setattr(forms, "chosen", {})
+    return forms.chosen
+
+
+def frozen(*size: int) -> nn.Parameter:
+    return nn.Parameter(torch.randn(*size, generator=torch.Generator().manual_seed(1)), requires_grad=False)
+
+
+@pytest.mark.parametrize("form", ["onednn", "mkl", "packed"])
+@pytest.mark.parametrize("is_head", [False, True], ids=["matrix", "head"])
+def test_each_form_gives_the_same_output_and_gradient(form, is_head, chosen):
+    """Fails when one side's copy is taken for the other's, or the bias is left out."""
+    forms.decide(dict.fromkeys(KINDS, form))
+    x = torch.randn(3, 7, 40, requires_grad=True)
+    matrix, bias = frozen(24, 40) if is_head else frozen(40, 24), None if is_head else frozen(24)
+    outputs = [
+        matmul.linear(x, matrix.T if is_head else matrix, bias), F.linear(x, matrix if is_head else matrix.T, bias)
+    ]  # fmt: skip
+    gradients = [torch.autograd.grad(output.square().sum(), x)[0] for output in outputs]
+    torch.testing.assert_close(*outputs, **FLOAT32)
+    torch.testing.assert_close(*gradients, **FLOAT32)
+    assert forms.packed_bytes() == (2 * matrix.nbytes if form == "packed" else 0)
+
+
+def test_a_copy_is_made_anew_when_its_matrix_changes_and_goes_with_it(chosen):
+    forms.decide(dict.fromkeys(KINDS, "packed"))
+    matrix, x = frozen(40, 24), torch.randn(5, 40)
+    before = matmul.linear(x, matrix)
+    with torch.no_grad():
+        matrix.mul_(2)
+    torch.testing.assert_close(matmul.linear(x, matrix), 2 * before, **FLOAT32)
+    with torch.inference_mode():  # as decoding computes
+        torch.testing.assert_close(matmul.linear(x, matrix), 2 * before, **FLOAT32)
+    assert forms.packed_bytes() == matrix.nbytes
+    del matrix
+    assert forms.packed_bytes() == 0
+
+
+SLOW = 0.01  # seconds; the product itself takes microseconds
+
+
+@pytest.mark.parametrize(("slow", "expected"), [
+    ({"onednn"}, "mkl"),  # which takes no memory
+    ({"onednn", "mkl"}, "packed"),
+    ({"mkl", "packed"}, "onednn"),
+    (set(), "onednn"),  # chance alone chooses nothing
+])  # fmt: skip
+def test_the_fastest_is_found_by_time(slow, expected, chosen, monkeypatch):
+    def delayed(way, name_of):
+        def wrapped(x, weight, bias):
+            time.sleep(SLOW + (SLOW if name_of(weight) in slow else 0))
+            return way(x, weight, bias)
+
+        return wrapped  # fmt: skip
+
+    monkeypatch.setattr(forms, "_onednn", delayed(forms._onednn, lambda w: "packed" if w.is_mkldnn else "onednn"))
+    monkeypatch.setattr(forms.F, "linear", delayed(F.linear, lambda w: "mkl"))
+    matrix = frozen(40, 24)
+    forms.product(torch.randn(forms.MOST_ROWS - 1, 40), matrix.T)
+    assert chosen == {}  # too few rows to tell
+    forms.product(torch.randn(2, forms.MOST_ROWS, 40), matrix.T)
+    assert chosen == {"40 to 24": expected}
+    monkeypatch.setattr(forms, "_choose", None)  # it is kept
+    forms.product(torch.randn(forms.MOST_ROWS, 40), matrix.T)
+
+
+@pytest.mark.parametrize("why", ["trained", "changing", "part", "no memory", "large"])
+def test_what_is_never_packed(why, chosen, monkeypatch):
+    """A trained matrix changes at every step, and one that a method computes is there for one step."""
+    forms.decide(
+        dict.fromkeys([*KINDS, *(f"{kind}, changing" for kind in KINDS)], "packed") if why != "changing" else {}
+    )
+    matrix = frozen(40, 24)
+    if why == "trained":
+        matrix.requires_grad_()
+    elif why == "changing":
+        matrix = matrix + 1
+    elif why == "part":
+        matrix = frozen(41, 24)[1:]
+    elif why == "no memory":
+        monkeypatch.setattr(memory, "available", lambda: 0)
+    else:
+        monkeypatch.setattr(forms, "MOST_PACKED", 40 * 24 - 1)
+    x = torch.randn(forms.MOST_ROWS, 40)
+    torch.testing.assert_close(forms.product(x, matrix.T), F.linear(x, matrix.T), **FLOAT32)
+    assert forms.packed_bytes() == 0
+
+
+def test_small_matrices_are_not_timed(chosen, monkeypatch):
+    monkeypatch.setattr(forms, "LEAST", 40 * 24 + 1)
+    forms.product(torch.randn(forms.MOST_ROWS, 40), frozen(40, 24).T)
+    assert chosen == {}
