@@ -21,7 +21,7 @@ import run_dir
 from run_dir import METRICS, Run, errors, files
 
 GPT3 = Path(__file__).with_name("published_gpt3.tsv")
-BEGIN, END = "<!-- methods: begin, written by scripts/methods.sh -->\n", "<!-- methods: end -->\n"
+MARKS = "<!-- methods on {}: begin, written by scripts/methods.sh -->\n", "<!-- methods on {}: end -->\n"
 HEADER = (
     "method", "trained", "rate", *METRICS, "p of BLEU against LoRA", "validation loss", "ms a step", "peak MiB", "MB on disk"
 )  # fmt: skip
@@ -37,7 +37,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--paired", metavar="DIR", type=Path, help="the paired tests against LoRA, METHOD.json each")
     p.add_argument("--output", metavar="FILE", help="write to this file as well")
     p.add_argument("--json", metavar="FILE", help="write the figures, nothing rounded, to this file as well")
-    p.add_argument("--doc", metavar="FILE", help="put the table between this file's marks as well")
+    p.add_argument("--doc", metavar="FILE", help="put the table between this file's marks as well, those of --of")
+    p.add_argument("--of", metavar="PRESET", default="mini", help="the preset that the runs are of")
     return p
 
 
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.json:
         files.write(args.json, files.json_text({name: [figures(run) for run in runs] for name, runs in groups.items()}))
     if args.doc:
-        files.put_between(args.doc, BEGIN, END, shown)
+        files.put_between(args.doc, *(mark.format(args.of) for mark in MARKS), shown)
     print(errors.visible_lines(shown), end="")
     return 0
 

@@ -73,7 +73,8 @@ def test_a_seed_twice_is_refused(a_run):
 
 def test_it_goes_between_the_marks_of_a_document(a_run, tmp_path, capsys):
     document = tmp_path / "methods.md"
-    document.write_text(f"before\n{methods_table.BEGIN}old\n{methods_table.END}after\n")
+    begin, end = (mark.format("mini") for mark in methods_table.MARKS)
+    document.write_text(f"before\n{begin}old\n{end}after\n")
     assert methods_table.main([a_run("a", LORA, 110, 0.8), "--doc", str(document)]) == 0
     text = document.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text and "`lora`" in text
