@@ -225,7 +225,10 @@ MISTAKES = [
     ("methods.sh --rank 1", "unknown flag --rank; --help"),
     ("methods.sh --targets q", "unknown flag --targets"),
     ("methods.sh --doc a.md b.md", "unknown argument b.md; expected flags"),
-    ("methods.sh --rates_of nowhere", "--rates_of nowhere has no methods.md; expected a folder that methods.sh has made"),
+    (
+        "methods.sh --rates_of nowhere",
+        "--rates_of nowhere has no methods.md; expected a folder that methods.sh has made",
+    ),
     ("methods.sh --metods lora", "unknown flag --metods (did you mean --method"),
     ("test.sh --quik", "unknown flag --quik (did you mean --quick?)"),
     ("test.sh tests/test_beam.py --qick", "unknown flag --qick (did you mean --quick?)"),
