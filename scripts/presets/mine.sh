@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034
-# Data of your own, given by --data, on the bundled base. All of it is trained: the base knows few words, and LoRA cannot teach it others.
+# Data of your own, given by --data, on the bundled base. All of it is trained: the base knows one subject, and LoRA cannot teach it another.
 DATA=""
 CARD=gpt2.mini
 BASE=pretrained_checkpoints/gpt2.mini
