@@ -21,7 +21,7 @@ import run_dir
 from run_dir import METRICS, Run, errors, files
 
 GPT3 = Path(__file__).with_name("published_gpt3.tsv")
-MARKS = "<!-- methods on {}: begin, written by scripts/methods.sh -->\n", "<!-- methods on {}: end -->\n"
+BEGIN, END = "<!-- methods on {}: begin, written by scripts/methods.sh -->\n", "<!-- methods on {}: end -->\n"
 HEADER = (
     "method", "trained", "rate", *METRICS, "p of BLEU against LoRA", "validation loss", "ms a step", "peak MiB", "MB on disk"
 )  # fmt: skip
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.json:
         files.write(args.json, files.json_text({name: [figures(run) for run in runs] for name, runs in groups.items()}))
     if args.doc:
-        files.put_between(args.doc, *(mark.format(args.of) for mark in MARKS), shown)
+        files.put_between(args.doc, BEGIN.format(args.of), END.format(args.of), shown)
     print(errors.visible_lines(shown), end="")
     return 0
 

@@ -36,6 +36,12 @@ def main(argv: list[str] | None = None) -> int:
     files.check_outputs(outputs.values(), inputs=found.values())
     columns = own.Columns.named(args.source, args.target)
     splits = {split: list(own.read_raw(path, columns)) for split, path in found.items()}
+    for path in found.values():
+        if first := own.first_example(path, columns):
+            print(
+                f"{path}: the first line is read as an example, {first[0]!r} and {first[1]!r}; if it names the columns, say so "
+                "with --source and --target"
+            )
     missing = [split for split in own.SPLITS if split not in found]
     if missing:
         splits |= own.split_off(splits["train"], missing)

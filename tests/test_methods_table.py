@@ -73,7 +73,7 @@ def test_a_seed_twice_is_refused(a_run):
 
 def test_it_goes_between_the_marks_of_a_document(a_run, tmp_path, capsys):
     document = tmp_path / "methods.md"
-    begin, end = (mark.format("mini") for mark in methods_table.MARKS)
+    begin, end = methods_table.BEGIN.format("mini"), methods_table.END.format("mini")
     document.write_text(f"before\n{begin}old\n{end}after\n")
     assert methods_table.main([a_run("a", LORA, 110, 0.8), "--doc", str(document)]) == 0
     text = document.read_text()

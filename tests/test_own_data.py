@@ -78,6 +78,8 @@ def test_keys_and_columns_that_are_named(tmp_path):
         ("t.csv", "target,n\nb,1\n", "names no source column"),
         ("t.csv", "source,target\na\n", "t.csv, line 2: 1 cells, but the header names 2 columns"),
         ("t.csv", 'source,target\n"a,b\n', "not a CSV table"),
+        ("t.csv", "source,target\ra,b\r", r"its lines end with \r alone; save it with \n or \r\n"),
+        ("t.csv", "instruction,input,output\na,b,c\n", "names more than one source column: instruction, input"),
     ],
 )
 def test_what_cannot_be_read_is_one_sentence(name, content, says, tmp_path):
@@ -145,6 +147,38 @@ def test_other_files_and_no_file(tmp_path):
         own.find(write(tmp_path, "x.xlsx", "x"))
     with pytest.raises(UserError, match="none does not exist; expected a folder with a train file, or a file"):
         own.find(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "example"),
+    [
+        ("t.csv", "Question,Answer\na,b\n", None),
+        ("t.csv", "prompt;response\na, b;c; d\n".replace("c; d", '"c; d"'), None),
+        ("t.csv", "Frage,Antwort\na,b\n", ("Frage", "Antwort")),
+        ("t.csv", '"say ""a""",b\n', ('say "a"', "b")),
+        ("t.tsv", "Frage\tAntwort\na\tb\n", ("Frage", "Antwort")),
+        ("t.txt", "Frage||Antwort\n", None),  # which never names columns
+    ],
+)
+def test_a_first_line_that_may_be_names_is_said_when_it_is_read_as_an_example(name, content, example, tmp_path):
+    path = write(tmp_path, name, content)
+    assert own.first_example(path) == example
+    if example == ("Frage", "Antwort"):
+        assert own.first_example(path, own.Columns.named("frage", "antwort")) is None
+        assert list(own.read_raw(path, own.Columns.named("frage", "antwort"))) == [("a", "b")]
+
+
+def test_a_spreadsheets_semicolons_and_capitals(tmp_path, capsys):
+    write(tmp_path, "TRAIN.CSV", "Source;Target\n1,5;one and a half\n2,5;two and a half\n")
+    write(tmp_path, "Valid.csv", "a;b\n")
+    write(tmp_path, "test.txt", "a;b||c\n")
+    assert format_own_data.main([str(tmp_path), str(tmp_path / "made")]) == 0
+    assert formatted(tmp_path / "made") == {
+        "train": [("1,5", "one and a half"), ("2,5", "two and a half")], "valid": [("a", "b")], "test": [("a;b", "c")]
+    }  # fmt: skip
+    said = capsys.readouterr().out
+    assert "Valid.csv: the first line is read as an example, 'a' and 'b'; if it names the columns" in said
+    assert said.count("is read as an example") == 1
 
 
 def test_the_reader_of_tables_is_the_scorers():

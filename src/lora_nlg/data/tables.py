@@ -1,7 +1,8 @@
 """Tables of texts: files whose lines are rows of cells, as people and spreadsheets write them.
 
-Cells are quoted as in a CSV file, whatever separates them: a tab if the first line has one, else a comma. The first line may name
-the columns; without names there must be two, source and text. What a wrong decoding made of £ and é is mended.
+Cells are quoted as in a CSV file, whatever separates them: a tab if the first line has one, else a comma, or a semicolon if it has
+no comma, as spreadsheets write where numbers have commas. The first line may name the columns; without names there must be two,
+source and text. What a wrong decoding made of £ and é is mended.
 
 The scorer's twin is metrics.tables: neither side imports the other. A test holds them equal.
 """
@@ -86,11 +87,18 @@ def _rows(path: str) -> list[tuple[int, list[str]]]:
     for wrong, right in _MISREAD:
         lines = [wrong.sub(right, line) for line in lines]
     first = next((line for line in lines if line.strip()), "")
-    tab = "\t" in re.sub('"[^"]*"', "", first) or ("," not in first and path.lower().endswith(".tsv"))
-    rows = _in_single_quotes(lines, "\t" if tab else ",") or _as_csv(path, lines, "\t" if tab else ",")
+    separator = _separator(path, re.sub('"[^"]*"', "", first))
+    rows = _in_single_quotes(lines, separator) or _as_csv(path, lines, separator)
     if not rows:
         raise UserError(f"{path} has only empty lines and cells")
     return [(line, [one_line(cell).strip() for cell in cells]) for line, cells in rows]
+
+
+def _separator(path: str, first: str) -> str:
+    """Return what separates the cells of a file whose first line is `first`, without what is quoted."""
+    if "\t" in first or ("," not in first and path.lower().endswith(".tsv")):
+        return "\t"
+    return ";" if ";" in first and "," not in first else ","
 
 
 def _in_single_quotes(lines: list[str], separator: str) -> list[tuple[int, list[str]]] | None:
@@ -118,8 +126,13 @@ def _as_csv(path: str, lines: list[str], separator: str) -> list[tuple[int, list
         if not any("\n" in cell and "\t" in cell for _, cells in rows for cell in cells):
             return rows
     except csv.Error as error:
-        if separator == ",":
-            raise UserError(f"{path}, line {reader.line_num}: not a CSV table: {error}") from error
+        if separator != "\t":
+            why = (
+                "its lines end with \\r alone; save it with \\n or \\r\\n"
+                if any("\r" in line for line in lines)
+                else error
+            )
+            raise UserError(f"{path}, line {reader.line_num}: not a CSV table: {why}") from error
     # Tabs are no part of a text, so they alone say where cells end; a quote that encloses no whole cell is part of the text.
     cells_of_lines = [[_unquoted(cell.strip()) for cell in line.split("\t")] for line in lines]
     return [(number, cells) for number, cells in enumerate(cells_of_lines, 1) if any(cells)]

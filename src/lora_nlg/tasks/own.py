@@ -7,13 +7,14 @@ source are its several references.
 
 import json
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from lora_nlg.data import tables
 from lora_nlg.data.bpe import END_OF_TEXT
-from lora_nlg.data.lines import HALF_PAIR, parse_json, read_lines
+from lora_nlg.data.lines import HALF_PAIR, parse_json, raw_lines, read_lines
 from lora_nlg.data.tables import Column
 from lora_nlg.errors import UserError
 
@@ -25,8 +26,16 @@ SPLITS = {
 FORMS = (".txt", ".jsonl", ".csv", ".tsv")
 SEPARATOR = "||"  # of a .txt
 # Names of keys and columns, in lower case with blanks and dashes as underscores
-SOURCE = Column("source", ("context", "source", "src", "input", "mr", "meaning_representation", "prompt"))
-TARGET = Column("target", ("completion", "target", "tgt", "output", "reference", "ref", "human_ref", "text"))
+SOURCE = Column(
+    "source",
+    ("context", "source", "src", "input", "mr", "meaning_representation", "prompt", "question", "instruction", "source_text",
+     "input_text", "document", "article"),
+)  # fmt: skip
+TARGET = Column(
+    "target",
+    ("completion", "target", "tgt", "output", "reference", "ref", "human_ref", "text", "answer", "response", "target_text",
+     "output_text", "summary", "description"),
+)  # fmt: skip
 SHARE, MOST = 10, 1000  # a split that is missing gets every tenth source of another, but no more than this many
 SEED = 110
 
@@ -55,14 +64,18 @@ USUAL = Columns()
 def find(place: Path) -> dict[str, Path]:
     """Return the file of each split that the folder `place` has; a file by itself is "train". Raises UserError without train."""
     if place.is_file():
-        if place.suffix not in FORMS:
+        if place.suffix.lower() not in FORMS:
             raise UserError(f"{place} must end in one of {', '.join(FORMS)}, which says how it is read")
         return {"train": place}
     if not place.is_dir():
         raise UserError(f"{place} does not exist; expected a folder with a train file, or a file")
+    try:
+        files = {path.name.lower(): path for path in sorted(place.iterdir()) if path.is_file()}
+    except OSError as error:
+        raise UserError(f"cannot read {place}: {error.strerror or error}; check its rights") from error
     found = {}
     for split, names in SPLITS.items():
-        paths = [path for name in names for form in FORMS if (path := place / f"{name}{form}").is_file()]
+        paths = [files[name + form] for name in names for form in FORMS if name + form in files]
         if len(paths) > 1:
             raise UserError(f"{place} has {paths[0].name} and {paths[1].name} for {split}; leave one of them")
         if paths:
@@ -75,7 +88,7 @@ def find(place: Path) -> dict[str, Path]:
 def read_raw(path: str | Path, columns: Columns = USUAL) -> Iterator[Pair]:
     """Yield (source, target) of a file, each on one line. Raises UserError, naming the line, for what cannot be read or is empty."""
     path, found = Path(path), False
-    for where, source, target in _READERS.get(path.suffix, _from_text)(path, columns):
+    for where, source, target in _READERS.get(path.suffix.lower(), _from_text)(path, columns):
         found = True
         for role, text in (("source", source), ("target", target)):
             if not text.strip():
@@ -85,6 +98,19 @@ def read_raw(path: str | Path, columns: Columns = USUAL) -> Iterator[Pair]:
         yield " ".join(source.split()), " ".join(target.split())
     if not found:
         raise UserError(f"{path} has no example, only blank lines")
+
+
+def first_example(path: Path, columns: Columns = USUAL) -> Pair | None:
+    """Return the example that a table's first line is read as; None if that names the columns, or the file is no table."""
+    if not tables.is_table(str(path)):
+        return None
+    first, pair = next(line for line in raw_lines(path) if line.strip()), next(read_raw(path, columns))
+    return pair if all(_bare(text) in _bare(first) for text in pair) else None
+
+
+def _bare(text: str) -> str:
+    """Return a text without blanks and quotes, which a table's file writes in several ways."""
+    return re.sub(r"[\s\"']", "", text)
 
 
 def check_input(text: str, where: str) -> None:
