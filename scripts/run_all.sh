@@ -11,7 +11,7 @@
 #   e2e_small_lora  a small base pretrained on the real texts, adapted with LoRA (e2e_small_full: whole), on a CPU
 # --data takes the place of any preset's data, e.g. --preset e2e_gpt2_md --data FOLDER; --source and --target name its columns.
 # --checkpoint best decodes with the best validation's weights in place of the last ones (04_beam.sh).
-# NPROC, NNODES, NODE_RANK and MASTER_ADDR as in 03_train.sh. All nodes train; the first decodes and scores. If they share
+# NPROC, NNODES, NODE_RANK, MASTER_ADDR and CHECK_ONLY as in 03_train.sh. All nodes train; the first decodes and scores. If they share
 # this folder, run steps 00 to 02 once before.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
@@ -24,7 +24,7 @@ where=("${chosen[@]}" --work_dir "$work_dir")
 
 prepare
 attended bash scripts/03_train.sh "${where[@]}" ${rest[@]+"${rest[@]}"}
-if [[ ${NODE_RANK:-0} != 0 ]]; then
+if [[ ${NODE_RANK:-0} != 0 || -n ${CHECK_ONLY:-} ]]; then
   exit 0 # the first node has the checkpoint and goes on alone
 fi
 # Progress, warnings and errors are shown, all else that these steps say is in the log.

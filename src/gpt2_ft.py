@@ -278,7 +278,10 @@ def announce(args: argparse.Namespace, method_config, cost, train_split, max_ste
     where = f"{ranks.world_size} × {ranks.device}, {flags.chosen_precision(args)}"
     print(f"{train_split.n_examples:,} examples, {max_step:,} steps on {where}", flush=True)
     if n_cut := train_split.n_cut:
-        print(f"warning: {n_cut:,} examples are longer than --seq_len {args.seq_len} and are cut", file=sys.stderr)
+        lost = f", {train_split.n_lost:,} of them before their text begins" if train_split.n_lost else ""
+        print(
+            f"warning: {n_cut:,} examples are longer than --seq_len {args.seq_len} and are cut{lost}", file=sys.stderr
+        )
 
 
 def megabytes(n_bytes: int) -> str:

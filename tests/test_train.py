@@ -13,11 +13,12 @@ import toy
 from lora_nlg import errors
 from lora_nlg.config import TrainConfig
 from lora_nlg.data import batches
+from lora_nlg.data.examples import Example
 from lora_nlg.dist import Ranks
 from lora_nlg.training import train
 from lora_nlg.training.log import Log
 from lora_nlg.training.saves import Saves
-from runs import write_adapters, write_card, write_training
+from runs import write_adapters, write_card, write_examples, write_training
 
 GOLDEN_RTOL = 1e-9  # the golden numbers' own promise for float64
 ONE_CPU = Ranks(0, 1, torch.device("cpu"))
@@ -207,6 +208,31 @@ def test_cut_examples_are_counted(files, capsys):
     cut = sum(len(e.context) + len(e.completion) > 12 for e in toy.examples(22))
     assert f"warning: {cut} examples are longer than --seq_len 12" in capsys.readouterr().err
     assert 0 < cut < 22
+
+
+SHORT, LONG, NO_TEXT = Example([1, 2], [3, 4]), Example([1] * 12, [3, 4]), Example([1, 2], [])
+
+
+@pytest.mark.parametrize(
+    ("train_file", "valid_file", "kind"),
+    [([LONG] * 5, [SHORT], "training"), ([LONG, NO_TEXT], [SHORT], "training"), ([SHORT], [LONG] * 3, "validation")],
+)
+def test_nothing_to_learn_from_is_refused(train_file, valid_file, kind, files):
+    """The loss of such data was 0.00, and a run of it ended well."""
+    folder, flags = files
+    write_examples(folder / "train.jsonl", train_file)
+    write_examples(folder / "valid.jsonl", valid_file)
+    with pytest.raises(errors.UserError, match=f"of no {kind} example a token of the text comes within --seq_len 12"):
+        gpt2_ft.main([*flags, *RECIPE, "--seq_len", "12"])
+    assert not (folder / "work").exists()
+
+
+def test_examples_whose_text_is_cut_off_are_counted(files, capsys):
+    folder, flags = files
+    write_examples(folder / "train.jsonl", [SHORT, LONG, LONG, NO_TEXT, Example([1, 2], [3] * 11)])
+    gpt2_ft.main([*flags, *RECIPE, "--seq_len", "12", "--max_step", "4"])
+    said = "warning: 3 examples are longer than --seq_len 12 and are cut, 2 of them before their text begins\n"
+    assert said in capsys.readouterr().err
 
 
 def test_a_seq_len_beyond_the_positions_is_the_positions(files, capsys):

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset, DistributedSampler
 from lora_nlg.config import TrainConfig
 from lora_nlg.data.examples import Example, make_rows, row_length
 from lora_nlg.dist import Ranks
+from lora_nlg.errors import UserError
 
 IGNORED = -100  # a target that counts for nothing; torch's own default
 FILLER_SEED = 911  # Kept for parity: the recipe draws the items that fill the last batch from random.Random(911)
@@ -193,9 +194,17 @@ class Split:
         self.config, self.device, self.validation = config, ranks.device, validation
         self.n_examples = len(examples)
         self.n_cut = sum(len(e.context) + len(e.completion) > config.seq_len for e in examples)
+        self.n_lost = sum(bool(e.completion) and len(e.context) >= config.seq_len for e in examples)
         self.rows = make_rows(examples, config.share_prompts and not validation)
         # Kept for parity: validation is on the completion, also when training is on the context as well.
         self.objective = "clm" if validation else config.objective
+        n_empty = sum(not e.completion for e in examples)
+        if self.objective == "clm" and self.n_lost + n_empty == len(examples):  # its loss would be a perfect 0
+            kind = "validation" if validation else "training"
+            raise UserError(
+                f"of no {kind} example a token of the text comes within --seq_len {config.seq_len}, so there is nothing to learn from; "
+                "raise --seq_len, or shorten the inputs"
+            )
         batch_size = config.valid_batch_size if validation else config.train_batch_size
         lengths = None
         if config.length_window and not validation:
