@@ -202,8 +202,8 @@ class Split:
         if self.objective == "clm" and self.n_lost + n_empty == len(examples):  # its loss would be a perfect 0
             kind = "validation" if validation else "training"
             raise UserError(
-                f"of no {kind} example a token of the text comes within --seq_len {config.seq_len}, so there is nothing to learn from; "
-                "raise --seq_len, or shorten the inputs"
+                f"of no {kind} example a token of the text comes within --seq_len {config.seq_len}, so there is nothing to learn "
+                "from; raise --seq_len, or shorten the inputs"
             )
         batch_size = config.valid_batch_size if validation else config.train_batch_size
         lengths = None
