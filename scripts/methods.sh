@@ -76,6 +76,10 @@ rates_of() {
   fi
 }
 
+if [[ ${#doc[@]} -gt 0 ]]; then
+  begin="<!-- methods on $preset: begin, written by scripts/methods.sh -->"
+  grep -qxF -- "$begin" "${doc[0]}" 2>/dev/null || fail "--doc ${doc[0]} has no line $begin; put it there, and below it one with end"
+fi
 if [[ ${#rates_of[@]} -gt 0 ]]; then
   [[ -f ${rates_of[0]}/methods.md ]] || fail "--rates_of ${rates_of[0]} has no methods.md; expected a folder that methods.sh has made"
   for method in "${methods[@]}"; do

@@ -24,7 +24,8 @@ where=("${chosen[@]}" --work_dir "$work_dir")
 
 prepare
 attended bash scripts/03_train.sh "${where[@]}" ${rest[@]+"${rest[@]}"}
-if [[ ${NODE_RANK:-0} != 0 || -n ${CHECK_ONLY:-} ]]; then
+[[ -z ${CHECK_ONLY:-} ]] || exit 0
+if [[ ${NODE_RANK:-0} != 0 ]]; then
   exit 0 # the first node has the checkpoint and goes on alone
 fi
 # Progress, warnings and errors are shown, all else that these steps say is in the log.

@@ -32,7 +32,7 @@ def frozen(*size: int) -> nn.Parameter:
 def test_each_form_gives_the_same_output_and_gradient(form, is_head, chosen):
     """Fails when one side's copy is taken for the other's, or the bias is left out."""
     forms.decide(dict.fromkeys(KINDS, form))
-    x = torch.randn(3, 7, 40, requires_grad=True)
+    x = torch.randn(3, 50, 40, requires_grad=True)
     matrix, bias = frozen(24, 40) if is_head else frozen(40, 24), None if is_head else frozen(24)
     outputs = [
         matmul.linear(x, matrix.T if is_head else matrix, bias), F.linear(x, matrix if is_head else matrix.T, bias)
@@ -45,7 +45,7 @@ def test_each_form_gives_the_same_output_and_gradient(form, is_head, chosen):
 
 def test_a_copy_is_made_anew_when_its_matrix_changes_and_goes_with_it(chosen):
     forms.decide(dict.fromkeys(KINDS, "packed"))
-    matrix, x = frozen(40, 24), torch.randn(5, 40)
+    matrix, x = frozen(40, 24), torch.randn(forms.MOST_ROWS, 40)
     before = matmul.linear(x, matrix)
     with torch.no_grad():
         matrix.mul_(2)
@@ -55,6 +55,21 @@ def test_a_copy_is_made_anew_when_its_matrix_changes_and_goes_with_it(chosen):
     assert forms.packed_bytes() == matrix.nbytes
     del matrix
     assert forms.packed_bytes() == 0
+
+
+def test_without_memory_for_all_of_a_kind_none_is_packed(chosen, monkeypatch):
+    """Else which ones are would change with the memory of the moment, and so would the sums of a resumed run."""
+    forms.decide(dict.fromkeys(KINDS, "packed"))
+    first, second, other = frozen(40, 24), frozen(40, 24), frozen(24, 40)
+    x = torch.randn(forms.MOST_ROWS, 40)
+    for matrix in (first, other.T):
+        forms.product(x, matrix.T)
+    assert forms.packed_bytes() == 2 * first.nbytes
+    monkeypatch.setattr(memory, "available", lambda: 0)
+    torch.testing.assert_close(forms.product(x, second.T), F.linear(x, second.T), **FLOAT32)
+    assert forms.packed_bytes() == other.nbytes and chosen["40 to 24"] == "onednn"
+    forms.product(x, first.T)
+    assert forms.packed_bytes() == other.nbytes
 
 
 SLOW = 0.01  # seconds; the product itself takes microseconds
@@ -83,6 +98,9 @@ def test_the_fastest_is_found_by_time(slow, expected, chosen, monkeypatch):
     assert chosen == {"40 to 24": expected}
     monkeypatch.setattr(forms, "_choose", None)  # it is kept
     forms.product(torch.randn(forms.MOST_ROWS, 40), matrix.T)
+    if expected == "packed":
+        monkeypatch.setattr(forms, "_packed", None)
+        forms.product(torch.randn(forms.MOST_ROWS - 1, 40), matrix.T)  # of so few rows nothing is known
 
 
 @pytest.mark.parametrize("why", ["trained", "changing", "part", "no memory", "large"])

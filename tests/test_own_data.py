@@ -125,6 +125,7 @@ def test_what_is_missing_is_split_off_by_source(given, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("files", "says"),
     [
+        ({"TRAIN.txt": "a||b\n", "train.txt": "a||b\n"}, "has TRAIN.txt and train.txt for train; leave one of them"),
         ({}, "has no train file"),
         ({"test.txt": "a||b\n"}, "has no train file"),
         ({"train.txt": "a||b\n", "train.csv": "a,b\n"}, "has train.txt and train.csv for train"),
@@ -156,6 +157,8 @@ def test_other_files_and_no_file(tmp_path):
         ("t.csv", "prompt;response\na, b;c; d\n".replace("c; d", '"c; d"'), None),
         ("t.csv", "Frage,Antwort\na,b\n", ("Frage", "Antwort")),
         ("t.csv", '"say ""a""",b\n', ('say "a"', "b")),
+        ("t.csv", "source,target\nso,get\n", None),  # which are in its letters
+        ("t.csv", '"two\nlines; one text",b\n', ("two lines; one text", "b")),
         ("t.tsv", "Frage\tAntwort\na\tb\n", ("Frage", "Antwort")),
         ("t.txt", "Frage||Antwort\n", None),  # which never names columns
     ],
@@ -166,6 +169,15 @@ def test_a_first_line_that_may_be_names_is_said_when_it_is_read_as_an_example(na
     if example == ("Frage", "Antwort"):
         assert own.first_example(path, own.Columns.named("frage", "antwort")) is None
         assert list(own.read_raw(path, own.Columns.named("frage", "antwort"))) == [("a", "b")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("t.csv", "description,mr,ref\nd,a,b\n"), ("t.jsonl", '{"source": "a", "target": "b", "description": "d"}\n'),
+     ("t.csv", "id,question,answer\n1,a,b\n"), ("t.jsonl", '{"id": 1, "Question": "a", "Response": "b"}\n')],
+)  # fmt: skip
+def test_less_usual_names_count_where_the_usual_ones_are_not_there(name, content, tmp_path):
+    assert list(own.read_raw(write(tmp_path, name, content))) == [("a", "b")]
 
 
 def test_a_spreadsheets_semicolons_and_capitals(tmp_path, capsys):

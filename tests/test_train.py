@@ -214,15 +214,20 @@ SHORT, LONG, NO_TEXT = Example([1, 2], [3, 4]), Example([1] * 12, [3, 4]), Examp
 
 
 @pytest.mark.parametrize(
-    ("train_file", "valid_file", "kind"),
-    [([LONG] * 5, [SHORT], "training"), ([LONG, NO_TEXT], [SHORT], "training"), ([SHORT], [LONG] * 3, "validation")],
+    ("train_file", "valid_file", "says"),
+    [
+        ([LONG] * 5, [SHORT], "no training example has a token of its text within --seq_len 12; raise it"),
+        ([LONG, NO_TEXT], [SHORT], "no training example has a token of its text within --seq_len 12; raise it"),
+        ([SHORT], [LONG] * 3, "no validation example has a token of its text within --seq_len 12; raise it"),
+        ([NO_TEXT], [SHORT], "the text of every training example is empty"),
+    ],
 )
-def test_nothing_to_learn_from_is_refused(train_file, valid_file, kind, files):
+def test_nothing_to_learn_from_is_refused(train_file, valid_file, says, files):
     """The loss of such data was 0.00, and a run of it ended well."""
     folder, flags = files
     write_examples(folder / "train.jsonl", train_file)
     write_examples(folder / "valid.jsonl", valid_file)
-    with pytest.raises(errors.UserError, match=f"of no {kind} example a token of the text comes within --seq_len 12"):
+    with pytest.raises(errors.UserError, match=says):
         gpt2_ft.main([*flags, *RECIPE, "--seq_len", "12"])
     assert not (folder / "work").exists()
 

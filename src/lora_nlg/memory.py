@@ -8,6 +8,7 @@ import torch
 from lora_nlg.errors import UserError
 
 GB = 1e9
+PROC, GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 RUNTIME = 0.6 * GB  # of a process: Python, torch and the data; on a GPU its CUDA context
 
 
@@ -48,9 +49,35 @@ def free_on(gpu: torch.device) -> int:
 
 
 def available() -> int | None:
-    """Return the bytes that Linux says can still be had; None on other systems."""
+    """Return the bytes that Linux says can still be had, the machine's or those of the container; None on other systems."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
+        lines = (PROC / "meminfo").read_text().splitlines()
+        of_machine = 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
     except (OSError, StopIteration):
         return None
+    return min([of_machine, *_left_in_groups()])
+
+
+def _left_in_groups() -> list[int]:
+    """Return what a container's or a scheduler's limit leaves, of each control group that this process is in and that has one."""
+    try:
+        path = next(line for line in (PROC / "self/cgroup").read_text().splitlines() if line.startswith("0::"))[3:]
+    except (OSError, StopIteration):  # a system with the first version of control groups
+        return []
+    own = GROUPS / path.lstrip("/")
+    left = []
+    for group in (own, *own.parents):
+        if not group.is_relative_to(GROUPS):
+            break
+        try:
+            limit, used = ((group / f"memory.{what}").read_text().strip() for what in ("max", "current"))
+            cached = next(
+                int(line.split()[1])
+                for line in (group / "memory.stat").read_text().splitlines()
+                if line.startswith("inactive_file ")
+            )
+        except (OSError, StopIteration):
+            continue  # the root has no limit, and a container may hide what is above it
+        if limit != "max":
+            left.append(max(0, int(limit) - int(used) + cached))
+    return left

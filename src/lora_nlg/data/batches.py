@@ -198,12 +198,13 @@ class Split:
         self.rows = make_rows(examples, config.share_prompts and not validation)
         # Kept for parity: validation is on the completion, also when training is on the context as well.
         self.objective = "clm" if validation else config.objective
-        n_empty = sum(not e.completion for e in examples)
-        if self.objective == "clm" and self.n_lost + n_empty == len(examples):  # its loss would be a perfect 0
+        if self.objective == "clm" and not any(e.completion and len(e.context) < config.seq_len for e in examples):
+            # its loss would be a perfect 0
             kind = "validation" if validation else "training"
             raise UserError(
-                f"of no {kind} example a token of the text comes within --seq_len {config.seq_len}, so there is nothing to learn "
-                "from; raise --seq_len, or shorten the inputs"
+                f"no {kind} example has a token of its text within --seq_len {config.seq_len}; raise it, or shorten the inputs"
+                if self.n_lost
+                else f"the text of every {kind} example is empty"
             )
         batch_size = config.valid_batch_size if validation else config.train_batch_size
         lengths = None

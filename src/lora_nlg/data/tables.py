@@ -27,6 +27,7 @@ class Column:
     role: str
     names: tuple[str, ...]
     if_two: tuple[str, ...] = ()  # further names, where there are only two columns
+    if_none: tuple[str, ...] = ()  # and those that count where there is none of `names`
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ def is_table(path: str) -> bool:
 
 def read(path: str, text: Column, source: Column | None = None) -> list[Row]:
     """Return the rows in the file's order, without blank lines. Raises UserError, naming the line, for what is no such table."""
-    rows = _rows(path)
+    rows = cells_of(path)
     first = rows[0][1]
     text_at = _find(path, first, text)
     source_at = _find(path, first, source) if source else None
@@ -73,6 +74,8 @@ def read(path: str, text: Column, source: Column | None = None) -> list[Row]:
 def _find(path: str, header: list[str], column: Column) -> int | None:
     names = [plain(cell) for cell in header]
     found = [i for i, name in enumerate(names) if name in column.names]
+    if not found:
+        found = [i for i, name in enumerate(names) if name in column.if_none]
     if not found and len(header) == 2:
         found = [i for i, name in enumerate(names) if name in column.if_two]
     if len(found) > 1:
@@ -81,13 +84,13 @@ def _find(path: str, header: list[str], column: Column) -> int | None:
     return found[0] if found else None
 
 
-def _rows(path: str) -> list[tuple[int, list[str]]]:
+def cells_of(path: str) -> list[tuple[int, list[str]]]:
     """Return the number of the line where each row ends, and the row's cells; there is at least one row."""
     lines = list(raw_lines(path))
     for wrong, right in _MISREAD:
         lines = [wrong.sub(right, line) for line in lines]
     first = next((line for line in lines if line.strip()), "")
-    separator = _separator(path, re.sub('"[^"]*"', "", first))
+    separator = _separator(path, first)
     rows = _in_single_quotes(lines, separator) or _as_csv(path, lines, separator)
     if not rows:
         raise UserError(f"{path} has only empty lines and cells")
@@ -95,10 +98,11 @@ def _rows(path: str) -> list[tuple[int, list[str]]]:
 
 
 def _separator(path: str, first: str) -> str:
-    """Return what separates the cells of a file whose first line is `first`, without what is quoted."""
-    if "\t" in first or ("," not in first and path.lower().endswith(".tsv")):
+    """Return what separates the cells of a file whose first line is `first`; what is quoted does not."""
+    if "\t" in re.sub('"[^"]*"', "", first) or ("," not in first and path.lower().endswith(".tsv")):
         return "\t"
-    return ";" if ";" in first and "," not in first else ","
+    bare = re.sub('"[^"]*("|$)', "", first)  # a quote may be closed on a later line
+    return ";" if ";" in bare and "," not in first else ","
 
 
 def _in_single_quotes(lines: list[str], separator: str) -> list[tuple[int, list[str]]] | None:

@@ -20,13 +20,13 @@ from lora_nlg import memory
 
 HAS_PACKED = hasattr(torch.ops.mkldnn, "_linear_pointwise") and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
 LEAST = 2**19  # numbers in a matrix; the products of smaller ones are over before it matters
-LEAST_ROWS, MOST_ROWS = 32, 128  # that are timed; fewer decide nothing
+LEAST_ROWS, MOST_ROWS = 32, 128  # that are timed; what has fewer is not
 FLOPS = 8e9  # of a product that is timed, if that leaves enough rows: GPT-2 Medium's head would take seconds
 ROUNDS = 2
 GAIN = 1.25  # over oneDNN's, so that chance does not choose: a repeated run is to give the same numbers
 PACKED_GAIN = 1.1  # over MKL's, which takes no memory
 MOST_PACKED = 2**25  # numbers in a matrix: a head's copy is a fifth of a GB, and none was seen to pay
-SHARE_OF_MEMORY = 0.25  # of what is available, that packed copies may take
+SHARE_OF_MEMORY = 0.2  # of what is available, that the packed copies of a process may take
 
 chosen: dict[str, str] = {}  # onednn, mkl or packed, for each kind of product, see `_kind`
 # Of a matrix, for each way that it lies: its version, and the packed copy
@@ -38,7 +38,11 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     matrix = _whole(weight)
     if matrix is None or matrix.numel() < LEAST:
         return _onednn(x, weight, bias)
-    form = chosen.get(_kind(weight, matrix)) or _choose(x.flatten(0, -2), weight, matrix)
+    n_rows = min(MOST_ROWS, max(LEAST_ROWS, int(FLOPS / (2 * matrix.numel()))))
+    rows = x.flatten(0, -2)[:n_rows]
+    if len(rows) < n_rows:  # of which nothing was timed
+        return _onednn(x, weight, bias)
+    form = chosen.get(_kind(weight, matrix)) or _choose(rows, weight, matrix)
     if form == "packed":
         return _onednn(x, _packed(weight, matrix), bias)
     return F.linear(x, weight, bias) if form == "mkl" else _onednn(x, weight, bias)
@@ -54,12 +58,8 @@ def packed_bytes() -> int:
     return sum(matrix.nbytes * len(of_sides) for matrix, of_sides in _copies.items())
 
 
-def _choose(x: Tensor, weight: Tensor, matrix: Tensor) -> str:
-    """Return the fastest form for x (N, I), and keep to it if there are rows enough to tell."""
-    n_rows = min(MOST_ROWS, max(LEAST_ROWS, int(FLOPS / (2 * matrix.numel()))))
-    if len(x) < n_rows:
-        return "onednn"
-    rows = x[:n_rows]
+def _choose(rows: Tensor, weight: Tensor, matrix: Tensor) -> str:
+    """Return the fastest form for rows (N, I), and keep to it."""
     ways: dict[str, Callable[..., Tensor]] = {"onednn": _onednn, "mkl": F.linear}
     factors = {name: weight for name in ways}
     if _may_pack(matrix):
@@ -79,11 +79,18 @@ def _choose(x: Tensor, weight: Tensor, matrix: Tensor) -> str:
 
 
 def _packed(weight: Tensor, matrix: Tensor) -> Tensor:
-    """Return the packed copy of a matrix, made anew where the matrix has changed since; the matrix itself without memory for one."""
+    """Return the packed copy of a matrix, made anew where the matrix has changed since (what goes through `.data` is not seen).
+
+    Without memory for it, it is the matrix itself, and no matrix of its kind is packed from then on: all of them, or none.
+    """
     of_sides, side = _copies.setdefault(matrix, {}), weight.is_contiguous()
     if side not in of_sides or of_sides[side][0] != matrix._version:
         of_sides.pop(side, None)
         if not _may_pack(matrix):
+            chosen[_kind(weight, matrix)] = "onednn"
+            for other, of_other in _copies.items():
+                if other.shape == matrix.shape:
+                    of_other.pop(side, None)
             return weight
         of_sides[side] = matrix._version, _pack(weight)
     return of_sides[side][1]

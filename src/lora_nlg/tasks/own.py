@@ -7,14 +7,13 @@ source are its several references.
 
 import json
 import random
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from lora_nlg.data import tables
 from lora_nlg.data.bpe import END_OF_TEXT
-from lora_nlg.data.lines import HALF_PAIR, parse_json, raw_lines, read_lines
+from lora_nlg.data.lines import HALF_PAIR, parse_json, read_lines
 from lora_nlg.data.tables import Column
 from lora_nlg.errors import UserError
 
@@ -28,14 +27,14 @@ SEPARATOR = "||"  # of a .txt
 # Names of keys and columns, in lower case with blanks and dashes as underscores
 SOURCE = Column(
     "source",
-    ("context", "source", "src", "input", "mr", "meaning_representation", "prompt", "question", "instruction", "source_text",
-     "input_text", "document", "article"),
-)  # fmt: skip
+    ("context", "source", "src", "input", "mr", "meaning_representation", "prompt", "instruction"),
+    if_none=("question", "source_text", "input_text", "document", "article"),
+)
 TARGET = Column(
     "target",
-    ("completion", "target", "tgt", "output", "reference", "ref", "human_ref", "text", "answer", "response", "target_text",
-     "output_text", "summary", "description"),
-)  # fmt: skip
+    ("completion", "target", "tgt", "output", "reference", "ref", "human_ref", "text"),
+    if_none=("answer", "response", "target_text", "output_text", "summary", "description"),
+)
 SHARE, MOST = 10, 1000  # a split that is missing gets every tenth source of another, but no more than this many
 SEED = 110
 
@@ -70,12 +69,12 @@ def find(place: Path) -> dict[str, Path]:
     if not place.is_dir():
         raise UserError(f"{place} does not exist; expected a folder with a train file, or a file")
     try:
-        files = {path.name.lower(): path for path in sorted(place.iterdir()) if path.is_file()}
+        files = sorted(path for path in place.iterdir() if path.is_file())
     except OSError as error:
         raise UserError(f"cannot read {place}: {error.strerror or error}; check its rights") from error
     found = {}
     for split, names in SPLITS.items():
-        paths = [files[name + form] for name in names for form in FORMS if name + form in files]
+        paths = [path for name in names for form in FORMS for path in files if path.name.lower() == name + form]
         if len(paths) > 1:
             raise UserError(f"{place} has {paths[0].name} and {paths[1].name} for {split}; leave one of them")
         if paths:
@@ -104,13 +103,9 @@ def first_example(path: Path, columns: Columns = USUAL) -> Pair | None:
     """Return the example that a table's first line is read as; None if that names the columns, or the file is no table."""
     if not tables.is_table(str(path)):
         return None
-    first, pair = next(line for line in raw_lines(path) if line.strip()), next(read_raw(path, columns))
-    return pair if all(_bare(text) in _bare(first) for text in pair) else None
-
-
-def _bare(text: str) -> str:
-    """Return a text without blanks and quotes, which a table's file writes in several ways."""
-    return re.sub(r"[\s\"']", "", text)
+    first = tables.cells_of(str(path))[0][1]
+    known = {name for column in (columns.source, columns.target) for name in (*column.names, *column.if_none)}
+    return None if known & set(map(tables.plain, first)) else next(read_raw(path, columns))
 
 
 def check_input(text: str, where: str) -> None:
@@ -145,6 +140,7 @@ def _from_json(path: Path, columns: Columns) -> Iterator[tuple[str, str, str]]:
 
 def _value(fields: dict, column: Column, where: str):
     found = [key for key in fields if tables.plain(key) in column.names]
+    found = found or [key for key in fields if tables.plain(key) in column.if_none]
     if len(found) != 1:
         said = f"has more than one {column.role}: {', '.join(found)}" if found else f"has no {column.role}"
         raise UserError(
