@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import real_data
+from lora_nlg.tasks import formatted
 from metrics import java, triples
 from metrics.errors import UserError
 from metrics.protocols import PROTOCOLS
@@ -162,6 +163,15 @@ def test_step_6_asks_for_categories(tmp_path):
     scoring = next(line for line in scoring if line.startswith("measure.py"))
     assert scoring.startswith("measure.py w/references w/prediction.txt --protocol generation_eval ")
     assert " --categories data/webnlg/test_formatted.jsonl " in scoring
+
+
+@pytest.mark.parametrize(
+    "text", ["Atatürk Monument (İzmir).", "STRAẞE 3,5-m", "a_b  c\u00a0d…", "Ὀδυσσεύς' ΟΔΟΣ", "ǅ—Ⅷ ﬁn"]
+)
+def test_a_raw_reference_becomes_what_the_decode_step_writes(text):
+    """Case is folded first: the capital İ of Turkish becomes two signs, the second of which stands apart."""
+    folded = triples.as_decoded(PROTOCOLS["generation_eval"]).normalise(text)
+    assert folded == formatted.standardise(text, tokenize=True, lower=True)
 
 
 @pytest.mark.slow

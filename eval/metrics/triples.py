@@ -222,7 +222,7 @@ def _bleu_statistics(outputs: Sequence[str], groups: Sequence[Sequence[str]], pr
 
 def as_decoded(protocol: Protocol) -> Protocol:
     """Return a protocol that takes texts as the decode step writes them, for texts as people wrote them: --tokenize --lower."""
-    return replace(protocol, normalise=lambda text: split(text).lower())
+    return replace(protocol, normalise=lambda text: split(text.lower()))
 
 
 def signature(name: str, protocol: Protocol, references: References, java: Java) -> dict:

@@ -5,4 +5,4 @@
 source scripts/presets/e2e_scratch.sh
 DATA=dart
 TASK=dart
-TRAIN+=(--train_data data/dart/valid.jsonl --max_epoch 3 --weight_decay 0)
+TRAIN+=(--train_data data/dart/valid.jsonl --max_epoch 2 --weight_decay 0)
