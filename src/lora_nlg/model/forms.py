@@ -21,8 +21,8 @@ from lora_nlg import memory
 HAS_PACKED = hasattr(torch.ops.mkldnn, "_linear_pointwise") and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
 LEAST = 2**19  # numbers in a matrix; the products of smaller ones are over before it matters
 LEAST_ROWS, MOST_ROWS = 32, 128  # that are timed; what has fewer is not
-FLOPS = 8e9  # of a product that is timed, if that leaves enough rows: GPT-2 Medium's head would take seconds
-ROUNDS = 2
+FLOPS = 6e9  # of a product that is timed, if that leaves enough rows: GPT-2 Medium's head would take seconds
+ROUNDS = 3
 GAIN = 1.25  # over oneDNN's, so that chance does not choose: a repeated run is to give the same numbers
 PACKED_GAIN = 1.1  # over MKL's, which takes no memory
 MOST_PACKED = 2**25  # numbers in a matrix: a head's copy is a fifth of a GB, and none was seen to pay
