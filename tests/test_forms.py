@@ -72,7 +72,7 @@ def test_without_memory_for_all_of_a_kind_none_is_packed(chosen, monkeypatch):
     assert forms.packed_bytes() == other.nbytes
 
 
-SLOW = 0.01  # seconds; the product itself takes microseconds
+SLOW = 0.03  # seconds; the product itself takes microseconds
 
 
 @pytest.mark.parametrize(("slow", "expected"), [
