@@ -1,10 +1,12 @@
 """Put the runs of scripts/methods.sh into one table: a row a method, the paper's rows below.
 
     python eval/methods_table.py trained_models/methods_mini/*/lp --output methods.md
+    python eval/methods_table.py trained_models/methods_mini/*/lp --earlier docs/methods_mini.json
     python eval/methods_table.py --best_of RUN RUN …        # prints the folder with the lowest validation loss
 
 Runs that differ in nothing but the seed are one row: mean ± sample standard deviation. `--paired DIR` has a file METHOD.json for each
-method, of measure_scores.py --paired against LoRA: its p of BLEU is in the row.
+method, of measure_scores.py --paired against LoRA: its p of BLEU is in the row. `--earlier` has the figures that `--json` wrote of
+runs made elsewhere or before, with other methods or other seeds: their rows come first.
 """
 
 import argparse
@@ -19,9 +21,18 @@ sys.path.insert(0, __file__.rpartition("/")[0])  # which PYTHONSAFEPATH leaves o
 import published
 import run_dir
 from run_dir import METRICS, Run, errors, files
+from shape import Loss, fault
 
 GPT3 = Path(__file__).with_name("published_gpt3.tsv")
 BEGIN, END = "<!-- methods on {}: begin, written by scripts/methods.sh -->\n", "<!-- methods on {}: end -->\n"
+# What --json writes and --earlier reads: what the runs are of, each method's figures by seed, and its paired test.
+FIGURES = {
+    "seed": (int, None), "trained": int, "rate": float, **dict.fromkeys(METRICS, float), "valid_loss": Loss,
+    "ms": (float, None), "peak_mib": (float, None), "bytes": (int, None),
+}  # fmt: skip
+OF = dict.fromkeys(("steps", "batch", "layers", "width", "inputs"), (int, None))
+TEST = {"difference": float, "p": float}
+TABLE = {"of": OF, "methods": {str: [FIGURES]}, "paired": {str: TEST}}
 HEADER = (
     "method", "trained", "rate", *METRICS, "p of BLEU against LoRA", "validation loss", "ms a step", "peak MiB", "MB on disk"
 )  # fmt: skip
@@ -35,6 +46,9 @@ def parser() -> argparse.ArgumentParser:
         "--best_of", action="store_true", help="print the folder of the training with the lowest validation loss"
     )
     p.add_argument("--paired", metavar="DIR", type=Path, help="the paired tests against LoRA, METHOD.json each")
+    p.add_argument(
+        "--earlier", metavar="FILE", type=Path, nargs="+", default=[], help="what --json wrote of other runs"
+    )
     p.add_argument("--output", metavar="FILE", help="write to this file as well")
     p.add_argument("--json", metavar="FILE", help="write the figures, nothing rounded, to this file as well")
     p.add_argument("--doc", metavar="FILE", help="put the table between this file's marks as well, those of --of")
@@ -48,12 +62,14 @@ def main(argv: list[str] | None = None) -> int:
     if args.best_of:
         print(min(args.work_dirs, key=lambda folder: (valid_loss(folder), str(folder))))
         return 0
-    groups = grouped([run_dir.read_run(folder) for folder in args.work_dirs])
-    shown = page(groups, {name: paired(args.paired, name) for name in groups})
+    table = table_of([run_dir.read_run(folder) for folder in args.work_dirs], args.paired)
+    for path in reversed(args.earlier):
+        table = joined(run_dir.read_object(path, TABLE, "methods.sh"), table, path)
+    shown = page(table)
     if args.output:
         files.write(args.output, shown)
     if args.json:
-        files.write(args.json, files.json_text({name: [figures(run) for run in runs] for name, runs in groups.items()}))
+        files.write(args.json, files.json_text(table))
     if args.doc:
         files.put_between(args.doc, BEGIN.format(args.of), END.format(args.of), shown)
     print(errors.visible_lines(shown), end="")
@@ -66,18 +82,46 @@ def valid_loss(folder: Path) -> float:
     return found["valid_loss"]
 
 
-def grouped(runs: list[Run]) -> dict[str, list[Run]]:
-    """Return the runs by method, in the order given. Raises UserError for a training that did not end or a seed given twice."""
-    groups: dict[str, list[Run]] = {}
+def table_of(runs: list[Run], tests: Path | None) -> dict:
+    """Return the TABLE of runs, in the order given. Raises UserError for a training that did not end, and as `add` does."""
+    first, methods = runs[0], dict[str, list[dict]]()
     for run in runs:
         if "valid_loss" not in run.training:
             raise errors.UserError(f"{run.work_dir} has no run.json of a training that finished; run step 03 again")
-        of_method = groups.setdefault(run_dir.method_of(run), [])
-        seed = run.setting("train", "random_seed")
-        if any(other.setting("train", "random_seed") == seed for other in of_method):
-            raise errors.UserError(f"{run.work_dir} is a second run of its method with seed {seed}; give each once")
-        of_method.append(run)
-    return groups
+        if wrong := fault(own := figures(run), FIGURES):
+            raise run_dir.damaged(f"{run.work_dir}/run.json: {wrong}", "03")
+        add(methods, run_dir.method_of(run), own, run.work_dir)
+    of = (
+        first.setting("optim", "max_step"), first.setting("train", "train_batch_size"), first.setting("model", "n_layer"),
+        first.setting("model", "n_embd"), first.signature.get("segments"),
+    )  # fmt: skip
+    paired_tests = {name: test for name in methods if (test := paired(tests, name))}
+    return {"of": dict(zip(OF, of, strict=True)), "methods": methods, "paired": paired_tests}
+
+
+def joined(earlier: dict, table: dict, path: Path) -> dict:
+    """Return two TABLEs as one, the `earlier` one, of `path`, first. Raises UserError if they are of other things."""
+    for what, value in earlier["of"].items():
+        if value != (own := table["of"][what]):
+            raise errors.UserError(f"{path} has {value} {what}, and these runs have {own}; they make no one table")
+    methods = {name: list(runs) for name, runs in earlier["methods"].items()}
+    for name, runs in table["methods"].items():
+        for run in runs:
+            add(methods, name, run, path)
+    return {"of": table["of"], "methods": methods, "paired": table["paired"] | earlier["paired"]}
+
+
+def add(methods: dict[str, list[dict]], name: str, run: dict, where: Path) -> None:
+    """Add a run's figures to its method's. Raises UserError, naming `where`, if they differ in more than the seed, or not in it."""
+    for other in methods.setdefault(name, []):
+        if other["seed"] == run["seed"]:
+            raise errors.UserError(f"{where}: {name} with seed {run['seed']} is there twice; give each once")
+        for what in ("trained", "rate"):
+            if other[what] != run[what]:
+                raise errors.UserError(
+                    f"{where}: {name} has runs of {what} {other[what]} and {run[what]}; a row's runs differ in the seed alone"
+                )
+    methods[name].append(run)
 
 
 def figures(run: Run) -> dict:
@@ -100,21 +144,19 @@ def paired(folder: Path | None, method: str) -> dict | None:
     path = None if folder is None else folder / f"{method}.json"
     if path is None or not path.is_file():
         return None
-    shape = {"paired": {"BLEU": {"difference": float, "p": float}}}
-    return run_dir.read_object(path, shape, "06")["paired"]["BLEU"]
+    return run_dir.read_object(path, {"paired": {"BLEU": TEST}}, "06")["paired"]["BLEU"]
 
 
-def page(groups: dict[str, list[Run]], tests: dict[str, dict | None]) -> str:
+def page(table: dict) -> str:
     """Return what the runs are, and the table, in Markdown."""
-    first = next(iter(groups.values()))[0]
-    seeds = sorted({run.setting("train", "random_seed") for runs in groups.values() for run in runs})
+    of, methods = table["of"], table["methods"]
+    seeds = sorted({run["seed"] for runs in methods.values() for run in runs})
     what = (
-        f"{first.setting('optim', 'max_step')} steps of {first.setting('train', 'train_batch_size')} examples on a model of "
-        f"{first.setting('model', 'n_layer')} layers of width {first.setting('model', 'n_embd')}, seeds {', '.join(map(str, seeds))}, "
-        f"scored on {first.signature.get('segments')} inputs; mean ± sample standard deviation.\n"
+        f"{of['steps']} steps of {of['batch']} examples on a model of {of['layers']} layers of width {of['width']}, "
+        f"seeds {', '.join(map(str, seeds))}, scored on {of['inputs']} inputs; mean ± sample standard deviation.\n"
     )
-    rows = [row(name, [figures(run) for run in runs], tests[name]) for name, runs in groups.items()]
-    return "\n".join([what, markdown(HEADER, rows), *as_published(groups)])
+    rows = [row(name, runs, table["paired"].get(name)) for name, runs in methods.items()]
+    return "\n".join([what, markdown(HEADER, rows), *as_published(methods)])
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
-# Usage: bash scripts/methods.sh [--methods M ...] [--seeds S ...] [--budget N] [--rates_of DIR] [--doc FILE] [--preset NAME]
-#                               [--work_dir DIR] [flags of gpt2_ft.py]
+# Usage: bash scripts/methods.sh [--methods M ...] [--seeds S ...] [--budget N] [--rates_of DIR|FILE] [--earlier FILE ...] [--doc FILE]
+#                               [--preset NAME] [--work_dir DIR] [flags of gpt2_ft.py]
 #
 # Table 3 in small: trains by every method (scripts/methods.tsv) with as many parameters as the preset's LoRA has, or as --budget
 # says, and whole. Each one's learning rate is the best of three by the validation loss with the first seed, or with --rates_of the one
-# that the table in that folder has; with that rate it is trained with every seed (110 111 112), decoded and scored. The table, with
+# that an earlier table has; with that rate it is trained with every seed (110 111 112), decoded and scored. The table, with
 # paired tests against LoRA and the paper's rows, is in DIR/methods.md and methods.json (DIR: trained_models/methods_NAME) and, with
-# --doc, between FILE's marks for NAME; the runs side by side are in DIR/side_by_side.html.
+# --doc, between FILE's marks for NAME; the runs side by side are in DIR/side_by_side.html. So that several machines can share the
+# work, by methods or by seeds, --earlier takes the methods.json of others into the table.
 #   bash scripts/methods.sh --methods lora prefix_layer adapter_l --seeds 110
-#   bash scripts/methods.sh --preset e2e_small_lora --seeds 110 --rates_of trained_models/methods_mini
+#   bash scripts/methods.sh --preset e2e_small_lora --seeds 110 --rates_of docs/methods.md
+#   bash scripts/methods.sh --seeds 113 --rates_of docs/methods.md --earlier docs/methods_mini.json
 #   bash scripts/methods.sh --preset e2e_gpt2_md        # on a GPU node
 # Where a preset NAME_METHOD is there, its sizes and its rate are taken. What was made with the same flags is not made again;
 # interrupted, the same command goes on. NAME is mini by default.
@@ -18,7 +20,7 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 source "$(dirname -- "${BASH_SOURCE[0]}")/many_runs.sh"
 help_if_asked "$@"
 
-take_lists --methods --seeds --budget --rates_of --doc -- "$@"
+take_lists --methods --seeds --budget --rates_of --earlier --doc -- "$@"
 for extra in ${budget[@]+"${budget[@]:1}"} ${rates_of[@]+"${rates_of[@]:1}"} ${doc[@]+"${doc[@]:1}"}; do
   fail "unknown argument $extra; expected flags"
 done
@@ -44,7 +46,7 @@ done
 [[ ${#seeds[@]} -gt 0 ]] || seeds=(110 111 112)
 check --methods '^[a-z0-9_+]+$' "methods" "${methods[@]}"
 check --seeds '^[0-9]+$' "whole numbers" "${seeds[@]}"
-check_flags src/gpt2_ft.py --methods --seeds --budget --rates_of --doc
+check_flags src/gpt2_ft.py --methods --seeds --budget --rates_of --earlier --doc
 
 column() { awk -F '\t' -v method="$1" -v n="$2" '$1 == method { print $n }' "$table"; }
 
@@ -70,7 +72,8 @@ rates_of() {
   if [[ -f scripts/presets/${preset}_${1//+/_}.sh || $preset == e2e_gpt2_* ]]; then
     echo preset
   elif [[ ${#rates_of[@]} -gt 0 ]]; then
-    awk -F ' *[|] *' -v method="\`$1\`" '$2 == method && !found { print $4; found = 1 }' "${rates_of[0]}/methods.md"
+    # In a row of the table: | `lora` | 16,384 | 0.002 | …
+    awk -F ' *[|] *' -v method="\`$1\`" '$2 == method && $4 ~ /^[0-9.e-]+$/ && !found { print $4; found = 1 }' "${rates_of[0]}"
   else
     column "$1" 3
   fi
@@ -81,11 +84,15 @@ if [[ ${#doc[@]} -gt 0 ]]; then
   grep -qxF -- "$begin" "${doc[0]}" 2>/dev/null || fail "--doc ${doc[0]} has no line $begin; put it there, and below it one with end"
 fi
 if [[ ${#rates_of[@]} -gt 0 ]]; then
-  [[ -f ${rates_of[0]}/methods.md ]] || fail "--rates_of ${rates_of[0]} has no methods.md; expected a folder that methods.sh has made"
+  if [[ ! -f ${rates_of[0]} ]]; then rates_of[0]+=/methods.md; fi
+  [[ -f ${rates_of[0]} ]] || fail "--rates_of: there is no ${rates_of[0]}; expected a table, or a folder, that methods.sh has made"
   for method in "${methods[@]}"; do
-    [[ -n $(rates_of "$method") ]] || fail "the table in --rates_of ${rates_of[0]} has no $method; name others with --methods"
+    [[ -n $(rates_of "$method") ]] || fail "the table of --rates_of, ${rates_of[0]}, has no $method; name others with --methods"
   done
 fi
+for file in ${earlier[@]+"${earlier[@]}"}; do
+  [[ -f $file ]] || fail "--earlier: there is no file $file; expected the methods.json of other runs"
+done
 if [[ -e $work_dir ]]; then take_lock; fi
 prepare
 export WITHOUT_BASE=1
@@ -146,7 +153,8 @@ if [[ ${NODE_RANK:-0} == 0 ]]; then
       --json "$work_dir/paired/$name.json" >>"$log" 2>&1 || fail "the paired test of $name failed: $(last_said)"
   done
   say "The table, which is also in $work_dir/methods.md and methods.json"
-  attended "$python" eval/methods_table.py "${runs[@]}" --paired "$work_dir/paired" --output "$work_dir/methods.md" --json "$work_dir/methods.json" ${doc[@]+--doc "${doc[@]}" --of "$preset"}
+  attended "$python" eval/methods_table.py "${runs[@]}" --paired "$work_dir/paired" --output "$work_dir/methods.md" --json "$work_dir/methods.json" \
+    ${earlier[@]+--earlier "${earlier[@]}"} ${doc[@]+--doc "${doc[@]}" --of "$preset"}
   first=${of_lora:-${runs[0]}} others=()
   for run in "${runs[@]}"; do [[ $run == "$first" ]] || others+=("$run"); done
   side_by_side "$first" ${others[@]+"${others[@]}"}

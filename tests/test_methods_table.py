@@ -48,7 +48,59 @@ def test_seeds_are_one_row_and_methods_are_others(a_run, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "| `lora` | 16,384 | 0.002 | 0.8100 ± .0141 |" in shown
     assert "| `vera` | 16,384 | 0.002 | 0.7000 |" in shown and "| 0.031 |" in shown
-    assert [run["BLEU"] for run in json.loads(figures.read_text())["lora"]] == [0.80, 0.82]
+    written = json.loads(figures.read_text())
+    assert [run["BLEU"] for run in written["methods"]["lora"]] == [0.80, 0.82]
+    assert written["paired"]["vera"]["p"] == 0.0312
+
+
+def test_a_table_grows_by_methods_and_seeds_that_were_run_elsewhere(a_run, tmp_path, capsys):
+    """As from one set of runs, whichever part comes from an earlier table."""
+    (tmp_path / "paired").mkdir()
+    test = {"paired": {"BLEU": {"difference": -0.1, "interval": [-0.2, 0.0], "p": 0.0312}}}
+    (tmp_path / "paired/vera.json").write_text(json.dumps(test))
+    paired = ["--paired", str(tmp_path / "paired")]
+    folders = [
+        a_run(name, *rest)
+        for name, *rest in (("a", LORA, 110, 0.8), ("b", LORA, 111, 0.82), ("c", VERA, 110, 0.7), ("d", VERA, 111, 0.6))
+    ]
+    assert methods_table.main([*folders, *paired]) == 0
+    whole = capsys.readouterr().out
+    parts = [tmp_path / "of_lora.json", tmp_path / "of_vera.json"]
+    assert methods_table.main([folders[0], folders[1], "--json", str(parts[0])]) == 0
+    assert methods_table.main([folders[2], *paired, "--json", str(parts[1])]) == 0
+    capsys.readouterr()
+    assert methods_table.main([folders[3], "--earlier", *map(str, parts)]) == 0
+    assert capsys.readouterr().out == whole
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({}, "lora with seed 110 is there twice; give each once"),
+        ({"rate": 0.005, "seed": 111}, "lora has runs of rate 0.005 and 0.002; a row's runs differ in the seed alone"),
+        ({"trained": 8192, "seed": 111}, "lora has runs of trained 8192 and 16384"),
+        ({"BLEU": "high"}, "methods.lora.0.BLEU is 'high', not a number; run step methods.sh again"),
+    ],
+)
+def test_an_earlier_table_that_does_not_fit_is_refused(change, says, a_run, tmp_path, capsys):
+    folder, earlier = a_run("a", LORA, 110, 0.8), tmp_path / "earlier.json"
+    assert methods_table.main([folder, "--json", str(earlier)]) == 0
+    written = json.loads(earlier.read_text())
+    written["methods"]["lora"][0].update(change)
+    earlier.write_text(json.dumps(written))
+    with pytest.raises(errors.UserError) as error:
+        methods_table.main([folder, "--earlier", str(earlier)])
+    assert says in str(error.value)
+
+
+def test_tables_of_other_presets_are_not_joined(a_run, tmp_path, capsys):
+    folder, earlier = a_run("a", LORA, 110, 0.8), tmp_path / "earlier.json"
+    assert methods_table.main([folder, "--json", str(earlier)]) == 0
+    written = json.loads(earlier.read_text())
+    written["of"]["steps"] = 800
+    earlier.write_text(json.dumps(written))
+    with pytest.raises(errors.UserError, match="has 800 steps, and these runs have 400; they make no one table"):
+        methods_table.main([folder, "--earlier", str(earlier)])
 
 
 def test_what_is_published_is_of_the_methods_that_were_trained(a_run, capsys):
@@ -67,7 +119,7 @@ def test_the_best_is_the_one_with_the_lowest_validation_loss(a_run, capsys):
 
 
 def test_a_seed_twice_is_refused(a_run):
-    with pytest.raises(errors.UserError, match="is a second run of its method with seed 110"):
+    with pytest.raises(errors.UserError, match="lora with seed 110 is there twice"):
         methods_table.main([a_run("a", LORA, 110, 0.8), a_run("b", LORA, 110, 0.8)])
 
 

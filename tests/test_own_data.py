@@ -79,6 +79,7 @@ def test_keys_and_columns_that_are_named(tmp_path):
         ("t.csv", "source,target\na\n", "t.csv, line 2: 1 cells, but the header names 2 columns"),
         ("t.csv", 'source,target\n"a,b\n', "not a CSV table"),
         ("t.csv", "source,target\ra,b\r", r"its lines end with \r alone; save it with \n or \r\n"),
+        ("t.csv", 'source,target\n"a\rx,b\n', "not a CSV table: unexpected end of data"),
         ("t.csv", "instruction,input,output\na,b,c\n", "names more than one source column: instruction, input"),
     ],
 )

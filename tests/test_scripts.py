@@ -225,9 +225,15 @@ MISTAKES = [
     ("methods.sh --rank 1", "unknown flag --rank; --help"),
     ("methods.sh --targets q", "unknown flag --targets"),
     ("methods.sh --doc a.md b.md", "unknown argument b.md; expected flags"),
+    ("methods.sh --rates_of nowhere", "--rates_of: there is no nowhere/methods.md; expected a table, or a folder"),
     (
-        "methods.sh --rates_of nowhere",
-        "--rates_of nowhere has no methods.md; expected a folder that methods.sh has made",
+        "methods.sh --rates_of scripts/methods.tsv",
+        "the table of --rates_of, scripts/methods.tsv, has no lora; name others",
+    ),
+    ("methods.sh --earlier a.json", "--earlier: there is no file a.json; expected the methods.json of other runs"),
+    (
+        "methods.sh --doc docs/methods.md --preset mini_short",
+        "--doc docs/methods.md has no line <!-- methods on mini_short: b",
     ),
     ("methods.sh --metods lora", "unknown flag --metods (did you mean --method"),
     ("test.sh --quik", "unknown flag --quik (did you mean --quick?)"),

@@ -198,7 +198,7 @@ class Split:
         self.rows = make_rows(examples, config.share_prompts and not validation)
         # Kept for parity: validation is on the completion, also when training is on the context as well.
         self.objective = "clm" if validation else config.objective
-        if self.objective == "clm" and not any(e.completion and len(e.context) < config.seq_len for e in examples):
+        if self.objective == "clm" and self.n_lost == sum(bool(e.completion) for e in examples):
             # its loss would be a perfect 0
             kind = "validation" if validation else "training"
             raise UserError(

@@ -133,7 +133,7 @@ def _as_csv(path: str, lines: list[str], separator: str) -> list[tuple[int, list
         if separator != "\t":
             why = (
                 "its lines end with \\r alone; save it with \\n or \\r\\n"
-                if any("\r" in line for line in lines)
+                if "new-line character" in str(error)
                 else error
             )
             raise UserError(f"{path}, line {reader.line_num}: not a CSV table: {why}") from error
