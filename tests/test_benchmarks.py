@@ -23,6 +23,7 @@ SCRIPTS = (
     "soak.py",
     "first_call.py",
     "methods.py",
+    "pipeline.py",
 )
 
 
@@ -144,6 +145,14 @@ def test_scaling_runs_on_two_ranks():
     rows = smoke("scaling.py")["rows"]
     assert [row["ranks"] for row in rows] == [1, 2]
     assert all(row["tokens_a_second"] > 0 and row["peak_mib"] > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_pipeline_runs_on_more_and_more_data():
+    rows = smoke("pipeline.py", "--without_model")["rows"]
+    lines = [("format", 60), ("encode", 60), ("ids to text", 20), ("score", 20)]
+    assert [(row["program"], row["lines"]) for row in rows] == [*lines, *((name, 2 * n) for name, n in lines)]
+    assert all(row["seconds"] > 0 and row["peak_mib"] > 0 for row in rows)
 
 
 @pytest.mark.slow
