@@ -22,11 +22,14 @@ if [[ ${#PRETRAIN[@]} -gt 0 && ! -f $BASE/compact.safetensors ]]; then
   say "Pretraining the base $BASE"
   attended "$python" src/pretrain_base.py --output_dir "$BASE" "${PRETRAIN[@]}"
 fi
-# The published curve is of one process, of seed 110, of averages over 100 steps, and of the preset's adapters.
+# The published curve is of one process, of seed 110, of averages over 100 steps, and of the preset's adapters, started and stepped as
+# the recipe does.
 curve=()
 if [[ -n $CURVE && $(value_of --random_seed "${TRAIN[@]}" ${rest[@]+"${rest[@]}"}) == 110 && ${NPROC:-1}${NNODES:-1} == 11 &&
   $(value_of --lora_dim "${LORA[@]}" ${rest[@]+"${rest[@]}"}) == "$(value_of --lora_dim "${LORA[@]}")" &&
-  $(value_of --lora_targets --lora_targets q,v ${rest[@]+"${rest[@]}"}) == q,v && " ${rest[*]-}" != *" --log_interval"* ]]; then
+  $(value_of --lora_targets --lora_targets q,v ${rest[@]+"${rest[@]}"}) == q,v &&
+  $(value_of --method --method lora ${rest[@]+"${rest[@]}"}) == lora &&
+  ! " ${rest[*]-}" =~ \ --(log_interval|lora_init|lora_scaling|lora_layers|lora_plus_ratio|precondition) ]]; then
   curve=(--compare_curve "$CURVE")
 fi
 flags=(--model_card "$CARD" --init_checkpoint "$BASE" --train_data "$data/train.jsonl" --valid_data "$data/valid.jsonl"

@@ -12,7 +12,7 @@
 #   bash scripts/methods.sh --preset e2e_small_lora --seeds 110 --rates_of docs/methods.md
 #   bash scripts/methods.sh --seeds 113 --rates_of docs/methods.md --earlier docs/methods_mini.json
 #   bash scripts/methods.sh --preset e2e_gpt2_md        # on a GPU node
-# Where a preset NAME_METHOD is there, its sizes and its rate are taken. What was made with the same flags is not made again;
+# Where a preset NAME_METHOD is there, its sizes and its rate are taken, and --budget is refused. What was made with the same flags is not made again;
 # interrupted, the same command goes on. NAME is mini by default.
 # NPROC, NNODES, NODE_RANK and MASTER_ADDR as in 03_train.sh.
 set -euo pipefail
@@ -48,16 +48,16 @@ check --methods '^[a-z0-9_+]+$' "methods" "${methods[@]}"
 check --seeds '^[0-9]+$' "whole numbers" "${seeds[@]}"
 check_flags src/gpt2_ft.py --methods --seeds --budget --rates_of --earlier --doc
 
+of_preset() { echo "scripts/presets/${preset}_${1//+/_}.sh"; } # METHOD
 column() { awk -F '\t' -v method="$1" -v n="$2" '$1 == method { print $n }' "$table"; }
 
 # Name the training of METHOD RATE SEED: its folder and its flags.
 name_training() {
-  local of_preset=scripts/presets/${preset}_${1//+/_}.sh
   training=$work_dir/$1_lr$2_seed$3
   own=(--method "$1")
-  if [[ -f $of_preset ]]; then
+  if [[ -f $(of_preset "$1") ]]; then
     # shellcheck disable=SC1090,SC2207
-    own+=($(source "$of_preset" && printf '%s\n' ${LORA[@]+"${LORA[@]}"} --lr "$(value_of --lr "${TRAIN[@]}")"))
+    own+=($(source "$(of_preset "$1")" && printf '%s\n' ${LORA[@]+"${LORA[@]}"} --lr "$(value_of --lr "${TRAIN[@]}")"))
   elif [[ $(column "$1" 2) == budget* ]]; then
     [[ $1 != lora* && $1 != dora ]] || own+=(--lora_dim 0) # in place of the preset's
     read -r -a size <<<"$(column "$1" 2)" # budget, and flags that take a part of it
@@ -69,7 +69,7 @@ name_training() {
 
 # Print the rates that METHOD is tried with: the preset's own where it has one, the one of an earlier table if that is given.
 rates_of() {
-  if [[ -f scripts/presets/${preset}_${1//+/_}.sh || $preset == e2e_gpt2_* ]]; then
+  if [[ -f $(of_preset "$1") || $preset == e2e_gpt2_* ]]; then
     echo preset
   elif [[ ${#rates_of[@]} -gt 0 ]]; then
     # In a row of the table: | `lora` | 16,384 | 0.002 | …
@@ -79,6 +79,9 @@ rates_of() {
   fi
 }
 
+for method in ${budget[@]+"${methods[@]}"}; do
+  [[ ! -f $(of_preset "$method") ]] || fail "--budget would have no effect on $method, whose size is in $(of_preset "$method")"
+done
 if [[ ${#doc[@]} -gt 0 ]]; then
   begin="<!-- methods on $preset: begin, written by scripts/methods.sh -->"
   grep -qxF -- "$begin" "${doc[0]}" 2>/dev/null || fail "--doc ${doc[0]} has no line $begin; put it there, and below it one with end"
@@ -116,7 +119,7 @@ rm "$log"
 trap - EXIT
 mkdir -p "$work_dir"
 take_lock
-say "$n_runs trainings in $work_dir, of $budget parameters each where a method has a size"
+say "$n_runs trainings in $work_dir, of $budget parameters where a method has a size and no preset of its own"
 for method in "${methods[@]}"; do
   tried=()
   for rate in $(rates_of "$method"); do

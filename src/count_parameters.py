@@ -25,6 +25,9 @@ def main(argv: list[str] | None = None) -> int:
     """Count, and print."""
     args = parser().parse_args(argv)
     methods.refuse_unread(args, parser().get_default)
+    for flag in ("init_checkpoint", "lora_checkpoint"):
+        if getattr(args, flag) is not None:
+            raise errors.UserError(f"--{flag} would have no effect: shapes alone are counted; leave it out")
 
     import torch
 
@@ -34,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     shape = config.model_config(args.model_card)
     of_method = methods.from_flags(args, shape)
     with torch.device("meta"):  # shapes alone
-        model = GPT2(shape)
+        model = GPT2(shape).to(torch.float64 if flags.chosen_precision(args) == "fp64" else torch.float32)
     methods.attach(model, of_method)
     cost = cost_of(model)
     if args.number:

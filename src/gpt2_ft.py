@@ -386,7 +386,7 @@ def main(argv: list[str] | None = None) -> int:
     model_config = config.model_config(args.model_card)
     method_config = methods.from_flags(args, model_config)
     fitted = flags.fit_seq_len(args, model_config, methods.positions_before(method_config))
-    settings = train_config(args)
+    settings, factors = train_config(args), factors_of(args)
     work_dir = Path(args.work_dir)
     check_place(args)
     adapters, method_config = read_start(args, method_config)
@@ -400,6 +400,7 @@ def main(argv: list[str] | None = None) -> int:
     optim = optim_config(args, train_split.order.n_batches, ranks.world_size)
     sample_of = make_sampler(args, model_config, examples[1], ranks)
     model, base = make_model(args, model_config, method_config, adapters, ranks)
+    dist.take_from_main(methods.adapter_tensors(model).values(), ranks)
     run = make_record(args, argv, ranks, base, method_config, model=model_config, optim=optim, train=settings)
     saves = Saves(
         work_dir, what_decides_the_result(run.fields["settings"]), settings.keep_last, base, settings.keep_epochs
@@ -422,7 +423,7 @@ def main(argv: list[str] | None = None) -> int:
             announce(args, method_config, cost_of(model), train_split, optim.max_step, ranks)
         if state != {}:
             valid_loss = train.train(
-                model, train_split, valid_split, optim, saves, ranks, published, state, tracked_by, factors_of(args), sample_of
+                model, train_split, valid_split, optim, saves, ranks, published, state, tracked_by, factors, sample_of
             )  # fmt: skip
             if ranks.is_main:
                 known |= {"valid_loss": valid_loss, "products": forms.chosen}

@@ -89,6 +89,7 @@ class Training:
 
         gpt2_ft.refuse_ignored(self.args)
         gpt2_ft.train_config(self.args)
+        gpt2_ft.factors_of(self.args)
         described = methods.from_flags(self.args, self.model)
         optim = self.optim()
         if self.args.compare_curve:

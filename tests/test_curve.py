@@ -91,6 +91,12 @@ def test_the_papers_preset_compares_with_it():
         ("--lora_targets q", False),
         ("--random_seed 111", False),
         ("--log_interval 50", False),
+        ("--method lora", True),
+        ("--method dora", False),
+        ("--method lora+prefix_layer", False),
+        ("--lora_init pissa", False),
+        ("--lora_plus_ratio 16", False),
+        ("--lora_layers=0-11", False),
     ],
 )
 def test_it_is_left_out_where_it_does_not_apply(tmp_path, flags, compares):

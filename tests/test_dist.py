@@ -134,6 +134,27 @@ def test_two_ranks_resume_bit_for_bit(folder):
     assert one.returncode == 2 and "world_size 2, now 1" in one.stderr
 
 
+@pytest.mark.slow
+def test_ranks_start_from_the_main_ones_numbers(tmp_path):
+    """Fails when each goes on with what its own processor made of the seed, or of a matrix's singular vectors."""
+    script = tmp_path / "start.py"
+    script.write_text(
+        "import sys, torch\n"
+        f"sys.path.insert(0, {str(SRC)!r})\n"
+        "from lora_nlg import dist\n"
+        "ranks = dist.start('cpu', 0, 0, 0)\n"
+        "own = torch.full((2,), 5.0 + ranks.rank, requires_grad=True)\n"
+        "dist.take_from_main([own], ranks)\n"
+        "print(f'{ranks.rank}: {own.tolist()}', flush=True)\n"
+        "dist.stop()\n"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *LAUNCHERS["torchrun"], script], capture_output=True, text=True, env=environment
+    )
+    assert sorted(done.stdout.split("\n"))[1:] == ["0: [5.0, 5.0]", "1: [5.0, 5.0]"], done.stderr
+
+
 def long_run(folder: Path, *launcher: str) -> subprocess.Popen:
     """Start two ranks on a run that lasts until it is stopped."""
     flags = (

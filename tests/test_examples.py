@@ -1,5 +1,6 @@
 """Reading, cutting, padding, masking and ordering examples."""
 
+import dataclasses
 import itertools
 import random
 
@@ -13,6 +14,7 @@ from lora_nlg.data.examples import Example, make_rows, read_examples, row_length
 from lora_nlg.errors import UserError
 from lora_nlg.model import attention
 from lora_nlg.model.attention import PaddedAttention
+from lora_nlg.model.gpt2 import empty_model, init_weights
 
 TWO = [[Example([1, 2, 9], [3, 4, 9])], [Example([5, 9], [6, 9])]]
 
@@ -210,6 +212,27 @@ def test_a_batch_that_is_filled_up_has_the_same_loss_and_gradients():
     assert form.n_tokens == batch.n_tokens
     assert results[1][0] == pytest.approx(results[0][0], rel=1e-12)
     assert torch.allclose(results[1][1], results[0][1], rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("objective", "n_completion", "length"), [("clm", 20, 0), ("jlm", 34, 0), ("clm", 44, 0), ("clm", 20, 9)]
+)
+def test_what_fills_up_a_batch_has_positions_that_the_model_has(objective, n_completion, length):
+    """At the model's last position, which filling up goes beyond; with a prefix of `length`, too."""
+    from lora_nlg.methods import add_adapters
+    from lora_nlg.methods.prefix import PrefixConfig
+    from lora_nlg.training.losses import masked_loss
+
+    model = empty_model(dataclasses.replace(toy.CONFIG, n_positions=50)).double()
+    init_weights(model, torch.Generator().manual_seed(1))
+    n_tokens = 50 - length
+    if length:
+        add_adapters(model, PrefixConfig("prefix_layer", length), torch.Generator().manual_seed(1))
+    whole = Example(list(range(n_tokens - n_completion)), list(range(n_completion)))
+    batch = collate([[whole], [whole]], n_tokens, objective)
+    filled = batch.fill_up(32)
+    assert filled.ids.shape[1] > n_tokens
+    assert masked_loss(model, filled).item() == pytest.approx(masked_loss(model, batch).item(), rel=1e-12)
 
 
 def test_a_batch_with_more_to_learn_than_half_of_it_is_made_longer():

@@ -1,6 +1,8 @@
 """Where methods meet files, other programs and each other: what was wrong there once."""
 
+import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,8 +17,13 @@ import runs
 import toy
 from lora_nlg import api, dist, methods
 from lora_nlg.config import OptimConfig, TrainConfig
+from lora_nlg.data.examples import Example
 from lora_nlg.errors import UserError
+from lora_nlg.methods import vera
+from lora_nlg.methods.fourier import FourierConfig
+from lora_nlg.methods.pairs import PairConfig
 from lora_nlg.methods.placement import Given, LoraConfig
+from lora_nlg.methods.prefix import PrefixConfig
 from lora_nlg.model.gpt2 import store_frozen_in
 from lora_nlg.storage import checkpoints, models
 from test_methods import TOLERANCE, config_of, flags_of, hidden, trained
@@ -87,11 +94,63 @@ def test_two_budgets_are_one_too_many():
 
 
 @pytest.mark.parametrize(
-    "flags", ["--method vera --lora_dim 4", "--method bias --prefix_length 4", "--method prefix_kv --adapter_dim 3"]
-)
+    "flags",
+    [
+        "--method vera --lora_dim 4", "--method bias --prefix_length 4", "--method prefix_kv --adapter_dim 3",
+        "--lora_dim 4 --init_checkpoint nowhere", "--lora_dim 4 --lora_checkpoint nowhere.pt",
+    ],
+)  # fmt: skip
 def test_counting_refuses_flags_that_the_method_does_not_read(flags):
     with pytest.raises(UserError, match="would have no effect"):
         count_parameters.main(flags.split())
+
+
+def test_counting_knows_the_size_of_a_number(capsys):
+    sizes = []
+    for precision in ("fp32", "bf16", "fp64"):
+        count_parameters.main(f"--model_card gpt2.mini --lora_dim 4 --precision {precision}".split())
+        sizes.append(capsys.readouterr().out.splitlines()[1].split()[0])
+    assert sizes == ["0.07", "0.07", "0.13"]
+
+
+@pytest.mark.parametrize("name", ["dora", "ia3"])
+def test_a_small_change_of_a_factor_counts_in_half_precision(name):
+    """The factor rounded before it multiplies is 1, and what was learnt had no effect until it was merged."""
+    outputs = []
+    for factor in (1.0, 1.003):
+        model = toy.model(0).float()
+        methods.add_adapters(model, config_of(name), torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            for parameter_name, parameter in model.named_parameters():
+                if "lora_m" in parameter_name or "ia3" in parameter_name:
+                    parameter.mul_(factor)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            outputs.append(model.h[0].attn.c_attn(torch.ones(64, 32))[:, -32:].float().abs().mean())
+    assert not torch.equal(*outputs)
+
+
+def test_vera_of_a_file_that_does_not_say_its_sizes_says_them_when_it_is_trained_on():
+    """As PEFT's without projections: 0 is nothing that the file knows better, and would make it impossible to export."""
+    ours = config_of("vera", "--vera_dim 4")
+    theirs = dataclasses.replace(ours, n_in=0, n_out=0, seed=5)
+    assert methods.as_in_file(ours, theirs) == dataclasses.replace(ours, seed=5)
+    vectors = {"h.0.attn.c_attn.vera_b": torch.zeros(64), "h.0.attn.c_attn.vera_d": torch.zeros(2, 4)}
+    vera.METHOD.check_start(theirs, vectors, Path("x"), dataclasses.replace(ours, seed=5))
+
+
+def test_a_scale_that_is_a_whole_number_is_read_again(tmp_path):
+    model = toy.model(0)
+    methods.add_adapters(model, FourierConfig(5, scale=300))
+    assert checkpoints.read(write(tmp_path, model)).config.scale == 300
+
+
+def test_a_pair_does_not_take_what_it_would_not_read():
+    for of_lora, says in (
+        (LoraConfig(2, 8, init="pissa"), "pissa would have no effect"),
+        (LoraConfig(0), "needs a rank"),
+    ):
+        with pytest.raises(UserError, match=says):
+            PairConfig(of_lora, PrefixConfig("prefix_kv", 2))
 
 
 def test_doras_norms_are_not_taken_in_half_precision():
@@ -218,6 +277,16 @@ def test_the_api_keeps_the_base_of_what_it_trained(tmp_path):
     model.train(pairs, pairs[:2], tmp_path / "one", config_of("top2"), OptimConfig(1e-3, 2), settings)
     model.save(tmp_path / "top2.safetensors")
     assert checkpoints.read(tmp_path / "top2.safetensors").base == base
+    untouched = hidden(network)
+    with pytest.raises(UserError, match="is empty"):  # found out before anything is put on
+        object.__setattr__(model, "_encoded", lambda pairs: [Example([1], []) for _ in pairs])
+        model.train(pairs, pairs[:2], tmp_path / "none", config_of("prefix_kv"), OptimConfig(1e-3, 2), settings)
+    object.__setattr__(model, "_encoded", lambda pairs: toy.examples(len(pairs)))
+    with pytest.raises(UserError, match="fewer than the rank 99"):  # from within the start
+        model.train(
+            pairs, pairs[:2], tmp_path / "none", LoraConfig(99, 8, init="pissa"), OptimConfig(1e-3, 2), settings
+        )
+    assert network.trained_by is None and torch.equal(hidden(network), untouched)
     model.train(pairs, pairs[:2], tmp_path / "two", config_of("lora+prefix_kv"), OptimConfig(1e-3, 2), settings)
     before = hidden(network)
     with pytest.raises(UserError, match="load the base alone"):

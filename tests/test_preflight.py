@@ -103,6 +103,8 @@ def test_a_seq_len_beyond_the_positions_is_said_once(both, tmp_path, monkeypatch
         ("--max_step 1 --work_dir FOLDER --train_data FOLDER/model.final.pt", "model.final.pt"),
         ("--max_step 1 --train_batch_size 16 --world_size 3", "makes 2 batches of 16, too few for 3 processes"),
         ("--max_step 1 --rank 2", "--rank must be from 0 to"),
+        ("--max_step 1 --lora_dim 2 --lora_plus_ratio 0", "--lora_plus_ratio must be greater than 0"),
+        ("--max_step 1 --weight_decay inf", "--weight_decay must be 0 or more, and finite"),
         ("--max_step 1 --resume 3", "holds no run to go on with"),
     ],
 )

@@ -230,6 +230,10 @@ MISTAKES = [
         "methods.sh --rates_of scripts/methods.tsv",
         "the table of --rates_of, scripts/methods.tsv, has no lora; name others",
     ),
+    (
+        "methods.sh --preset e2e_gpt2_md --budget 1M",
+        "--budget would have no effect on full, whose size is in scripts/presets/",
+    ),
     ("methods.sh --earlier a.json", "--earlier: there is no file a.json; expected the methods.json of other runs"),
     (
         "methods.sh --doc docs/methods.md --preset mini_short",

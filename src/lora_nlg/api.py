@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tiktoken
+import torch
 
 from lora_nlg import config, dist, methods
 from lora_nlg.config import BLANK_LINE_ID, END_OF_TEXT_ID, BeamConfig, OptimConfig, TrainConfig
@@ -18,6 +19,7 @@ from lora_nlg.decoding.generate import Answer, Generator
 from lora_nlg.errors import UserError
 from lora_nlg.flags import E2E_SEARCH
 from lora_nlg.methods.placement import LoraConfig
+from lora_nlg.methods.switch import Switch
 from lora_nlg.model.gpt2 import GPT2
 from lora_nlg.storage import checkpoints, hub, models
 from lora_nlg.training.saves import Saves
@@ -87,6 +89,10 @@ class Model:
         """
         longest = self.network.config.n_positions - methods.positions_before(lora)
         settings = replace(settings, seq_len=min(settings.seq_len, longest))
+        splits = [
+            Split(self._encoded(some), settings, self.ranks, some is valid_pairs) for some in (pairs, valid_pairs)
+        ]
+        Path(work_dir).mkdir(parents=True, exist_ok=True)
         on = self.network.trained_by
         if on is not None and not methods.is_merged(on):
             raise UserError(
@@ -94,15 +100,17 @@ class Model:
             )
         methods.merge_adapters(self.network)  # of an earlier training, which are part of this one's base
         base = self._base()
-        methods.add_adapters(self.network, lora)
-        self.network.trained_on = base
-        self.network.to(self.ranks.device)
-        splits = [
-            Split(self._encoded(some), settings, self.ranks, some is valid_pairs) for some in (pairs, valid_pairs)
-        ]
-        Path(work_dir).mkdir(parents=True, exist_ok=True)
         saves = Saves(Path(work_dir), None, settings.keep_last, base, settings.keep_epochs)
         saves.start_anew()
+        alone = Switch(self.network)
+        try:
+            methods.add_adapters(self.network, lora, torch.Generator().manual_seed(settings.random_seed))
+        except BaseException:  # what is half put on would answer, and could be saved
+            alone.take_off()
+            raise
+        self.network.trained_on = base
+        self.network.to(self.ranks.device)
+        torch.manual_seed(settings.random_seed)  # of dropout
         return train(self.network, splits[0], splits[1], optim, saves, self.ranks)
 
     def _base(self) -> checkpoints.Base:

@@ -200,7 +200,7 @@ class OptimConfig:
     def __post_init__(self):
         require(self.lr >= 0 and math.isfinite(self.lr), "lr", "0 or more", self.lr)
         require(self.max_step >= 1, "max_step", "at least 1", self.max_step)
-        require(self.weight_decay >= 0, "weight_decay", "0 or more", self.weight_decay)
+        require(0 <= self.weight_decay < math.inf, "weight_decay", "0 or more, and finite", self.weight_decay)
         require(0 <= self.beta1 < 1, "adam_beta1", "at least 0 and less than 1", self.beta1)
         require(0 <= self.beta2 < 1, "adam_beta2", "at least 0 and less than 1", self.beta2)
         require(0 < self.epsilon < math.inf, "adam_epislon", "greater than 0 and finite", self.epsilon)

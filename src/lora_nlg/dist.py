@@ -159,6 +159,14 @@ def from_main(value, ranks: Ranks):
     return values[0]
 
 
+@torch.no_grad()
+def take_from_main(tensors: Iterable[Tensor], ranks: Ranks) -> None:
+    """Overwrite `tensors` with the main rank's: gradients alone are averaged, and processors differ in how they compute a start."""
+    if ranks.world_size > 1:
+        for tensor in tensors:
+            distributed.broadcast(tensor, src=0)
+
+
 def on_main(work: Callable, ranks: Ranks):
     """Return what `work()` returns on the main rank on every rank. A UserError there ends all of them, with one sentence in all."""
     result, error = None, None

@@ -66,7 +66,8 @@ class Batch:
         missing = (0, B * T // 2 - len(self.targets))
         learnt = F.pad((row * T + place)[self.learnt], missing)
         targets = F.pad(self.targets, missing, value=IGNORED)
-        return Batch(ids, torch.arange(T), self.slots, self.lengths, learnt, targets, compiled=True)
+        positions = torch.arange(T).clamp(max=longest - 1)  # of what fills up, any that the model has
+        return Batch(ids, positions, self.slots, self.lengths, learnt, targets, compiled=True)
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on `device`; the copy to a GPU overlaps with computing."""

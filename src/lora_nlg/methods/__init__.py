@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from lora_nlg.config import ModelConfig
 from lora_nlg.errors import UserError
-from lora_nlg.methods import placement
+from lora_nlg.methods import common, placement
 from lora_nlg.mistakes import did_you_mean
 
 if TYPE_CHECKING:
@@ -237,6 +237,7 @@ def as_in_file(config: Config, found: Config | None) -> Config:
     ):
         return config
     said = {name: getattr(found, name) for name in FROM_FILE if hasattr(found, name)}
+    said = {name: value for name, value in said.items() if name not in common.OF_SHAPES or value}  # 0 says nothing
     if getattr(found, "is_pissa", False):
         said["init"] = found.init
     return dataclasses.replace(config, **said)

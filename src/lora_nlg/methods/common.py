@@ -73,7 +73,7 @@ class Common:
         if name == "seed":
             return value is None or (_is_count(value) and value < 1 << 63)
         if name == "scale":
-            return isinstance(value, float)
+            return type(value) in (int, float)
         if name == "joined":
             return isinstance(value, bool)
         return _is_count(value) and value >= (0 if name in OF_SHAPES else 1)
@@ -96,5 +96,5 @@ class Common:
         """Raise UserError when what a file holds is no start for training with `config`."""
         start = self.from_file(found, tensors, path, Given())
         for name, theirs in dataclasses.asdict(start).items():
-            if (ours := getattr(config, name)) != theirs:
+            if (ours := getattr(config, name)) != theirs and not (name in OF_SHAPES and theirs == 0):
                 raise UserError(f"{path} was trained with {name} {theirs}, not {ours}; give the same")

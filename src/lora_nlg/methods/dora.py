@@ -72,7 +72,8 @@ class DoraConv1D(LoraConv1D):
         y = linear(rows, self.weight)  # (N, out), W x
         Ax = self.take_down(rows)  # (N, ΣR)
         y.addmm_(Ax, self.scaled_B().T.to(y.dtype))
-        y = torch.addcmul(self.bias, y, self.factors().to(y.dtype))
+        factors = self.factors()  # not rounded to half precision, in which 1.003 is 1
+        y = torch.addcmul(self.bias.to(factors.dtype), y.to(factors.dtype), factors).to(y.dtype)
         return y.view(*x.shape[:-1], y.shape[1])
 
     def merged(self) -> Conv1D:

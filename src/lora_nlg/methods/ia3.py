@@ -61,7 +61,7 @@ class ScaledOutputs(Scaled):
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., C) to (..., 3C)."""
         y = super().forward(x)
-        return y * self.all_factors().to(y.dtype)
+        return (y * self.all_factors()).to(y.dtype)  # not rounded to half precision, in which 1.003 is 1
 
     def merged(self) -> Conv1D:
         """Return a plain Conv1D whose columns, and biases, are scaled."""
@@ -77,7 +77,7 @@ class ScaledInputs(Scaled):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., I) to (..., C)."""
-        return super().forward(x * self.ia3_factors.to(x.dtype))
+        return super().forward((x * self.ia3_factors).to(x.dtype))
 
     def merged(self) -> Conv1D:
         """Return a plain Conv1D whose rows are scaled."""

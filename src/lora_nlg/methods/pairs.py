@@ -26,6 +26,14 @@ class PairConfig:
     lora: LoraConfig
     prefix: PrefixConfig
 
+    def __post_init__(self) -> None:
+        if not self.lora.rank:
+            raise without_rank(self.method)
+        if self.lora.is_pissa:
+            raise UserError(
+                f"--lora_init pissa would have no effect: --method {self.method} does not read it; leave it out"
+            )
+
     @property
     def method(self) -> str:
         """The row of the table of methods."""
@@ -60,12 +68,6 @@ class Pair:
                     f"{of_prefix.prefix_length} positions and the {least:,} of rank 1; lower --prefix_length"
                 )
         of_lora = lora.from_flags(_with_budget(args, None if left is None else str(left)), model)
-        if not of_lora.rank:
-            raise without_rank(args.method)
-        if of_lora.is_pissa:
-            raise UserError(
-                f"--lora_init pissa would have no effect: --method {args.method} does not read it; leave it out"
-            )
         return PairConfig(of_lora, of_prefix)
 
     def summary(self, config: PairConfig) -> str:
