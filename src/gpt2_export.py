@@ -13,6 +13,8 @@ from lora_nlg.methods import placement
 VOCABULARY = Path(__file__).parent.parent / "vocab"
 # transformers' names for GPT-2's vocabulary files, and the ones they were published under
 TOKENIZER_FILES = {"vocab.json": "encoder.json", "merges.txt": "vocab.bpe"}
+HF_FORM = ("model.safetensors", "config.json")
+PEFT_FORM = ("adapter_model.safetensors", "adapter_config.json")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.push:
         check_repository(args.push)
     if args.to == "hf":
-        check_folder(output)
+        check_folder(args, output, HF_FORM)
         written = export_model(args, output)
     else:
         written = export_adapters(args, output)
@@ -63,13 +65,31 @@ def check_repository(name: str) -> None:
         raise errors.UserError(f"--push must be OWNER/NAME, a repository on the Hub, but is {name!r}")
 
 
-def check_folder(output: Path) -> None:
-    """Raise UserError when `output` cannot become a folder, or holds a README.md that is not an export's."""
+def check_folder(args: argparse.Namespace, output: Path, form: tuple[str, ...]) -> None:
+    """Raise UserError when `output` cannot become a folder of the files in `form`, or holds what is not an export's of that form."""
     if output.exists() and not output.is_dir():
         raise errors.UserError(f"--output {output} is a file; expected a folder, new or not")
-    from lora_nlg.storage import model_card
+    from lora_nlg.storage import hub, model_card
 
+    check_files(args, [output / name for name in form])
+    others = [name for name in (*hub.BASE_FILES, *hub.PEFT_FILES, *hub.SETTINGS) if name not in form]
+    if found := next((name for name in others if (output / name).exists()), None):
+        raise errors.UserError(
+            f"--output {output} holds {found}, which would be read with what is written there, or in its place; give another folder"
+        )
     model_card.check_place(output)
+
+
+def check_files(args: argparse.Namespace, outputs: list[Path]) -> None:
+    """Raise UserError when one of the outputs cannot be written, or is a file that is read."""
+    from lora_nlg import files
+    from lora_nlg.storage import checkpoints
+
+    given = [source for source in (args.init_checkpoint, args.lora_checkpoint) if source not in (None, "random")]
+    read = [checkpoints.file_of(Path(source)) for source in given]
+    files.check_outputs(
+        outputs, [*read, *(path.with_name(name) for path in read for name in ("config.json", "adapter_config.json"))]
+    )
 
 
 def export_model(args: argparse.Namespace, folder: Path) -> list[str]:
@@ -94,7 +114,7 @@ def export_model(args: argparse.Namespace, folder: Path) -> list[str]:
         )
     beside = card_files(args, "transformers", None if args.lora_checkpoint else model, model_config.vocab_size)
     checkpoints.save_hugging_face(model, folder)
-    written = ["model.safetensors", "config.json", *write_texts(beside, folder)]
+    written = [*HF_FORM, *write_texts(beside, folder)]
     for name, published in TOKENIZER_FILES.items():
         if model_config.vocab_size == config.GPT2_VOCAB_SIZE and (VOCABULARY / published).is_file():
             shutil.copyfile(VOCABULARY / published, folder / name)
@@ -104,15 +124,16 @@ def export_model(args: argparse.Namespace, folder: Path) -> list[str]:
 
 def export_adapters(args: argparse.Namespace, output: Path) -> list[str]:
     """Write the adapters alone, without their base, and return the names of the files."""
-    from lora_nlg import files
-    from lora_nlg.storage import checkpoints, interchange, model_card
+    from lora_nlg.storage import checkpoints, fitting, interchange, model_card
 
     if not args.lora_checkpoint:
         raise errors.UserError(f"--to {args.to} writes adapters; pass them as --lora_checkpoint")
     if args.init_checkpoint and args.to != "peft":
         raise no_effect(args.to)
-    if args.to != "peft":
-        files.check_outputs([output], [args.lora_checkpoint])
+    if args.to == "peft":
+        check_folder(args, output, PEFT_FORM)
+    else:
+        check_files(args, [output])
     adapters = checkpoints.read(args.lora_checkpoint)
     of_method = adapters.adapter_config(placement.Given.by(args))
     tensors = adapters.adapters()
@@ -120,13 +141,13 @@ def export_adapters(args: argparse.Namespace, output: Path) -> list[str]:
         raise errors.UserError(
             f"{args.lora_checkpoint} started as a part of its base, which it does not hold; use --to hf, with the base, merged"
         )
+    fitting.check(tensors, of_method, adapters.path)
     if args.to == "peft":
-        check_folder(output)
         card = adapters.base.card if adapters.base else args.model_card
         beside = card_files(args, "peft", None, config.GPT2_VOCAB_SIZE, adapters)
         name = model_card.base_of(model_card.beside(adapters.path), card, args.init_checkpoint)
         checkpoints.save_peft(tensors, output, of_method, name, base_of(args, adapters, of_method, tensors))
-        return ["adapter_model.safetensors", "adapter_config.json", *write_texts(beside, output)]
+        return [*PEFT_FORM, *write_texts(beside, output)]
     if args.to == "safetensors":
         checkpoints.save_adapters(tensors, output, of_method, adapters.base, adapters.step)
     else:

@@ -233,7 +233,7 @@ def mr_of(line: str, where: str) -> str:
     """Return the MR of a JSON line, under "mr" or "context"."""
     try:
         fields = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise errors.UserError(f"{where}: not JSON ({error}); expected one JSON object a line") from error
     found = [fields[key] for key in ("mr", "context") if key in fields] if isinstance(fields, dict) else []
     if len(found) != 1 or not isinstance(found[0], str):

@@ -31,6 +31,12 @@ def require(condition: bool, flag: str, rule: str, value) -> None:
         raise UserError(f"--{flag} must be {rule}, but is {value}")
 
 
+MOST_LAYERS, MOST_OF_A_SIZE = (
+    10_000,
+    2**31 - 1,
+)  # of a model; beyond is a mistake, which would be found out after hours or not
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """Shape of a GPT-2."""
@@ -57,6 +63,8 @@ class ModelConfig:
             value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise UserError(f"the model's {name} must be a whole number of at least 1, but is {value!r}")
+            if value > (most := MOST_LAYERS if name == "n_layer" else MOST_OF_A_SIZE):
+                raise UserError(f"the model's {name} must be at most {most:,}, but is {value:.4g}")
         if self.n_embd % self.n_head:
             raise UserError(f"the model's n_embd {self.n_embd} must be a multiple of its n_head {self.n_head}")
 

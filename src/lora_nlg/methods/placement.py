@@ -349,6 +349,8 @@ def from_description(said: Mapping[str, str], method: str = "lora") -> LoraConfi
     """Undo `described`, of which an earlier version left out what was then not to be chosen; None for what others saved."""
     if not {"rank", "alpha"} <= set(said):
         return None
+    if said["rank"] == "0":
+        raise UserError("its rank is 0, which is that of no adapters")
     return KINDS[method](
         parse_rank(said["rank"]),
         float(said["alpha"]),

@@ -33,6 +33,7 @@ OWN_NAME = re.compile(r"(?:^|\.)(?:wte|wpe|h\.\d+|ln_f|lm_head)\.")  # where a n
 PEFT_MATRICES = (
     ".lora_A.", ".lora_B.", ".vera_lambda_", ".fourierft_", ".ia3_l", "prompt_embeddings", ".lora_magnitude_vector",
 )  # fmt: skip
+MOST_REPEATED = 1 << 32  # bytes of a tensor that a file holds fewer numbers of, said to be there again and again
 WEIGHT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32)
 
 AS_THE_FILE_SAYS = Given()
@@ -104,7 +105,7 @@ def read(path: str | Path) -> Checkpoint:
     The names of wrappers are taken off the tensors' names; causal masks and a head that is the embedding, which hold nothing of
     their own, are dropped. Raises UserError when there is no such file or it is not a checkpoint.
     """
-    path = _file_in(Path(path))
+    path = file_of(Path(path))
     loaded: tuple[dict, dict] = (_shards(path), {}) if path.name.endswith(INDEX) else tensor_files.load(path)
     content, said = loaded
     tensors = content.get("model_state_dict", content)
@@ -133,7 +134,7 @@ def read(path: str | Path) -> Checkpoint:
     return Checkpoint(path, tensors, *about)
 
 
-def _file_in(path: Path) -> Path:
+def file_of(path: Path) -> Path:
     """Return the checkpoint's file: `path` itself, or what the folder or the Hub's repository `path` holds."""
     path = hub.local(path)
     if path.is_dir():
@@ -187,6 +188,8 @@ def _fault(tensor: Tensor) -> str | None:
         return "nested" if tensor.is_nested else f"{tensor.layout}"
     if tensor.is_quantized:
         return "quantised"
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes() + MOST_REPEATED:
+        return f"of the shape {tuple(tensor.shape)}, of which the file has {tensor.untyped_storage().nbytes():,} bytes"
     return None if tensor.device.type == "cpu" else f"on the device {tensor.device.type}"
 
 
@@ -219,6 +222,8 @@ def _described(
     said: Mapping[str, str], tensors: Mapping[str, Tensor]
 ) -> tuple[methods.Config | None, Base | None, int]:
     """Undo `_description`, of a file that holds `tensors`; (None, None, 0) for what others saved."""
+    if odd := next((name for name, value in said.items() if not isinstance(value, str)), None):
+        raise UserError(f"its {odd} is no text")
     base, method = None, said.get("method") or methods.of_tensors(tensors)
     if method not in methods.METHODS:
         raise UserError(f"the method {str(method)[:40]!r} is not known here")
@@ -252,13 +257,19 @@ def _without_masks(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if name.endswith(".attn.masked_bias"):
             return tensor.numel() == 1
         is_square = name.endswith(".attn.bias") and tensor.dim() == 4 and tensor.shape[:2] == (1, 1)
-        return is_square and torch.equal(tensor[0, 0], torch.ones_like(tensor[0, 0]).tril())
+        known = tensor.dtype in (*WEIGHT_DTYPES, torch.bool, torch.uint8)  # of others torch makes no triangle
+        return is_square and known and torch.equal(tensor[0, 0], torch.ones_like(tensor[0, 0]).tril())
 
     return {name: tensor for name, tensor in tensors.items() if not is_mask(name, tensor)}
 
 
 def _without_head(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Return the tensors but the head, which must be the embedding. Raises UserError if it is not."""
+    """Return the tensors but the head, which must be the embedding. Raises UserError if it is not.
+
+    Of two tensors that are one, safetensors' save_model keeps the first by name: the head in the embedding's place.
+    """
+    if "wte.weight" not in tensors and HEADS[0] in tensors and methods.of_tensors(tensors) == methods.PLAIN:
+        tensors["wte.weight"] = tensors.pop(HEADS[0])
     wte = tensors.get("wte.weight")
     for name in HEADS:
         head = tensors.get(name)

@@ -32,7 +32,9 @@ def expanded(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
         return tensors
     try:
         rows, ids, seed, entry = (tensors.pop(name) for name in (ROWS, IDS, SEED, ENTRY))
-        if len(ids.unique()) < len(rows) or not 0 <= int(ids.min()) <= int(ids.max()) < GPT2_VOCAB_SIZE:
+        if ids.is_floating_point() or ids.shape != rows.shape[:1] or len(ids.unique()) < len(rows):
+            raise ValueError("its ids are not one token's each")
+        if not 0 <= int(ids.min()) <= int(ids.max()) < GPT2_VOCAB_SIZE:
             raise ValueError("its ids are not one token's each")
         wte = drawn_rows(GPT2_VOCAB_SIZE, rows.shape[1], int(seed), float(entry)).to(rows.dtype)
         wte[ids.long()] = rows

@@ -80,7 +80,7 @@ class Run:
         folder = self._data_folder()
         said = _object(folder / "task.json").get("task") if folder else None
         named = said or {"mini": "e2e"}.get(str(self.data), self.data)
-        return named if named in TASKS else None
+        return named if isinstance(named, str) and named in TASKS else None
 
     def _data_folder(self) -> Path | None:
         path = self.given("--train_data")
@@ -129,6 +129,9 @@ def _object(path: Path) -> dict:
         for names, kind in SHAPES.get(path.name, ()):
             if not isinstance(_within(content, *names), kind | None):
                 raise ValueError(f"its {names[-1]} is no {kind.__name__}")
+        ends = _within(content, "settings", "search", "eos_token_ids")
+        if isinstance(ends, list) and not all(type(token) is int for token in ends):
+            raise ValueError("its eos_token_ids are no whole numbers")
     except (ValueError, RecursionError, OSError) as error:
         raise UserError(f"{path} is damaged ({error}); make it again, or move it away to export without it") from error
     return content

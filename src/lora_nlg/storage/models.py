@@ -31,7 +31,10 @@ def base_model(
 
     Without a `source` the base comes out of `adapters`, if that is a whole checkpoint.
     """
-    model = empty_model(config, torch.float64 if precision == "fp64" else torch.float32)
+    try:
+        model = empty_model(config, torch.float64 if precision == "fp64" else torch.float32)
+    except (RuntimeError, TypeError, OverflowError) as error:  # of sizes that no memory has, or that no tensor can have
+        raise UserError(f"a model of {config} does not fit into memory; check --model_card") from error
     if source == "random":
         init_weights(model, generator)
         return model
@@ -156,17 +159,19 @@ def load_adapters(model: GPT2, adapters: Checkpoint, weights: str | None = None,
         )
     for name, module in model.named_modules():
         if hasattr(module, "merged"):  # such as LoRA's, whose ΔW can be out of range where A, B and W are not
-            _check_range(module.weight, module.merged().weight, f"{adapters.path}, merged into {name}", precision)
+            merged = dict(module.merged().named_parameters())
+            for part, made in merged.items():
+                _check_range(getattr(module, part), made, f"{adapters.path}, merged into {name}", precision)
 
 
 def _check_range(given: Tensor, made: Tensor, where: str, precision: str) -> None:
     """Raise UserError when numbers become none in `made`, which is made of the weights `given`, as `precision` computes with it."""
     computed = made.detach().to(dist.AUTOCAST.get(precision, made.dtype))
     if (torch.isfinite(given) & ~torch.isfinite(computed)).any():
-        raise UserError(
-            f"{where} has values of up to {made.detach().abs().max():g}, which are no numbers in {computed.dtype}; check the file, or "
-            "pass --precision fp32 or fp64"
-        )
+        exact = computed.dtype == made.dtype
+        largest = "" if exact else f" of up to {made.detach().abs().max():g}"
+        remedy = "" if exact else ", or pass --precision fp32 or fp64"
+        raise UserError(f"{where} has values{largest} that are no numbers in {computed.dtype}; check the file{remedy}")
 
 
 @torch.no_grad()

@@ -328,11 +328,12 @@ def _prefix_to(tensors: Mapping[str, Tensor], config: PrefixConfig) -> tuple[dic
 
 
 def _prompt_from(tensors: Mapping[str, Tensor], settings: PeftSettings) -> tuple[dict[str, Tensor], PrefixConfig]:
-    rows = next(iter(tensors.values()))
     length = settings.said["num_virtual_tokens"]
-    return {"prefix.embed": _prompt(tensors, (length, *rows.shape[1:]), settings.where)}, PrefixConfig(
-        "prefix_embed", length
-    )
+    width = [tensor.shape[1:] for tensor in tensors.values()][
+        :1
+    ]  # whatever it is; without a tensor the next line says so
+    embed = _prompt(tensors, (length, *(width[0] if width else ())), settings.where)
+    return {"prefix.embed": embed}, PrefixConfig("prefix_embed", length)
 
 
 def _prompt_to(tensors: Mapping[str, Tensor], config: PrefixConfig) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -120,6 +120,9 @@ class PeftSettings:
         layers = self.said.get("layers_to_transform")
         numbers = layers if isinstance(layers, list) else [] if layers is None else [layers]
         self._require(all(type(n) is int for n in numbers), "layers_to_transform", "numbers of layers")
+        for name in ("layers_to_transform", "layers_pattern"):  # as PEFT has it, which takes no such file
+            of_pattern = isinstance(self.said.get("target_modules"), str) and self.said.get(name) not in (None, [], "")
+            self._require(not of_pattern, name, "left out where target_modules is a pattern")
 
     def _require(self, condition: bool, name: str, rule: str) -> None:
         if not condition:
@@ -202,6 +205,8 @@ class PeftSettings:
             return False
         if isinstance(targets, str):
             return targets.lower() == "all-linear" or re.fullmatch(targets, module) is not None
+        if targets is not None and module in targets:  # named in full it is adapted in whichever layer
+            return True
         return _is_one_of(module, DEFAULT_TARGETS if targets is None else targets) and self._is_in_layer(module)
 
     def _is_in_layer(self, module: str) -> bool:
@@ -215,7 +220,7 @@ class PeftSettings:
 
 def _names(value: object) -> list[str] | None:
     """Return the names in a setting that is one, a list of them, or not set; None if it is something else."""
-    names = [] if value is None else [value] if isinstance(value, str) else value
+    names = [] if value in (None, "") else [value] if isinstance(value, str) else value
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 

@@ -2,9 +2,11 @@
 
 import hashlib
 import io
+import mmap
+import struct
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, cast
 
@@ -50,7 +52,44 @@ def _load_torch(path: Path) -> dict:
     content = torch.load(source, map_location="cpu", weights_only=True, mmap=is_zip and source is path)
     if not isinstance(content, dict):
         raise ValueError(f"it holds a {type(content).__name__}")
+    if is_zip and source is path:
+        _check_records(path, content)
     return content
+
+
+def _check_records(path: Path, content: dict) -> None:
+    """Raise ValueError when a mapped tensor is longer than its record: what comes after it in the file would be read as weights."""
+    sizes = dict(_records(path))  # by where they begin
+    mapped = {storage.data_ptr(): storage.nbytes() for storage in _storages(content) if storage.nbytes()}
+    # The file begins at a page of memory, which is not known: it is the one from where each storage is where a record is.
+    begins = (min(mapped, default=0) - offset for offset in sizes)
+    begin = next((b for b in begins if b % mmap.PAGESIZE == 0 and all(at - b in sizes for at in mapped)), None)
+    if mapped and (begin is None or any(n_bytes > sizes[at - begin] for at, n_bytes in mapped.items())):
+        raise ValueError("a record is shorter than its tensor")
+
+
+def _records(path: Path) -> Iterator[tuple[int, int]]:
+    """Yield where each entry's bytes begin in a zip archive, and how many they are."""
+    with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
+        for entry in archive.infolist():
+            file.seek(
+                entry.header_offset + 26
+            )  # the lengths of the name and of what else stands between header and bytes
+            n_name, n_extra = struct.unpack("<HH", file.read(4))
+            yield entry.header_offset + 30 + n_name + n_extra, entry.file_size
+
+
+def _storages(value: object) -> Iterator[torch.UntypedStorage]:
+    """Yield the storages of all tensors in what torch.load returned."""
+    if isinstance(value, Tensor):
+        if value.layout == torch.strided and not value.is_nested and not value.is_meta:
+            yield value.untyped_storage()
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from _storages(one)
+    elif isinstance(value, list | tuple | set):
+        for one in value:
+            yield from _storages(one)
 
 
 def _verify(archive: zipfile.ZipFile) -> None:

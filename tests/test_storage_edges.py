@@ -1,0 +1,286 @@
+"""Files that say what they do not hold, and outputs that would replace what is read: refused in one sentence, or read as others do."""
+
+import json
+import shutil
+import zipfile
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file, save_model
+
+import gpt2_export
+import gpt2_generate
+import runs
+import toy
+from lora_nlg import methods
+from lora_nlg.config import ModelConfig
+from lora_nlg.errors import UserError
+from lora_nlg.methods.fourier import FourierConfig
+from lora_nlg.methods.placement import LoraConfig
+from lora_nlg.methods.prefix import PrefixConfig
+from lora_nlg.methods.vera import VeraConfig
+from lora_nlg.storage import checkpoints, compact, models
+from lora_nlg.storage.peft_settings import PeftSettings
+from test_methods import config_of, trained
+from test_tensor_files import SMALL, is_right, load, weights
+
+LORA = {"rank": "4", "alpha": "8.0"}
+
+
+@pytest.mark.parametrize("keep", [0, 8, 32])
+def test_a_record_that_is_shorter_than_its_tensor_is_refused(keep, tmp_path):
+    """The archive is whole by its checksums, and what came after the record was read as weights."""
+    path = tmp_path / "model.pt"
+    torch.save(weights(), path)
+    assert is_right(path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    cut = [name for name, content in entries.items() if "/data/" in name and len(content) > keep]
+    assert len(cut) >= 8
+    for name in cut:
+        with zipfile.ZipFile(path, "w") as archive:
+            for other, content in entries.items():
+                archive.writestr(other, content[:keep] if other == name else content)
+        with pytest.raises(UserError, match="is damaged"):
+            load(path)
+
+
+def test_records_that_no_tensor_is_of_and_tensors_that_share_one_are_read(tmp_path):
+    whole = weights()
+    whole["ln_f.bias"] = torch.randn(12)[4:8]  # a part of a longer storage
+    torch.save(
+        {"model_state_dict": whole, "optimizer": [{"m": torch.ones(3)}, (torch.zeros(0),)]}, tmp_path / "model.pt"
+    )
+    assert torch.equal(load(tmp_path / "model.pt")["ln_f.bias"], whole["ln_f.bias"])
+
+
+def lora_file(folder, tensors: dict, said: dict):
+    save_file(tensors, folder / "adapter.safetensors", {name: str(value) for name, value in said.items()})
+    return folder / "adapter.safetensors"
+
+
+def pairs(module: str, n_layers: int = 2, rank: int = 4, n_targets: int = 2) -> dict[str, torch.Tensor]:
+    names = [f"h.{layer}.{module}" for layer in range(n_layers)]
+    A = {f"{name}.lora_A": torch.ones(n_targets * rank, 32) for name in names}
+    return A | {f"{name}.lora_B": torch.ones(n_targets * 32, rank) for name in names}
+
+
+CONTRADICTIONS = {
+    "other targets": (pairs("attn.c_attn"), LORA | {"targets": "fc"}),
+    "other names": ({"foo.lora_A": torch.ones(4, 32), "foo.lora_B": torch.ones(32, 4)}, LORA),
+    "more than it says": (pairs("attn.c_attn") | pairs("attn.c_proj", n_targets=1), LORA),
+    "fewer targets": (pairs("attn.c_attn"), LORA | {"targets": "q"}),
+    "fewer layers": (pairs("attn.c_attn"), LORA | {"layers": "0"}),
+    "another rank": (pairs("attn.c_attn"), LORA | {"rank": "8"}),
+    "a missing A": ({n: t for n, t in pairs("attn.c_attn").items() if n != "h.1.attn.c_attn.lora_A"}, LORA),
+    "A in one dimension": (pairs("attn.c_attn") | {"h.0.attn.c_attn.lora_A": torch.ones(256)}, LORA),
+    "whole numbers": ({n: t.long() for n, t in pairs("attn.c_attn").items()}, LORA),
+    "no start of PiSSA": (pairs("attn.c_attn"), LORA | {"init": "pissa"}),
+    "no lengths of DoRA": (pairs("attn.c_attn"), LORA | {"method": "dora"}),
+}
+
+
+@pytest.mark.parametrize("to", ["peft", "safetensors", "loralib"])
+@pytest.mark.parametrize("case", CONTRADICTIONS)
+def test_adapters_that_are_not_what_the_file_says_are_not_written_on(case, to, tmp_path):
+    path = lora_file(tmp_path, *CONTRADICTIONS[case])
+    with pytest.raises(UserError) as error:
+        gpt2_export.main(f"--to {to} --lora_checkpoint {path} --output {tmp_path}/out".split())
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["vera", "prefix_kv", "prefix_embed", "prefix_layer", "adapter_h", "fourier", "ia3", "top2"]
+)
+@pytest.mark.parametrize("change", ["missing", "longer", "renamed"])
+def test_of_every_method(name, change, tmp_path):
+    model = trained(name)
+    tensors = {n: t.detach().clone() for n, t in methods.adapter_tensors(model).items()}
+    victim = min(tensors)  # of the first layer: without its last one it is of a smaller model
+    if change == "longer":
+        tensors[victim] = torch.cat((tensors[victim], tensors[victim][:1]))
+    else:
+        tensor = tensors.pop(victim)
+        if change == "renamed":
+            tensors[f"{victim}_"] = tensor
+    if not tensors or (change == "longer" and name in ("prefix_kv", "prefix_layer")):
+        return  # nothing at all, or what another model's layers would make of it
+    checkpoints.save_adapters(tensors, tmp_path / "adapter.safetensors", model.trained_by)
+    with pytest.raises(UserError):
+        gpt2_export.main(
+            f"--to safetensors --lora_checkpoint {tmp_path}/adapter.safetensors --output {tmp_path}/o.safetensors".split()
+        )
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LoraConfig({"o": 2, "proj": 3}, 8, targets=("o", "proj"), layers=(1,)), config_of("dora"), VeraConfig(3, targets=("q", "fc")),
+        LoraConfig(2, 8, targets=("wte",)), PrefixConfig("prefix_kv", 3), config_of("lora+prefix_layer"), FourierConfig(9),
+    ],
+)  # fmt: skip
+def test_what_fits_is_written_for_a_model_of_any_shape(config, tmp_path):
+    """Whose width, layers and inner width are to be found out from the tensors."""
+    from lora_nlg.config import VariantConfig
+    from lora_nlg.model.gpt2 import empty_model, init_weights
+
+    model = empty_model(VariantConfig(n_embd=15, n_layer=3, n_head=3, n_positions=40, vocab_size=61, n_inner=22))
+    init_weights(model, torch.Generator().manual_seed(1))
+    methods.add_adapters(model, config, torch.Generator().manual_seed(1))
+    checkpoints.save_adapters(methods.adapter_tensors(model), tmp_path / "adapter.safetensors", config)
+    command = f"--to safetensors --lora_checkpoint {tmp_path}/adapter.safetensors --output {tmp_path}/o.safetensors"
+    assert gpt2_export.main(command.split()) == 0
+    assert load_file(tmp_path / "o.safetensors").keys() == methods.adapter_tensors(model).keys()
+
+
+@pytest.fixture
+def exported(tmp_path):
+    """The toy, adapters of it, and both as folders of other libraries."""
+    flags = runs.write_model(tmp_path)
+    adapters = lora_file(tmp_path, runs.adapters(), LORA)
+    given = f"{flags} --lora_checkpoint {adapters}"
+    assert gpt2_export.main(f"--to hf {given} --output {tmp_path}/hf".split()) == 0
+    assert gpt2_export.main(f"--to peft --lora_checkpoint {adapters} --output {tmp_path}/peft".split()) == 0
+    return tmp_path, flags, adapters
+
+
+def test_a_folder_is_of_one_form(exported, capsys):
+    """transformers puts an adapter that lies beside merged weights on them once more."""
+    folder, flags, adapters = exported
+    given = f"--lora_checkpoint {adapters}"
+    for command in (
+        f"--to hf {flags} {given} --output {folder}/peft", f"--to peft {given} --output {folder}/hf",
+        f"--to hf {flags} {given} --output {folder}/small",
+    ):  # fmt: skip
+        (folder / "small").mkdir(exist_ok=True)
+        (folder / "small/compact.safetensors").write_text("x")
+        before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        with pytest.raises(UserError, match="give another folder"):
+            gpt2_export.main(command.split())
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_what_is_read_is_not_written_over(exported):
+    folder, _, adapters = exported
+    (folder / "hf/README.md").unlink()
+    for command in (
+        f"--to hf --model_card {folder}/config.json --init_checkpoint {folder}/hf --lora_checkpoint {adapters} --output {folder}/hf",
+        f"--to safetensors --lora_checkpoint {folder}/peft --output {folder}/peft/adapter_model.safetensors",
+        f"--to safetensors --lora_checkpoint {folder}/peft --output {folder}/peft/adapter_config.json",
+        f"--to peft --lora_checkpoint {folder}/peft --output {folder}/peft",
+    ):
+        with pytest.raises(UserError, match="is an input, too"):
+            gpt2_export.main(command.split())
+
+
+def test_a_bias_that_overflows_when_it_is_merged_is_refused():
+    model = toy.model(0).float()
+    with torch.no_grad():
+        model.h[0].attn.c_attn.bias.fill_(100)
+    tensors = {name: torch.full_like(t, 1e37) for name, t in methods.adapter_tensors(trained("ia3")).items()}
+    adapters = checkpoints.Checkpoint(toy.GOLDEN, {n: t.float() for n, t in tensors.items()}, config_of("ia3"))
+    with pytest.raises(UserError, match=r"merged into h\.0\.attn\.c_attn has values that are no numbers"):
+        models.put_adapters(model, adapters)
+
+
+def test_a_base_that_safetensors_save_model_wrote_is_read(tmp_path):
+    """Of the embedding and the head, which are one, it keeps the head."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {name: vars(SMALL)[name] for name in ("n_embd", "n_layer", "n_head", "n_positions", "vocab_size")}
+    theirs = transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes))
+    save_model(theirs, tmp_path / "model.safetensors")
+    assert "transformer.wte.weight" not in load_file(tmp_path / "model.safetensors")
+    assert torch.equal(load(tmp_path / "model.safetensors")["wte.weight"], theirs.lm_head.weight)
+
+
+@pytest.mark.parametrize("name", ["h.0.attn.bias", "wte.weight"])
+def test_a_tensor_of_few_numbers_that_is_huge_by_its_shape_is_refused(name, tmp_path):
+    torch.save(weights() | {name: torch.ones(1, 1, 1, 1).expand(1, 1, 10**9, 10**9)}, tmp_path / "model.pt")
+    with pytest.raises(UserError, match="of which the file has 4 bytes"):
+        load(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.uint16, torch.complex64])
+def test_a_mask_of_odd_numbers_is_named(dtype, tmp_path):
+    torch.save(weights() | {"h.0.attn.bias": torch.zeros(1, 1, 3, 3, dtype=dtype)}, tmp_path / "model.pt")
+    with pytest.raises(UserError, match=r"h\.0\.attn\.bias"):
+        load(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize(
+    "said", [{"base_sha256": 5}, {"base_sha256": "x", "base_card": ["x"]}, {"rank": 4, "alpha": "8"}, {"rank": "0"}]
+)
+def test_a_description_of_other_things_than_texts_is_one_sentence(said, tmp_path):
+    torch.save({"model_state_dict": runs.adapters(), "lora": LORA | said}, tmp_path / "model.pt")
+    with pytest.raises(UserError, match="says of its adapters what cannot be understood"):
+        checkpoints.read(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"n_positions": 10**13}, {"n_embd": 10**12}, {"vocab_size": 10**30}, {"n_layer": 10**6}]
+)
+def test_a_model_that_no_memory_has_is_one_sentence(sizes):
+    with pytest.raises(UserError, match="must be at most"):
+        ModelConfig(**{**vars(SMALL), **sizes})
+
+
+def test_a_model_larger_than_the_memory_is_one_sentence():
+    shape = ModelConfig(n_embd=2**20, n_layer=1, n_head=1, n_positions=2**30, vocab_size=2**30)
+    with pytest.raises(UserError, match="does not fit into memory"):
+        models.base_model(shape, "random", torch.Generator())
+
+
+def test_stored_rows_with_ids_of_another_number_or_kind_are_refused(tmp_path):
+    rows = torch.ones(3, 4)
+    for ids in (torch.tensor([1.2, 1.7, 2.0]), torch.tensor([1, 2, 3, 4]), torch.tensor([[1], [2], [3]])):
+        stored = {
+            compact.ROWS: rows,
+            compact.IDS: ids,
+            compact.SEED: torch.tensor([1]),
+            compact.ENTRY: torch.tensor([0.1]),
+        }
+        with pytest.raises(UserError, match="do not fit together"):
+            compact.expanded(stored, tmp_path)
+
+
+PLAIN = {"peft_type": "LORA", "r": 4, "lora_alpha": 8}
+
+
+@pytest.mark.parametrize("more", [{"layers_to_transform": [1]}, {"layers_pattern": "h"}])
+def test_layers_beside_a_pattern_of_modules_are_refused_as_peft_does(more):
+    with pytest.raises(UserError, match="left out where target_modules is a pattern"):
+        PeftSettings(PLAIN | {"target_modules": ".*c_attn"} | more, "x")
+
+
+def test_layers_are_those_that_peft_takes():
+    second = PLAIN | {"layers_to_transform": [1]}
+    for settings in (second | {"layers_pattern": "", "target_modules": ["c_attn"]}, second | {"target_modules": None}):
+        adapted = [PeftSettings(settings, "x").is_adapted(f"transformer.h.{layer}.attn.c_attn") for layer in (0, 1)]
+        assert adapted == [False, True]
+    in_full = PeftSettings(second | {"target_modules": ["transformer.h.0.attn.c_attn"]}, "x")
+    assert in_full.is_adapted("transformer.h.0.attn.c_attn")
+
+
+def test_an_empty_prompt_is_one_sentence(tmp_path):
+    save_file({}, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 3}))
+    with pytest.raises(UserError, match="holds nothing; expected prompt_embeddings alone"):
+        checkpoints.read(tmp_path)
+
+
+def test_records_of_odd_kinds_beside_a_checkpoint_are_one_sentence(exported):
+    folder, _, adapters = exported
+    work = folder / "work"
+    work.mkdir()
+    shutil.copy(adapters, work / "adapter.safetensors")
+    command = f"--to peft --lora_checkpoint {work}/adapter.safetensors --output {folder}/other".split()
+    for ends in (["x"], [None]):
+        (work / "beam_prediction.run.json").write_text(json.dumps({"settings": {"search": {"eos_token_ids": ends}}}))
+        with pytest.raises(UserError, match="eos_token_ids"):
+            gpt2_export.main(command)
+
+
+def test_a_deep_json_line_is_one_sentence():
+    with pytest.raises(UserError, match="not JSON"):
+        gpt2_generate.mr_of("[" * 100_000, "line 1")
