@@ -32,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     of = task.read(args.data)
     run = run_dir.read_run(args.work_dir, of.scores)
     run_dir.check_trained(run)
+    summary.check_finished(run)
     print()
     print_scores(run, of.scores)
     print()

@@ -27,7 +27,7 @@ GPT3 = Path(__file__).with_name("published_gpt3.tsv")
 BEGIN, END = "<!-- methods on {}: begin, written by scripts/methods.sh -->\n", "<!-- methods on {}: end -->\n"
 # What --json writes and --earlier reads: what the runs are of, each method's figures by seed, and its paired test.
 FIGURES = {
-    "seed": (int, None), "trained": int, "rate": float, **dict.fromkeys(METRICS, float), "valid_loss": Loss,
+    "seed": int, "trained": int, "rate": float, **dict.fromkeys(METRICS, float), "valid_loss": Loss,
     "ms": (float, None), "peak_mib": (float, None), "bytes": (int, None),
 }  # fmt: skip
 OF = dict.fromkeys(("steps", "batch", "layers", "width", "inputs"), (int, None))
@@ -41,13 +41,16 @@ HEADER = (
 def parser() -> argparse.ArgumentParser:
     """Return the flags."""
     p = errors.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("work_dirs", metavar="WORK_DIR", type=Path, nargs="+", help="the runs' folders")
+    p.add_argument("work_dirs", metavar="WORK_DIR", type=Path, nargs="*", help="the runs' folders")
     p.add_argument(
         "--best_of", action="store_true", help="print the folder of the training with the lowest validation loss"
     )
     p.add_argument("--paired", metavar="DIR", type=Path, help="the paired tests against LoRA, METHOD.json each")
     p.add_argument(
         "--earlier", metavar="FILE", type=Path, nargs="+", default=[], help="what --json wrote of other runs"
+    )
+    p.add_argument(
+        "--coming", metavar="METHOD:SEED", nargs="+", help="only look whether these runs can be added to --earlier's"
     )
     p.add_argument("--output", metavar="FILE", help="write to this file as well")
     p.add_argument("--json", metavar="FILE", help="write the figures, nothing rounded, to this file as well")
@@ -62,9 +65,17 @@ def main(argv: list[str] | None = None) -> int:
     if args.best_of:
         print(min(args.work_dirs, key=lambda folder: (valid_loss(folder), str(folder))))
         return 0
+    earlier = [(run_dir.read_object(path, TABLE, "methods.sh"), path) for path in args.earlier]
+    if args.coming:
+        check_coming(earlier, args.coming)
+        return 0
+    if not args.work_dirs:
+        raise errors.UserError(
+            "no run is given; give the folders of runs with scores, such as trained_models/methods_mini/*/lp"
+        )
     table = table_of([run_dir.read_run(folder) for folder in args.work_dirs], args.paired)
-    for path in reversed(args.earlier):
-        table = joined(run_dir.read_object(path, TABLE, "methods.sh"), table, path)
+    for tables, path in reversed(earlier):
+        table = joined(tables, table, path)
     shown = page(table)
     if args.output:
         files.write(args.output, shown)
@@ -74,6 +85,17 @@ def main(argv: list[str] | None = None) -> int:
         files.put_between(args.doc, BEGIN.format(args.of), END.format(args.of), shown)
     print(errors.visible_lines(shown), end="")
     return 0
+
+
+def check_coming(earlier: list[tuple[dict, Path]], coming: list[str]) -> None:
+    """Raise UserError for earlier TABLEs that cannot be joined, or that have one of the runs that are to be made, METHOD:SEED."""
+    for table, path in earlier:
+        joined(table, {**earlier[0][0], "methods": {}}, path)
+        there = {f"{name}:{run['seed']}" for name, runs in table["methods"].items() for run in runs}
+        if again := next((run for run in coming if run in there), None):
+            raise errors.UserError(
+                f"{path} has {again.replace(':', ' with seed ')} already; give other --methods or --seeds"
+            )
 
 
 def valid_loss(folder: Path) -> float:
@@ -104,8 +126,10 @@ def joined(earlier: dict, table: dict, path: Path) -> dict:
     for what, value in earlier["of"].items():
         if value != (own := table["of"][what]):
             raise errors.UserError(f"{path} has {value} {what}, and these runs have {own}; they make no one table")
-    methods = {name: list(runs) for name, runs in earlier["methods"].items()}
-    for name, runs in table["methods"].items():
+    methods: dict[str, list[dict]] = {}
+    for name, runs in [*earlier["methods"].items(), *table["methods"].items()]:
+        if not runs:
+            raise errors.UserError(f"{path} has no run of {name}; leave the method out")
         for run in runs:
             add(methods, name, run, path)
     return {"of": table["of"], "methods": methods, "paired": table["paired"] | earlier["paired"]}
@@ -195,7 +219,7 @@ def row(name: str, runs: list[dict], test: dict | None) -> list[str]:
         if not values:
             return "–"
         mean = form(statistics.mean(values))
-        return mean if len(values) < 2 else f"{mean} ± {form(statistics.stdev(values)).removeprefix('0')}"
+        return mean if len(values) < 2 else f"{mean} ± {form(run_dir.deviation(values)).removeprefix('0')}"
 
     four = "{:.4f}".format
     return [

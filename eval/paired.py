@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from metrics import bootstrap, errors, inputs, java, nist, scores, triples
 from metrics.bootstrap import Difference
 from metrics.protocols import PROTOCOLS
-from run_dir import SYSTEM, Run
+from run_dir import SYSTEM, Run, damaged
 from task import Task
 
 CLOSE = 1e-9  # scores of the same outputs by the same scorer: only the order of sums may differ
@@ -39,5 +39,8 @@ def _scored(runs: Sequence[Run], of: Task) -> Sequence[bootstrap.Scores] | None:
     if of.scorer == "eval/triples/measure_scores.py":
         read = triples.read_references(references)
         texts = [triples.read_outputs(path, len(read.groups)) for path in paths]
-        return triples.score(read, texts, PROTOCOLS[runs[0].signature["protocol"]], java.find_java())
+        protocol = runs[0].signature.get("protocol")
+        if protocol not in PROTOCOLS:
+            raise damaged(f"{runs[0].work_dir}/scores.json names no protocol that is known here", "06")
+        return triples.score(read, texts, PROTOCOLS[protocol], java.find_java())
     return None

@@ -190,7 +190,7 @@ def ours(group: Group, figure: str) -> str:
     mean = group.over_seeds(statistics.mean)[figure]
     if len(group.runs) == 1:
         return f"{mean:.4f}"
-    return f"{mean:.4f} ± {group.over_seeds(statistics.stdev)[figure]:.4f}"
+    return f"{mean:.4f} ± {group.over_seeds(run_dir.deviation)[figure]:.4f}"
 
 
 def carries_over(groups: dict[Cell, Group]) -> str:

@@ -6,6 +6,7 @@ Each file is what its name promises, or a UserError names it, its line, what is 
 import json
 import math
 import os
+import statistics
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,6 +201,11 @@ def called(method: str) -> str:
 def rank_of(run: Run) -> Any:
     """Return the rank of what the run trained, by target if there are several; 0 if it has none."""
     return run.setting(method_of(run), "rank") or 0
+
+
+def deviation(values: Sequence[float]) -> float:
+    """Return the sample standard deviation; NaN where a value is no number, as a loss that went astray is."""
+    return statistics.stdev(values) if all(map(math.isfinite, values)) else math.nan
 
 
 def check_trained(run: Run) -> None:

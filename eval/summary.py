@@ -32,10 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     run_dir.check_trained(run)
     outputs = read_outputs(run)
     inputs = run_dir.distinct_inputs(args.data)
-    if "valid_loss" not in run.training:
-        raise errors.UserError(f"the training in {args.work_dir} did not finish; run it again")
-    if missing := {"seconds", "trained_parameters", "peak_memory"} - run.training.keys():
-        raise errors.UserError(f'{args.work_dir / "run.json"} has no "{min(missing)}"; run step 03 again')
+    check_finished(run)
 
     print("\n== Summary\n")
     print_scores(run.systems, of.scores)
@@ -51,6 +48,14 @@ def main(argv: list[str] | None = None) -> int:
         f"everything is in {errors.visible(str(args.work_dir))}/: scores.json, prediction.txt, log.jsonl, run.json, model.final.pt"
     )
     return 0
+
+
+def check_finished(run: run_dir.Run) -> None:
+    """Raise UserError for a training that did not end, or whose record lacks what `print_training` prints."""
+    if "valid_loss" not in run.training:
+        raise errors.UserError(f"the training in {run.work_dir} did not finish; run it again")
+    if missing := {"seconds", "trained_parameters", "peak_memory"} - run.training.keys():
+        raise errors.UserError(f'{run.work_dir / "run.json"} has no "{min(missing)}"; run step 03 again')
 
 
 def read_outputs(run: run_dir.Run) -> dict[str, list[str]]:

@@ -183,7 +183,7 @@ def rows(shown: Table) -> list[list[str]]:
         ]
         table += [[*name, str(seed), *cells(group.values(run))] for seed, run in group.runs.items()]
         if len(group.runs) > 1:
-            mean, deviation = group.over_seeds(statistics.mean), group.over_seeds(statistics.stdev)
+            mean, deviation = group.over_seeds(statistics.mean), group.over_seeds(run_dir.deviation)
             table.append([*name, f"mean of {len(group.runs)}", *cells(mean, deviation)])
         is_last = i + 1 == len(groups) or groups[i + 1].rank != group.rank
         if is_last and group.rank in paper:
@@ -237,7 +237,7 @@ def as_json(shown: Table) -> str:
                 {"seed": seed, "work_dir": str(run.work_dir), **group.values(run)} for seed, run in group.runs.items()
             ],
             "mean": group.over_seeds(statistics.mean),
-            "deviation": group.over_seeds(statistics.stdev) if len(group.runs) > 1 else None,
+            "deviation": group.over_seeds(run_dir.deviation) if len(group.runs) > 1 else None,
             "paper": shown.paper.get(group.rank),
         }
         for group in shown.groups

@@ -18,6 +18,17 @@ done
 export PIP_USER=0   # also against a pip.conf: .venv is where things go
 export PYTHONUTF8=1 # what is printed has ×, ≥ and accents, whatever the locale
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit
+# A cluster leaves these where they say nothing of this run; what they do say is checked here.
+if [[ ! ${NPROC:-1} =~ ^([1-9][0-9]*|gpu|cpu|auto)$ || ! ${NNODES:-1} =~ ^[1-9][0-9]*$ ]]; then
+  printf '%s: error: %s\n' "${LORA_TYPED:-${0##*/}}" "NPROC=${NPROC:-} and NNODES=${NNODES:-} must be whole numbers of at least 1" >&2
+  exit 2
+fi
+if [[ ${NNODES:-1} == 1 ]]; then
+  unset NODE_RANK
+elif [[ -n ${NODE_RANK:-} && (! $NODE_RANK =~ ^[0-9]+$ || $NODE_RANK -ge $NNODES) ]]; then
+  printf '%s: error: %s\n' "${LORA_TYPED:-${0##*/}}" "NODE_RANK must be from 0 to $((NNODES - 1)), but is $NODE_RANK" >&2
+  exit 2
+fi
 called_from=$OLDPWD # what a user types is seen from there
 # shellcheck disable=SC2034  # used by the scripts that source this file
 python=.venv/bin/python
@@ -26,7 +37,8 @@ export LORA_TYPED=${LORA_TYPED:-${0##*/}} # what errors are named by, also those
 say() { printf '\n== %s\n' "$*"; }
 
 fail() {
-  printf '%s: error: %s\n' "${LORA_TYPED:-${0##*/}}" "$*" >&2
+  local said=$*
+  printf '%s: error: %s\n' "${LORA_TYPED:-${0##*/}}" "${said//[[:cntrl:]]/?}" >&2
   exit 2
 }
 
@@ -111,7 +123,7 @@ own_data() {
 
 # Print where step 2 puts what it makes of that data: by name, and told apart by path.
 own_data_made() {
-  local name=${1##*/}
+  local LC_ALL=C name=${1##*/} # a letter is one byte or two in other locales
   name=${name%.*}
   printf 'data/own/%s-%s' "${name//[^A-Za-z0-9_-]/_}" "$(printf '%s' "$1" | cksum | cut -d' ' -f1)"
 }

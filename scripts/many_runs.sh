@@ -18,6 +18,7 @@ take_lists() {
   while [[ $# -gt 0 ]]; do
     spell "$1"
     set -- "$spelt" "${@:2}"
+    if [[ $1 == --*=* && $lists == *" ${1%%=*} "* ]]; then set -- "${1%%=*}" "${1#*=}" "${@:2}"; fi
     if [[ $lists == *" $1 "* ]]; then
       axis=${1#--}
       [[ $# -ge 2 && $2 != --* ]] || fail "$1 needs a value"
@@ -43,7 +44,8 @@ check() { # FLAG PATTERN WHAT VALUES…
   for value in "$@"; do
     [[ $value =~ $pattern ]] || fail "$flag must be $what, but has $value"
   done
-  [[ -z $(printf '%s\n' "$@" | sort | uniq -d) ]] || fail "$flag has a value twice: $*"
+  # 0.8 and 0.80 are one
+  [[ -z $(printf '%s\n' "$@" | awk '{ print /^[0-9.]+$/ ? $0 + 0 : $0 }' | sort | uniq -d) ]] || fail "$flag has a value twice: $*"
 }
 
 # Two at once would write into each other's runs. A step that outlives a killed sweep still holds this.
@@ -109,6 +111,7 @@ side_by_side() {
 score() { # PENALTY: where it is not done, in a folder that has the training's files by links
   local where=("${chosen[@]}" --work_dir "$run") file next
   is_done "$run" && return
+  [[ -e ${run%/*}/model.final.pt ]] || fail "there is no ${run%/*}/model.final.pt any more; remove that folder, and the same command makes it again"
   mkdir -p "$run"
   log=$training/sweep.log
   for file in model.final.pt run.json log.jsonl; do

@@ -85,11 +85,14 @@ done
 if [[ ${#doc[@]} -gt 0 ]]; then
   begin="<!-- methods on $preset: begin, written by scripts/methods.sh -->"
   grep -qxF -- "$begin" "${doc[0]}" 2>/dev/null || fail "--doc ${doc[0]} has no line $begin; put it there, and below it one with end"
+  sed "1,/^$begin\$/d" "${doc[0]}" | grep -qxF -- "<!-- methods on $preset: end -->" ||
+    fail "--doc ${doc[0]} has no line <!-- methods on $preset: end --> below the one with begin"
 fi
 if [[ ${#rates_of[@]} -gt 0 ]]; then
   if [[ ! -f ${rates_of[0]} ]]; then rates_of[0]+=/methods.md; fi
   [[ -f ${rates_of[0]} ]] || fail "--rates_of: there is no ${rates_of[0]}; expected a table, or a folder, that methods.sh has made"
   for method in "${methods[@]}"; do
+    [[ $(rates_of "$method") != preset ]] || fail "--rates_of would have no effect on $method, whose rate is its preset's"
     [[ -n $(rates_of "$method") ]] || fail "the table of --rates_of, ${rates_of[0]}, has no $method; name others with --methods"
   done
 fi
@@ -99,6 +102,13 @@ done
 if [[ -e $work_dir ]]; then take_lock; fi
 prepare
 export WITHOUT_BASE=1
+if [[ ${#earlier[@]} -gt 0 ]]; then
+  coming=()
+  for method in "${methods[@]}"; do
+    for seed in "${seeds[@]}"; do coming+=("$method:$seed"); done
+  done
+  "$python" eval/methods_table.py --earlier "${earlier[@]}" --coming "${coming[@]}"
+fi
 # The budget is what the preset's LoRA takes.
 [[ ${#budget[@]} -gt 0 ]] || budget=$("$python" src/count_parameters.py --number --model_card "$CARD" "${LORA[@]}")
 n=0 n_runs=0 runs=()
@@ -106,7 +116,7 @@ for method in "${methods[@]}"; do
   read -r -a rates <<<"$(rates_of "$method")"
   n_runs=$((n_runs + ${#rates[@]} + ${#seeds[@]} - 1))
 done
-log=$(mktemp)
+log=$(mktemp 2>/dev/null) || fail "no temporary file can be made in ${TMPDIR:-/tmp}; set TMPDIR to a folder that can be written"
 trap 'rm -f "$log"' EXIT
 for method in "${methods[@]}"; do # what is wrong with the last of them is found out before the first is trained
   for rate in $(rates_of "$method"); do

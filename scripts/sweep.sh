@@ -55,7 +55,7 @@ if [[ -e $work_dir ]]; then take_lock; fi
 prepare
 export WITHOUT_BASE=1
 n=0 n_runs=$((${#ranks[@]} * ${#targets[@]} * ${#seeds[@]} * ${#penalties[@]})) runs=()
-log=$(mktemp)
+log=$(mktemp 2>/dev/null) || fail "no temporary file can be made in ${TMPDIR:-/tmp}; set TMPDIR to a folder that can be written"
 trap 'rm -f "$log"' EXIT
 for rank in "${ranks[@]}"; do # what is wrong with the last of them is found out before the first is trained
   for target in "${targets[@]}"; do

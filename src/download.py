@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def report(folder: str, fetched: bool, pinned: bool = True) -> None:
     """Say what happened, and what it was verified against."""
-    print(f"{folder}: {'fetched' if fetched else 'already there'}{', verified' if pinned else NOT_PINNED}")
+    errors.say(f"{folder}: {'fetched' if fetched else 'already there'}{', verified' if pinned else NOT_PINNED}")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
         for line in formatted.as_lines(TASKS[args.task].read_raw(args.input)):
             file.write(line)
             lines += 1
-    print(f"formatted {lines:,} lines into {args.output}")
+    errors.say(f"formatted {lines:,} lines into {args.output}")
     return 0
 
 

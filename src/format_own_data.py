@@ -38,21 +38,21 @@ def main(argv: list[str] | None = None) -> int:
     splits = {split: list(own.read_raw(path, columns)) for split, path in found.items()}
     for path in found.values():
         if first := own.first_example(path, columns):
-            print(
+            errors.say(
                 f"{path}: the first line is read as an example, {first[0]!r} and {first[1]!r}; if it names the columns, say so "
                 "with --source and --target"
             )
     missing = [split for split in own.SPLITS if split not in found]
     if missing:
         splits |= own.split_off(splits["train"], missing)
-        print(
+        errors.say(
             f"{args.input} has no {' and no '.join(missing)}: split off, every tenth source of train by seed {own.SEED}"
         )
     for split, path in outputs.items():
         with files.atomic_writer(path) as file:
             for source, target in splits[split]:
                 file.write(json.dumps({"context": source, "completion": target}) + "\n")
-        print(
+        errors.say(
             f"{split}: {len(splits[split]):,} lines, {len({s for s, _ in splits[split]}):,} different sources, in {path}"
         )
     learnt = {source for source, _ in splits["train"]}

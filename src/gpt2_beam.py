@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
                 switch.put_on(of_method, tensors, merge=True)
                 of_adapters = dict(methods.section(of_method), adapters=models.digest(several[number].adapters()))
             if len(several) > 1 and ranks.is_main:
-                print(f"with {several[number].path}", flush=True)
+                errors.say(f"with {several[number].path}")
             # The base of several must stay as it is: the next are merged into it.
             if precision in dist.AUTOCAST and len(outputs) == 1:
                 gpt2.store_frozen_in(model, dist.AUTOCAST[precision])
@@ -166,7 +166,7 @@ def decode_to(
     )  # fmt: skip
     if args.resume and dist.from_main(ranks.is_main and is_decoded(output, run), ranks):
         if ranks.is_main:
-            print(f"{output} is decoded with these settings already; without --resume it is decoded again")
+            errors.say(f"{output} is decoded with these settings already; without --resume it is decoded again")
         return
     how = "interrupted; what is decoded is kept, and the same command with --resume goes on" if ranks.is_main else ""
     with signals.stopped_by_signals(how):
@@ -188,7 +188,7 @@ def decode_to(
         seconds = [round(one.seconds, 3) for one in distinct.values()]
         run.write(sha256=files.sha256(output), input_seconds=seconds, products=forms.chosen, **sources)
         partial.remove()
-        print(f"saved {output}", flush=True)
+        errors.say(f"saved {output}")
 
 
 def output_files(args: argparse.Namespace) -> list[Path]:

@@ -96,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
         write_folder(groups, args.output_pred_file, refs, ref_num)
     if len(groups) == len(every_group):
         note.unlink(missing_ok=True)
-    print(f"decoded {len(groups):,} inputs into {args.output_pred_file}, references in {args.output_ref_file}")
+    errors.say(f"decoded {len(groups):,} inputs into {args.output_pred_file}, references in {args.output_ref_file}")
     return 0
 
 

@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
             )
             file.write(json.dumps({"context": context, "completion": completion}) + "\n")
             lines += 1
-    print(f"encoded {lines:,} lines into {args.output}")
+    errors.say(f"encoded {lines:,} lines into {args.output}")
     return 0
 
 

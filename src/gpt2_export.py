@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         written = export_model(args, output)
     else:
         written = export_adapters(args, output)
-    print(f"saved {output}", flush=True)
+    errors.say(f"saved {output}")
     if args.push:
         from lora_nlg.storage import hub
 

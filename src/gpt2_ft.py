@@ -271,7 +271,7 @@ def make_sampler(args: argparse.Namespace, model_config: config.ModelConfig, val
 def announce(args: argparse.Namespace, method_config, cost, train_split, max_step: int, ranks) -> None:
     """Print what is about to be trained."""
     share = f"{cost.trained:,} trained ({100 * cost.share:.2f} %)"
-    print(f"{args.model_card} from {args.init_checkpoint}: {cost.total:,} parameters, {share}")
+    errors.say(f"{args.model_card} from {args.init_checkpoint}: {cost.total:,} parameters, {share}")
     what = methods.method(method_config.method).summary(method_config)
     sizes = f"{megabytes(cost.bytes_on_disk)} on disk, {megabytes(cost.optimizer_bytes)} of memory for Adam's averages"
     print(f"{what}: {sizes}")
@@ -412,7 +412,7 @@ def main(argv: list[str] | None = None) -> int:
         known = {"method": methods.chosen(args), **cost_of(model).recorded(), **sources}
         known["resumed_from"] = state and state.get("step")
         if ranks.is_main and state == {}:
-            print(f"{work_dir} holds this run, finished at step {saves.last_step}; --resume never trains it again")
+            errors.say(f"{work_dir} holds this run, finished at step {saves.last_step}; --resume never trains it again")
         elif ranks.is_main:
             saves.begin(resumed=state is not None)
             if state is not None:
@@ -428,7 +428,7 @@ def main(argv: list[str] | None = None) -> int:
             if ranks.is_main:
                 known |= {"valid_loss": valid_loss, "products": forms.chosen}
                 run.write(checkpoint=str(work_dir / "model.final.pt"), **known)
-                print(f"saved {' and '.join(str(work_dir / name) for name in saves.listed['final']['files'])}")
+                errors.say(f"saved {' and '.join(str(work_dir / name) for name in saves.listed['final']['files'])}")
     dist.stop()
     return 0
 

@@ -116,6 +116,10 @@ def check(args: argparse.Namespace, model_config: config.ModelConfig) -> None:
     """Raise UserError for flags that contradict each other or the model."""
     placement.refuse_without_adapters(args)
     check_page(args)
+    if sys.stdin is None and args.serve is None:
+        raise errors.UserError(
+            "standard input is closed; type, pipe or redirect what is to be answered, or give --serve"
+        )
     if model_config.vocab_size != config.GPT2_VOCAB_SIZE:
         raise errors.UserError(
             f"--model_card {args.model_card} has {model_config.vocab_size} tokens, not GPT-2's {config.GPT2_VOCAB_SIZE}; take a "
@@ -257,7 +261,7 @@ def plain(answers: list, n_alternatives: int) -> str:
 def json_line(mr: str, answers: list) -> str:
     """Return the answers as one JSON line."""
     best, *others = ({"text": answer.text, "score": answer.score} for answer in answers)
-    return json.dumps({"mr": mr, **best, "alternatives": others}, ensure_ascii=False)
+    return errors.visible_json(json.dumps({"mr": mr, **best, "alternatives": others}, ensure_ascii=False))
 
 
 if __name__ == "__main__":

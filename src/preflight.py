@@ -191,10 +191,10 @@ def main(argv: list[str] | None = None) -> int:
     failed: dict[str, str] = {}  # what was said, by the check that said it first
     for name, check in checks(args, gpt2_beam.parser().parse_args(of_beam) if separator else None).items():
         try:
-            print(f"{name:<10} ok  {check()}", flush=True)
+            print(f"{name:<10} ok  {errors.visible(check())}", flush=True)
         except errors.UserError as error:
             failed[name] = str(error)
-            print(f"{name:<10} NO  {error}", flush=True)
+            print(f"{name:<10} NO  {errors.visible(str(error))}", flush=True)
     if len(failed) == 1:
         raise errors.UserError(next(iter(failed.values())))
     if failed:

@@ -34,6 +34,12 @@ def test_pages_keep_their_line_ends_and_tabs():
     assert of_scorer.visible_lines(EVERY_CHARACTER).count("\n") == 1
 
 
+def test_answers_as_json_are_the_same_values_without_a_raw_character():
+    value = {EVIL: [EVIL, "é ± 你好"]}
+    text = of_training.visible_json(json.dumps(value, ensure_ascii=False))
+    assert json.loads(text) == value and not RAW.search(text) and "你好" in text
+
+
 def test_json_is_the_same_value_without_a_raw_character():
     value = {EVIL: [EVIL, "é ± 你好", "\n\t"]}
     text = files.json_text(value)

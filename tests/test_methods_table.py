@@ -79,6 +79,7 @@ def test_a_table_grows_by_methods_and_seeds_that_were_run_elsewhere(a_run, tmp_p
         ({}, "lora with seed 110 is there twice; give each once"),
         ({"rate": 0.005, "seed": 111}, "lora has runs of rate 0.005 and 0.002; a row's runs differ in the seed alone"),
         ({"trained": 8192, "seed": 111}, "lora has runs of trained 8192 and 16384"),
+        ({"seed": None}, "seed is None, not a whole number"),
         ({"BLEU": "high"}, "methods.lora.0.BLEU is 'high', not a number; run step methods.sh again"),
     ],
 )
@@ -91,6 +92,35 @@ def test_an_earlier_table_that_does_not_fit_is_refused(change, says, a_run, tmp_
     with pytest.raises(errors.UserError) as error:
         methods_table.main([folder, "--earlier", str(earlier)])
     assert says in str(error.value)
+
+
+@pytest.mark.parametrize("runs", ["twice", "two rates", "none"])
+def test_an_earlier_table_that_contradicts_itself_is_refused(runs, a_run, tmp_path, capsys):
+    earlier = tmp_path / "earlier.json"
+    assert methods_table.main([a_run("a", VERA, 110, 0.8), "--json", str(earlier)]) == 0
+    written = json.loads(earlier.read_text())
+    [run] = written["methods"]["vera"]
+    others = {"twice": [run, run], "two rates": [run, {**run, "seed": 111, "rate": 1.0}], "none": []}
+    written["methods"]["vera"] = others[runs]
+    earlier.write_text(json.dumps(written))
+    with pytest.raises(errors.UserError, match=r"earlier\.json"):
+        methods_table.main([a_run("b", LORA, 110, 0.8), "--earlier", str(earlier)])
+
+
+def test_runs_that_are_there_already_are_found_out_before_they_are_made(a_run, tmp_path, capsys):
+    earlier = tmp_path / "earlier.json"
+    assert methods_table.main([a_run("a", VERA, 110, 0.8), "--json", str(earlier)]) == 0
+    assert methods_table.main(["--earlier", str(earlier), "--coming", "vera:111", "lora:110"]) == 0
+    with pytest.raises(errors.UserError, match="has vera with seed 110 already; give other --methods or --seeds"):
+        methods_table.main(["--earlier", str(earlier), "--coming", "lora:110", "vera:110"])
+    with pytest.raises(errors.UserError, match="no run is given"):
+        methods_table.main([])
+
+
+def test_a_loss_that_is_no_number_has_no_deviation(a_run, capsys):
+    folders = [a_run("a", LORA, 110, 0.8, float("nan")), a_run("b", LORA, 111, 0.8, 1.0)]
+    assert methods_table.main(folders) == 0
+    assert "| nan ± nan |" in capsys.readouterr().out
 
 
 def test_tables_of_other_presets_are_not_joined(a_run, tmp_path, capsys):

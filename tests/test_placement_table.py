@@ -232,7 +232,7 @@ def test_with_flags_the_document_is_left_alone(checkout):
 
 
 def test_other_nodes_make_no_table(checkout):
-    assert place(with_sweeps_that_note(checkout), NODE_RANK="1").returncode == 0
+    assert place(with_sweeps_that_note(checkout), NNODES="2", NODE_RANK="1").returncode == 0
     assert all(call.startswith("sweep.sh") for call in checkout.calls)
 
 

@@ -4,6 +4,9 @@ import copy
 import errno
 import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,12 +15,13 @@ import gpt2_beam
 import gpt2_ft
 import runs
 import toy
-from lora_nlg import dist
+from lora_nlg import dist, record
 from lora_nlg.decoding import beam
 from lora_nlg.errors import UserError
 from lora_nlg.training import log, train
 from lora_nlg.training.saves import fault_in
 
+SRC = Path(__file__).resolve().parents[1] / "src"
 TRAINING = (
     "--precision fp64 --device cpu --lora_dim 4 --lora_alpha 32 --lr 0.01 --train_batch_size 4 --max_step 4 --save_interval 2 "
     "--log_interval 3"
@@ -181,6 +185,50 @@ def test_what_another_rank_leaves_out_is_named(tmp_path, monkeypatch, capsys):
 
 
 # The log
+
+
+def test_a_reader_of_the_log_that_goes_away_is_a_warning(tmp_path):
+    """As a full disk is. Fails when hours of training end, unsaved, for a line that nobody reads."""
+    command = [sys.executable, str(SRC / "gpt2_ft.py"), *runs.write_training(tmp_path).split()]
+    command += "--lora_dim 4 --max_step 30 --train_batch_size 4 --log_interval 1 --device cpu".split()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while "examples," not in process.stdout.readline():
+        assert process.poll() is None
+    process.stdout.close()
+    said = process.stderr.read()
+    assert process.wait() == 0, said
+    assert said.count("warning: what the training says cannot be written (Broken pipe); it goes on") == 1
+    assert (tmp_path / "work/model.final.pt").is_file()
+
+
+@pytest.mark.parametrize(
+    "program", ["src/describe_task.py e2e --field references", "src/count_parameters.py --lora_dim 4"]
+)
+def test_of_a_program_it_is_one_sentence(program):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, *program.split()]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=SRC.parent)
+    assert done.returncode == 2
+    assert (
+        "error: cannot write standard output: No space left on device" in done.stderr and done.stderr.count("\n") == 1
+    )
+
+
+def test_a_name_that_is_no_utf8_is_recorded_so_that_it_can_be_read(tmp_path):
+    """As half of a surrogate pair it made run.json one that no later step read."""
+    made = record.Record(tmp_path / "run.json", ["--work_dir", "caf\udce9"])
+    made.write()
+    assert json.loads((tmp_path / "run.json").read_text())["argv"] == ["--work_dir", "caf\\udce9"]
+
+
+def test_closed_standard_files_are_no_traceback(tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"context": "a", "completion": "b"}\n')
+    encode = f"{sys.executable} src/gpt2_encode.py --input {tmp_path}/in.jsonl --output {tmp_path}/out.jsonl >&- 2>&-"
+    assert subprocess.run(["bash", "-c", encode], cwd=SRC.parent).returncode == 0
+    assert (tmp_path / "out.jsonl").is_file()
+    ask = f"{sys.executable} src/gpt2_generate.py --init_checkpoint nowhere --model_card gpt2.sm <&-"
+    done = subprocess.run(["bash", "-c", ask], cwd=SRC.parent, capture_output=True, text=True)
+    assert done.returncode == 2 and "standard input is closed" in done.stderr
 
 
 def test_a_disk_full_at_a_log_line_is_a_warning(flags, tmp_path, monkeypatch, capsys):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import closing
 import compare
 import placement_table
 import report
@@ -24,24 +25,25 @@ from test_report import make_run
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = {
     "summary": summary,
+    "closing": closing,
     "compare": compare,
     "report": report,
     "slots": slots,
     "sweep": sweep,
     "placement_table": placement_table,
 }
-OF_RUNS = "summary compare report sweep placement_table"
+OF_RUNS = "summary closing compare report sweep placement_table"
 READ_BY = {  # file: the step that makes it, and who reads it
     "scores.json": ("06", OF_RUNS),
     "run.json": ("03", OF_RUNS),
     "beam_prediction.run.json": ("04", OF_RUNS),
     "log.jsonl": ("03", OF_RUNS),
-    "comparison.json": ("07", "report"),
-    "slots.json": ("07", "report"),
+    "comparison.json": ("07", "closing report"),
+    "slots.json": ("07", "closing report"),
     "segments.tsv": ("06", "report"),
-    "prediction.txt": ("05", "summary report slots"),
-    "test.jsonl": ("02", "summary compare report slots"),
-    "task.json": ("02", "summary compare report slots"),
+    "prediction.txt": ("05", "summary closing report slots"),
+    "test.jsonl": ("02", "summary closing compare report slots"),
+    "task.json": ("02", "summary closing compare report slots"),
 }
 OBJECTS = [name for name in READ_BY if name.endswith(".json")]
 TASK = {"task": "e2e", "scorer": "eval/e2e/measure_scores.py", "scores": list(run_dir.METRICS), "slots": "e2e"}
@@ -67,7 +69,7 @@ def run(tmp_path, monkeypatch):
 
 def call(name: str, run: Path) -> int:
     """Run one of PROGRAMS; what it writes is left out of the run's folder."""
-    data = ["--data", str(run / "test.jsonl")] if name in "summary compare report slots".split() else []
+    data = ["--data", str(run / "test.jsonl")] if name in "summary closing compare report slots".split() else []
     output = {"report": ["--output", str(run.parent / "out.html")], "slots": ["--json", str(run.parent / "out.json")]}
     return PROGRAMS[name].main([str(run), *data, *output.get(name, [])])
 
@@ -314,7 +316,7 @@ def without(value, path: list[str]):
 def test_the_programs_end_with_one_line_and_exit_code_2(run, name):
     (run / "scores.json").write_text('{"systems": 3}')
     (run / "prediction.txt").write_bytes(b"\xff\n")
-    data = ["--data", run / "test.jsonl"] if name in "summary compare report slots".split() else []
+    data = ["--data", run / "test.jsonl"] if name in "summary closing compare report slots".split() else []
     command = [sys.executable, ROOT / "eval" / f"{name}.py", run, *data]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")

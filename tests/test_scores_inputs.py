@@ -111,6 +111,39 @@ def test_outputs_of_other_tables(write, content, texts):
     assert inputs.read_outputs(write("sys.tsv", content), REFERENCES).texts == texts
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("s.csv", 'mr,output\nA, "x, ."\nB, y\n'),  # a blank before the quote
+        ("s.csv", 'sep=;\nmr;output\nA;"x, ."\nB;y\n'),  # what a spreadsheet writes to be understood by itself
+        ("s.csv", '\ufeff\ufeffmr,output\nA,"x, ."\nB,y\n'),  # a byte order mark before a byte order mark
+        ("s.tsv", '\ufeff"sep=\t"\nmr\toutput\nA\t"x, ."\nB\ty\n'),
+    ],
+)
+def test_what_spreadsheets_put_around_cells(write, name, content):
+    assert inputs.read_outputs(write(name, content), REFERENCES).texts == ["x, .", "y"]
+
+
+@pytest.mark.parametrize("name", ["s.csv", "s.tsv"])
+def test_a_cell_may_be_longer_than_pythons_limit(write, name):
+    separator = "\t" if name == "s.tsv" else ","
+    content = f'mr{separator}output\nA{separator}"{"x" * 200_000}\n."\nB{separator}y\n'
+    assert [len(text) for text in inputs.read_outputs(write(name, content), REFERENCES).texts] == [200_002, 1]
+
+
+@pytest.mark.parametrize(
+    "note",
+    ['{"inputs": 3, "covered": [0, 1e400]}', '{"inputs": 3, "covered": "01"}', '{"inputs": 3, "covered": [1, 0]}',
+     '{"inputs": 3, "covered": [0, 0]}', '{"inputs": 2, "covered": [0, 2]}', '{"inputs": 3, "covered": [-1, 2]}',
+     '{"inputs": "3", "covered": [0, 1]}', '{"inputs": 3, "covered": {"0": 1}}', '{"inputs": 3, "covered": [0, true]}'],
+)  # fmt: skip
+def test_a_damaged_note_of_what_is_covered_is_one_sentence(write, note):
+    path = write("prediction.txt", "x\ny\n")
+    write("prediction.txt.covered.json", note)
+    with pytest.raises(UserError, match="is damaged"):
+        inputs.read_coverage(path, 2)
+
+
 def test_misread_letters_are_mended_and_polish_ones_are_not(write):
     rows = "mr\toutput\nA, less than £20\tcafÃ© under Â£20 or Ł 30\nB\tCAFã© in Łódź\n"
     references = inputs.read_references(write("r.csv", 'mr,ref\n"A, less than Ł20",x\nB,y\n'))
@@ -156,6 +189,10 @@ def test_sources(write, name, content):
         ("r.tsv", "mr\tref\n", "a header and no rows"),
         ("r.csv", ",\n\n", "only empty lines and cells"),
         ("r.tsv", "mr\tref\nA\t \n", "line 2: the reference is empty"),
+        ("r.txt", "one .\runo .\r", r"its lines end with \r alone"),
+        ("r.tsv", "mr\tref\rA\tone .\r", r"its lines end with \r alone"),
+        ("r.jsonl", '{"text": "one ."}\n', "r.jsonl holds JSON; give one text a line, or a table"),
+        ("r.txt", '{"text": "one ."}\n', "r.txt holds JSON"),
     ],
 )
 def test_wrong_references_are_one_sentence(write, name, content, says):
@@ -173,6 +210,8 @@ def test_wrong_references_are_one_sentence(write, name, content, says):
         ("s.csv", "mr,output\nA,x\nC,y\n", "line 3: the references have no input 'C'"),
         ("s.csv", "mr,output\nA,x\nA,y\n", "line 3: a second, different output for the input 'A'"),
         ("s.csv", "mr,output\nA,x\n", "'B' is missing"),
+        ("s.jsonl", "x\ny\n", "s.jsonl holds JSON"),
+        ("s.txt", '{"text": "x"}\n{"text": "y"}\n', "s.txt holds JSON"),
     ],
 )
 def test_wrong_outputs_are_one_sentence(write, name, content, says):

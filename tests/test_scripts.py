@@ -240,6 +240,10 @@ MISTAKES = [
         "--doc docs/methods.md has no line <!-- methods on mini_short: b",
     ),
     ("methods.sh --metods lora", "unknown flag --metods (did you mean --method"),
+    ("methods.sh --seeds=110 --seeds 0110", "--seeds has a value twice"),
+    ("sweep.sh --length_penalties 0.8 0.80", "--length_penalties has a value twice"),
+    ("sweep.sh --seeds=one", "--seeds must be"),
+    ("methods.sh --rates_of scripts/methods.tsv --preset e2e_gpt2_md", "--rates_of would have no effect on lora"),
     ("test.sh --quik", "unknown flag --quik (did you mean --quick?)"),
     ("test.sh tests/test_beam.py --qick", "unknown flag --qick (did you mean --quick?)"),
     ("placement.sh --warmup_stpe 3", "unknown flag --warmup_stpe (did you mean --warmup_step?)"),
@@ -269,6 +273,51 @@ def test_a_mistake_is_of_the_script_that_was_typed_and_leaves_nothing(command, s
     assert done.stderr.startswith(f"{script}: error: {says}"), done.stderr
     assert done.stderr.count("\n") == 1 and done.stdout == ""
     assert everything_in(readable) == before
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"NPROC": "two"}, "NPROC=two and NNODES= must be whole numbers"),
+        ({"NPROC": "0"}, "NPROC=0 and NNODES= must be whole numbers"),
+        ({"NNODES": "1:4"}, "NPROC= and NNODES=1:4 must be whole numbers"),
+        ({"NNODES": "2", "NODE_RANK": "2"}, "NODE_RANK must be from 0 to 1, but is 2"),
+        ({"NNODES": "2", "NODE_RANK": "-1"}, "NODE_RANK must be from 0 to 1, but is -1"),
+    ],
+)
+def test_numbers_of_processes_that_are_none_are_one_sentence(given, says, readable):
+    for script in ("run_all.sh", "03_train.sh", "sweep.sh"):
+        command = ["bash", readable / "scripts" / script]
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **given})
+        assert done.returncode == 2 and done.stderr.startswith(f"{script}: error: {says}"), done.stderr
+        assert done.stderr.count("\n") == 1 and done.stdout == ""
+
+
+def test_a_leftover_node_rank_says_nothing():
+    """SageMaker, PyTorchJob and others set it: all was trained, and nothing decoded or scored, with exit code 0."""
+    show = f'cd {ROOT}; source scripts/common.sh; echo "${{NODE_RANK:-none}}"'
+    for given, shown in (({}, "none"), ({"NNODES": "2"}, "1")):
+        environment = {**os.environ, "NODE_RANK": "1", **given}
+        done = subprocess.run(["bash", "-c", show], capture_output=True, text=True, env=environment)
+        assert done.stdout == f"{shown}\n"
+
+
+def test_own_data_lie_in_one_folder_in_every_locale():
+    """A letter is one byte or two: a job of cron did not find what a terminal's step 2 had made."""
+    show = f"cd {ROOT}; source scripts/common.sh; own_data_made /x/größe.csv"
+    shown = {
+        subprocess.run(
+            ["bash", "-c", show], capture_output=True, text=True, env={**os.environ, "LC_ALL": locale}
+        ).stdout
+        for locale in ("C", "C.UTF-8")
+    }
+    assert len(shown) == 1 and "data/own/gr" in shown.pop()
+
+
+def test_what_a_terminal_would_obey_is_not_said_by_scripts():
+    command = ["bash", ROOT / "scripts/03_train.sh", "--preset", "\x1b]0;x\x07\ny"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "\x1b" not in done.stderr
 
 
 def test_flags_of_pytest_reach_it(readable):

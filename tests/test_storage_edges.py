@@ -194,6 +194,11 @@ def test_a_base_that_safetensors_save_model_wrote_is_read(tmp_path):
     assert torch.equal(load(tmp_path / "model.safetensors")["wte.weight"], theirs.lm_head.weight)
 
 
+def test_safetensors_of_another_name_are_read(tmp_path):
+    save_file(weights(), tmp_path / "pytorch_model.bin")
+    assert is_right(tmp_path / "pytorch_model.bin")
+
+
 @pytest.mark.parametrize("name", ["h.0.attn.bias", "wte.weight"])
 def test_a_tensor_of_few_numbers_that_is_huge_by_its_shape_is_refused(name, tmp_path):
     torch.save(weights() | {name: torch.ones(1, 1, 1, 1).expand(1, 1, 10**9, 10**9)}, tmp_path / "model.pt")

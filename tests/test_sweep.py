@@ -377,6 +377,16 @@ def test_it_goes_on_where_a_step_failed(checkout, step):
     assert [call.split("/")[0] for call in checkout.made("04_beam.sh")] == ["r4_q,v_seed111"]
 
 
+def test_a_sweep_that_was_copied_without_its_weights_says_what_to_do(checkout):
+    """Fails when step 3 is recommended with flags that train something else into the run's folder."""
+    checkout.run()
+    (checkout.folder / "trained_models/mini/r4_q,v_seed110/model.final.pt").unlink()
+    assert checkout.run().returncode == 0  # nothing needs them
+    done = checkout.run("--length_penalties", "0.8", "0.9")
+    assert done.returncode == 2
+    assert "there is no trained_models/mini/r4_q,v_seed110/model.final.pt any more; remove that folder" in done.stderr
+
+
 def test_what_a_failed_run_left_is_not_taken_for_the_earlier_one(checkout):
     checkout.run()
     checkout.run("--lr", "2", FAIL_ON="03_train.sh")
@@ -385,7 +395,7 @@ def test_what_a_failed_run_left_is_not_taken_for_the_earlier_one(checkout):
 
 
 def test_other_nodes_train_and_do_no_more(checkout):
-    assert checkout.run("--seeds", "1", "2", NODE_RANK="1").returncode == 0
+    assert checkout.run("--seeds", "1", "2", NNODES="2", NODE_RANK="1", MASTER_ADDR="a").returncode == 0
     called = [call.split()[0] for call in checkout.calls]
     assert called == ["00_setup.sh", "02_create_datasets.sh", "check", *["03_train.sh"] * 2]
 

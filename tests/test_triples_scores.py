@@ -95,6 +95,16 @@ def test_what_equals_a_reference_is_perfect(data, protocol):
 
 
 @pytest.mark.slow
+def test_a_line_break_within_an_output_is_a_blank(data):
+    """Java takes more for the end of a line than Python does: METEOR was asked two questions, or gave .36 to what was equal."""
+    texts = [references[0] for _, references, _ in TEST]
+    broken = [text.replace(" ", separator, 1) for text, separator in zip(texts, "\r\u2028\x0b", strict=True)]
+    (data / "same.txt").write_text("".join(f"{text}\n" for text in broken), encoding="utf-8", newline="")
+    found = scores(data, "--protocol", "generation_eval", systems=["same.txt"])["systems"][0]["scores"]
+    assert found["METEOR"] > 0.99
+
+
+@pytest.mark.slow
 def test_one_protocols_ter_by_hand(data):
     """webnlg2017: 0 + 1 + 7 edits over mean words of 7, (4 + 6 + 7) / 3 and 12; a mean of ratios in generation_eval."""
     found = scores(data, "--protocol", "webnlg2017")["systems"][0]["scores"]
@@ -262,6 +272,7 @@ def test_a_folder_that_cannot_be_scored_is_one_sentence(data, change, says):
     ("lines", "says"),
     [
         ("{\n", "line 1: expected a JSON object"),
+        ('{"context": "a", "completion": "b \\ud83d"}\n', "line 1: a text holds one half of a surrogate pair"),
         ('{"context": "a"}\n', 'line 1: expected a JSON object with "context" and "completion"'),
         ('{"context": "a", "completion": 1}\n', "line 1: expected texts"),
         ('{"context": "a", "completion": "b", "cate": "seen"}\n', 'and true or false as "cate"'),

@@ -1,5 +1,6 @@
 """One-sentence errors and exit codes: the evaluation's twin of what the training programs do, as neither imports the other."""
 
+import errno
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ from metrics import endings, mistakes
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports after Ctrl-C
 OURS = ("metrics",)  # whose absence no other Python mends
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # a disk that is full, or broken
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 ENDING = (signal.SIGTERM, signal.SIGHUP)  # what asks a program to end, beside Ctrl-C
 
@@ -51,6 +53,9 @@ class Parser(mistakes.MendingParser):
 def run(main: Callable[[list[str] | None], int]) -> int:
     """Call `main(None)` and turn a person's mistakes into one line on stderr and an exit code."""
     program = mistakes.typed_name(os.path.basename(sys.argv[0]))
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as with >&-
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     if hasattr(sys.stdout, "reconfigure"):
         # × and é, where a locale or PYTHONIOENCODING has no such letter
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -59,7 +64,9 @@ def run(main: Callable[[list[str] | None], int]) -> int:
         if signal.getsignal(ending) != signal.SIG_IGN:  # as nohup has it
             signal.signal(ending, _end)
     try:
-        return main(None)
+        code = main(None)
+        sys.stdout.flush()
+        return code
     except UserError as error:
         print(f"{program}: error: {visible(str(error))}", file=sys.stderr)
         return EXIT_USER_ERROR
@@ -80,6 +87,15 @@ def run(main: Callable[[list[str] | None], int]) -> int:
     except BrokenPipeError:  # the reader went away (… | head): stdout must not be flushed again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # which the exit would write to again
+        print(
+            f"{program}: error: cannot write {visible(str(error.filename or 'standard output'))}: {error.strerror}",
+            file=sys.stderr,
+        )
+        return EXIT_USER_ERROR
     finally:
         endings.cancel()
 

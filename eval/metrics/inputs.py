@@ -4,8 +4,10 @@ In a table of references, rows with the same source are the references of one in
 row goes to the input of its source.
 """
 
+import itertools
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from metrics import files, tables
@@ -116,7 +118,10 @@ def read_coverage(path: str, outputs: int) -> Coverage | None:
         return None
     try:
         fields = json.loads(files.read(note))
-        coverage = Coverage(int(fields["inputs"]), list(map(int, fields["covered"])))
+        coverage = Coverage(fields["inputs"], fields["covered"])
+        rising = [-1, *coverage.covered, coverage.inputs]
+        if any(type(number) is not int for number in rising) or any(a >= b for a, b in itertools.pairwise(rising)):
+            raise ValueError("they are not numbers of inputs, rising")
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(
             f"{note} is damaged; expected what gpt2_decode.py --only_predicted writes: decode again"
@@ -127,13 +132,28 @@ def read_coverage(path: str, outputs: int) -> Coverage | None:
 
 
 def _lines(path: str) -> list[str]:
-    return [line.strip() for line in files.lines(path)]
+    return [line.strip() for line in plain_lines(path)]
+
+
+def plain_lines(path: str) -> Iterator[str]:
+    """Yield the lines of a file of plain texts. Raises UserError for one of JSON, whose braces would be scored as words."""
+    for number, line in enumerate(files.lines(path), 1):
+        if number == 1 and (os.path.splitext(path)[1].lower() in (".json", ".jsonl") or _is_object(line)):
+            raise UserError(f"{path} holds JSON; give one text a line, or a table (.csv, .tsv)")
+        yield line
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _groups(path: str) -> list[list[str]]:
     groups: list[list[str]] = [[]]
     surplus = 0  # the number of the first blank line with no reference before it; at the end it does no harm
-    for number, line in enumerate(files.lines(path), 1):
+    for number, line in enumerate(plain_lines(path), 1):
         if text := line.strip():
             if surplus:
                 raise UserError(

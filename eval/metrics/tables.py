@@ -19,6 +19,8 @@ from metrics.files import one_line
 # £ and é whose UTF-8 bytes were read as Latin-1, in both cases; and £ of another Windows code page, where it is a Polish letter,
 # which no number follows.
 _MISREAD = ((re.compile("[Ââ]£"), "£"), (re.compile("[Ãã]©"), "é"), (re.compile(r"Ł(?=\s?\d)"), "£"))
+_SAID_SEPARATOR = re.compile(r'"?sep=([,;\t])"?\s*')
+_LONGEST_CELL = 2**31 - 1  # characters; csv's own limit is that of no text
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class Row:
 
 def plain(name: str) -> str:
     """Return a name as `Column.names` has it."""
-    return name.strip().lower().replace(" ", "_").replace("-", "_")
+    return name.strip().strip("\ufeff").strip().lower().replace(" ", "_").replace("-", "_")
 
 
 def is_table(path: str) -> bool:
@@ -91,7 +93,9 @@ def cells_of(path: str) -> list[tuple[int, list[str]]]:
     for wrong, right in _MISREAD:
         lines = [wrong.sub(right, line) for line in lines]
     first = next((line for line in lines if line.strip()), "")
-    separator = _separator(path, first)
+    if said := _SAID_SEPARATOR.fullmatch(first):  # which a spreadsheet writes, and reads
+        lines[lines.index(first)] = "\n"
+    separator = said[1] if said else _separator(path, first)
     rows = _in_single_quotes(lines, separator) or _as_csv(path, lines, separator)
     if not rows:
         raise UserError(f"{path} has only empty lines and cells")
@@ -125,7 +129,8 @@ def _in_single_quotes(lines: list[str], separator: str) -> list[tuple[int, list[
 
 def _as_csv(path: str, lines: list[str], separator: str) -> list[tuple[int, list[str]]]:
     """Return the rows, with the quotes taken off that enclose a cell; such a cell may have line breaks and separators."""
-    reader = csv.reader(lines, delimiter=separator, strict=True)
+    csv.field_size_limit(_LONGEST_CELL)
+    reader = csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=True)
     try:
         rows = [(reader.line_num, cells) for cells in reader if "".join(cells).strip()]
         if not any("\n" in cell and "\t" in cell for _, cells in rows for cell in cells):
@@ -133,9 +138,7 @@ def _as_csv(path: str, lines: list[str], separator: str) -> list[tuple[int, list
     except csv.Error as error:
         if separator != "\t":
             why = (
-                "its lines end with \\r alone; save it with \\n or \\r\\n"
-                if "new-line character" in str(error)
-                else error
+                "a line break that is no \\n stands outside of quotes" if "new-line character" in str(error) else error
             )
             raise UserError(f"{path}, line {reader.line_num}: not a CSV table: {why}") from error
     # Tabs are no part of a text, so they alone say where cells end; a quote that encloses no whole cell is part of the text.

@@ -23,6 +23,7 @@ METRICS = ("BLEU", "METEOR", "TER")
 SPLITS = {"Unseen": False, "Seen": True}
 REFERENCE_FILE = re.compile(r"(?P<set>.*)reference(?P<number>\d+)(\.[A-Za-z]+)?")
 PERCENT = 100
+HALF_PAIR = re.compile("[\ud800-\udfff]")  # JSON can say what no text can hold
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,10 @@ def _read_formatted(path: str) -> References:
             raise UserError(
                 f'{where}: expected a JSON object with "context" and "completion", found {line[:60].strip()!r}'
             ) from error
+        if any(isinstance(text, str) and HALF_PAIR.search(text) for text in (context, completion)):
+            raise UserError(
+                f"{where}: a text holds one half of a surrogate pair such as \\ud83d; expected whole characters"
+            )
         if not isinstance(context, str) or not isinstance(completion, str) or not isinstance(category, bool | None):
             raise UserError(
                 f'{where}: expected texts as "context" and "completion", and true or false as "cate" if it is there'
@@ -208,7 +213,7 @@ def _padded(group: Sequence[str], size: int) -> list[str]:
 
 def _unbroken(text: str) -> str:
     """Return a text that METEOR does not take for several."""
-    return text.replace(meteor.SEPARATOR.strip(), "| | |")
+    return files.one_line(text).replace(meteor.SEPARATOR.strip(), "| | |")
 
 
 def _bleu_statistics(outputs: Sequence[str], groups: Sequence[Sequence[str]], protocol: Protocol) -> np.ndarray:

@@ -6,6 +6,7 @@ Every chart is small (about 330 points wide): several stand side by side on a wi
 import contextlib
 import importlib.util
 import io
+import logging
 import os
 import re
 from collections import Counter
@@ -35,6 +36,9 @@ def _no_settings_of_a_user() -> Iterator[None]:
             os.environ["MPLBACKEND"] = backend
 
 
+logging.getLogger("matplotlib").setLevel(
+    logging.ERROR
+)  # of a home that cannot be written, in which it would keep its fonts
 with _no_settings_of_a_user():
     from matplotlib import rc_context, rcParamsDefault
     from matplotlib.backends.backend_svg import FigureCanvasSVG

@@ -1,5 +1,6 @@
 """What every program shares at its edge: one-sentence errors, and exit codes."""
 
+import errno
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports after Ctrl-C
 OURS = ("lora_nlg",)  # whose absence no other Python mends
 FIRST_RANK = 3.0  # seconds that the first process of a machine gets to say what the others would say as well
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # a disk that is full, or broken
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE: the work was cut short, and what follows in a script must not go on
 
 
@@ -53,9 +55,22 @@ def visible(text: str) -> str:
     return _OBEYED.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
+def visible_json(text: str) -> str:
+    """Return JSON with those characters as the escapes of JSON, which is then the same value."""
+    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def say(text: str) -> None:
+    """Print a line at once, with what a terminal would obey as its escape: names of files are somebody else's, too."""
+    print(visible(text), flush=True)
+
+
 def run(main: Callable[[list[str] | None], int]) -> int:
     """Call `main(None)` and turn a person's mistakes into one line on stderr and an exit code."""
     program = mistakes.typed_name(os.path.basename(sys.argv[0]))
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as with >&-
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     if hasattr(sys.stdout, "reconfigure"):
         # × and é, where a locale or PYTHONIOENCODING has no such letter
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -63,7 +78,9 @@ def run(main: Callable[[list[str] | None], int]) -> int:
     for number in ending_signals():
         signal.signal(number, _terminate)
     try:
-        return main(None)
+        code = main(None)
+        sys.stdout.flush()
+        return code
     except UserError as error:
         let_the_first_rank_speak()
         print(f"{program}: error: {visible(str(error))}", file=sys.stderr)
@@ -92,6 +109,15 @@ def run(main: Callable[[list[str] | None], int]) -> int:
     except BrokenPipeError:  # the reader went away (… | head): not an error, but stdout must not be flushed again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # which the exit would write to again
+        print(
+            f"{program}: error: cannot write {visible(str(error.filename or 'standard output'))}: {error.strerror}",
+            file=sys.stderr,
+        )
+        return EXIT_USER_ERROR
     finally:
         endings.cancel()
 

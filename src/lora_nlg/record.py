@@ -23,7 +23,9 @@ class Record:
     def __init__(self, path: Path, argv: list[str], **settings):
         self.path, self.started = path, time.monotonic()
         self.fields: dict[str, Any] = {
-            "argv": argv,
+            "argv": [
+                argument.encode("utf-8", "backslashreplace").decode() for argument in argv
+            ],  # a name that is no UTF-8
             "settings": {name: _plain(value) for name, value in settings.items()},
             "versions": _versions(),
             "commit": _commit(),

@@ -24,6 +24,8 @@ def raw_lines(path: str | Path) -> Iterator[str]:
         with open(path, "rb") as file:
             for number, line in enumerate(file, 1):
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").replace("\r\n", "\n")
+                if number == 1 and not text.endswith("\n") and "\r" in text.rstrip("\r"):
+                    raise UserError(f"{path}: its lines end with \\r alone; save it with \\n or \\r\\n")
                 if text:
                     yield text
     except UnicodeDecodeError as error:

@@ -39,10 +39,13 @@ class Partial:
         self.path, self.settings = path, json.dumps(settings)
         self.vocab_size, self.eval_len = settings["model"]["vocab_size"], settings["search"]["eval_len"]
         self.decoded: dict[Context, Decoded] = {}
-        whole = self._read() if resume and path.is_file() else 0
-        if whole:
-            os.truncate(path, whole)  # a killed process may have left half a line
-        else:
+        try:
+            whole = self._read() if resume and path.is_file() else 0
+            if whole:
+                os.truncate(path, whole)  # a killed process may have left half a line
+        except OSError as error:
+            raise UserError(f"cannot go on from {path}: {error.strerror}; check its rights, or remove it") from error
+        if not whole:
             self._append([self.settings], "w")
 
     def _read(self) -> int:

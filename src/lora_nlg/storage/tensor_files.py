@@ -27,7 +27,7 @@ def load(path: Path) -> tuple[dict, dict[str, str]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on forms that are going out of use
-            if path.suffix == ".safetensors":
+            if path.suffix == ".safetensors" or _is_safetensors(path):
                 with safe_open(path, "pt") as file:
                     return load_file(path), file.metadata() or {}
             return _load_torch(path), {}
@@ -38,6 +38,13 @@ def load(path: Path) -> tuple[dict, dict[str, str]]:
         raise UserError(
             f"{path} is damaged or not a checkpoint of tensors ({reason}); download or save it again"
         ) from error
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Return whether a file of another name begins as safetensors do: the length of a JSON object, and that object."""
+    with open(path, "rb") as file:
+        begin = file.read(9)
+    return begin[8:] == b"{" and int.from_bytes(begin[:8], "little") <= path.stat().st_size
 
 
 def _load_torch(path: Path) -> dict:

@@ -234,9 +234,16 @@ class Log:
             self._print(line)
 
     def _print(self, line: str) -> None:
-        """Print a line above the bar."""
-        tqdm.write(line, file=sys.stdout)
-        sys.stdout.flush()
+        """Print a line above the bar. The run is worth more than the line: where it cannot be written, warn once, and go on."""
+        try:
+            tqdm.write(line, file=sys.stdout)
+            sys.stdout.flush()
+        except OSError as error:  # a full disk, or a reader that went away
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            print(
+                f"warning: what the training says cannot be written ({error.strerror}); it goes on, and {FILE} has everything",
+                file=sys.stderr,
+            )
 
     def _append(self, line: str) -> None:
         """Write a line to log.jsonl, whole or not at all. Without room for it the run is worth more than the line: warn, and go on."""
