@@ -50,7 +50,10 @@ def parser() -> argparse.ArgumentParser:
         "--earlier", metavar="FILE", type=Path, nargs="+", default=[], help="what --json wrote of other runs"
     )
     p.add_argument(
-        "--coming", metavar="METHOD:SEED", nargs="+", help="only look whether these runs can be added to --earlier's"
+        "--coming",
+        metavar="METHOD:SEED",
+        nargs="+",
+        help="only look whether these runs (SEED any: of a rate that is not chosen yet) can be added to --earlier's",
     )
     p.add_argument("--output", metavar="FILE", help="write to this file as well")
     p.add_argument("--json", metavar="FILE", help="write the figures, nothing rounded, to this file as well")
@@ -91,6 +94,10 @@ def check_coming(earlier: list[tuple[dict, Path]], coming: list[str]) -> None:
     """Raise UserError for earlier TABLEs that cannot be joined, or that have one of the runs that are to be made, METHOD:SEED."""
     for table, path in earlier:
         joined(table, {**earlier[0][0], "methods": {}}, path)
+        if again := next((name for name in table["methods"] if f"{name}:any" in coming), None):
+            raise errors.UserError(
+                f"{path} has {again} already, whose rate is to be the same; give --rates_of, or other --methods"
+            )
         there = {f"{name}:{run['seed']}" for name, runs in table["methods"].items() for run in runs}
         if again := next((run for run in coming if run in there), None):
             raise errors.UserError(

@@ -25,7 +25,7 @@ if [[ ! ${NPROC:-1} =~ ^([1-9][0-9]*|gpu|cpu|auto)$ || ! ${NNODES:-1} =~ ^[1-9][
 fi
 if [[ ${NNODES:-1} == 1 ]]; then
   unset NODE_RANK
-elif [[ -n ${NODE_RANK:-} && (! $NODE_RANK =~ ^[0-9]+$ || $NODE_RANK -ge $NNODES) ]]; then
+elif [[ -n ${NODE_RANK:-} && (! $NODE_RANK =~ ^[0-9]+$ || 10#$NODE_RANK -ge 10#$NNODES) ]]; then
   printf '%s: error: %s\n' "${LORA_TYPED:-${0##*/}}" "NODE_RANK must be from 0 to $((NNODES - 1)), but is $NODE_RANK" >&2
   exit 2
 fi

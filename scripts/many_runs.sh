@@ -45,7 +45,7 @@ check() { # FLAG PATTERN WHAT VALUES…
     [[ $value =~ $pattern ]] || fail "$flag must be $what, but has $value"
   done
   # 0.8 and 0.80 are one
-  [[ -z $(printf '%s\n' "$@" | awk '{ print /^[0-9.]+$/ ? $0 + 0 : $0 }' | sort | uniq -d) ]] || fail "$flag has a value twice: $*"
+  [[ -z $(printf '%s\n' "$@" | awk '{ if (/^[0-9]*[.][0-9]*$/) $0 += 0; sub(/^0+/, ""); print }' | sort | uniq -d) ]] || fail "$flag has a value twice: $*"
 }
 
 # Two at once would write into each other's runs. A step that outlives a killed sweep still holds this.

@@ -85,7 +85,7 @@ done
 if [[ ${#doc[@]} -gt 0 ]]; then
   begin="<!-- methods on $preset: begin, written by scripts/methods.sh -->"
   grep -qxF -- "$begin" "${doc[0]}" 2>/dev/null || fail "--doc ${doc[0]} has no line $begin; put it there, and below it one with end"
-  sed "1,/^$begin\$/d" "${doc[0]}" | grep -qxF -- "<!-- methods on $preset: end -->" ||
+  awk -v begin="$begin" -v end="<!-- methods on $preset: end -->" '$0 == begin { on = 1 } on && $0 == end { found = 1 } END { exit !found }' "${doc[0]}" ||
     fail "--doc ${doc[0]} has no line <!-- methods on $preset: end --> below the one with begin"
 fi
 if [[ ${#rates_of[@]} -gt 0 ]]; then
@@ -106,6 +106,7 @@ if [[ ${#earlier[@]} -gt 0 ]]; then
   coming=()
   for method in "${methods[@]}"; do
     for seed in "${seeds[@]}"; do coming+=("$method:$seed"); done
+    [[ ${#rates_of[@]} -gt 0 ]] || coming+=("$method:any") # whose rate may come out otherwise
   done
   "$python" eval/methods_table.py --earlier "${earlier[@]}" --coming "${coming[@]}"
 fi

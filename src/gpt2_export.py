@@ -44,7 +44,6 @@ def main(argv: list[str] | None = None) -> int:
     if args.push:
         check_repository(args.push)
     if args.to == "hf":
-        check_folder(args, output, HF_FORM)
         written = export_model(args, output)
     else:
         written = export_adapters(args, output)
@@ -71,25 +70,26 @@ def check_folder(args: argparse.Namespace, output: Path, form: tuple[str, ...]) 
         raise errors.UserError(f"--output {output} is a file; expected a folder, new or not")
     from lora_nlg.storage import hub, model_card
 
-    check_files(args, [output / name for name in form])
     others = [name for name in (*hub.BASE_FILES, *hub.PEFT_FILES, *hub.SETTINGS) if name not in form]
     if found := next((name for name in others if (output / name).exists()), None):
         raise errors.UserError(
             f"--output {output} holds {found}, which would be read with what is written there, or in its place; give another folder"
         )
     model_card.check_place(output)
+    check_files(args, [output / name for name in form])
 
 
 def check_files(args: argparse.Namespace, outputs: list[Path]) -> None:
     """Raise UserError when one of the outputs cannot be written, or is a file that is read."""
     from lora_nlg import files
-    from lora_nlg.storage import checkpoints
+    from lora_nlg.storage import checkpoints, hub
 
+    files.check_outputs(outputs)  # before anything is downloaded
     given = [source for source in (args.init_checkpoint, args.lora_checkpoint) if source not in (None, "random")]
     read = [checkpoints.file_of(Path(source)) for source in given]
-    files.check_outputs(
-        outputs, [*read, *(path.with_name(name) for path in read for name in ("config.json", "adapter_config.json"))]
-    )
+    beside = {**dict.fromkeys(hub.BASE_FILES, "config.json"), **dict.fromkeys(hub.PEFT_FILES, "adapter_config.json")}
+    settings = [path.with_name(beside[path.name]) for path in read if path.name in beside]
+    files.check_outputs(outputs, [*read, *settings])
 
 
 def export_model(args: argparse.Namespace, folder: Path) -> list[str]:
@@ -99,6 +99,7 @@ def export_model(args: argparse.Namespace, folder: Path) -> list[str]:
     if args.model_card is None:
         raise errors.UserError("--to hf needs --model_card, the shape of the model, e.g. gpt2.md")
     placement.refuse_without_adapters(args)
+    check_folder(args, folder, HF_FORM)
     model_config = config.model_config(args.model_card)
     model = models.merged_model(
         model_config,

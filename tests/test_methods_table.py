@@ -113,6 +113,8 @@ def test_runs_that_are_there_already_are_found_out_before_they_are_made(a_run, t
     assert methods_table.main(["--earlier", str(earlier), "--coming", "vera:111", "lora:110"]) == 0
     with pytest.raises(errors.UserError, match="has vera with seed 110 already; give other --methods or --seeds"):
         methods_table.main(["--earlier", str(earlier), "--coming", "lora:110", "vera:110"])
+    with pytest.raises(errors.UserError, match="has vera already, whose rate is to be the same; give --rates_of"):
+        methods_table.main(["--earlier", str(earlier), "--coming", "vera:111", "vera:any"])
     with pytest.raises(errors.UserError, match="no run is given"):
         methods_table.main([])
 

@@ -187,6 +187,24 @@ def test_what_another_rank_leaves_out_is_named(tmp_path, monkeypatch, capsys):
 # The log
 
 
+@pytest.mark.parametrize("is_full", ["stdout", "both"])
+def test_a_log_that_is_full_from_a_line_on_is_a_warning(is_full, tmp_path):
+    """With 2>&1, as scripts have it, the warning cannot be written either. A program of its own, for its standard files are closed."""
+    program = (
+        f"import os, sys; sys.path.insert(0, {str(SRC)!r})\n"
+        "from lora_nlg.training import log\n"
+        "of_run = log.Log.__new__(log.Log)\n"
+        "full = os.open('/dev/full', os.O_WRONLY)\n"
+        f"for number in {[1] if is_full == 'stdout' else [1, 2]}: os.dup2(full, number)\n"
+        "of_run._print('a line'); of_run._print('another')\n"
+        f"open({str(tmp_path / 'end')!r}, 'w').write('reached')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "end").read_text() == "reached"
+    assert done.stderr.count("what the training says cannot be written") == (is_full == "stdout")
+
+
 def test_a_reader_of_the_log_that_goes_away_is_a_warning(tmp_path):
     """As a full disk is. Fails when hours of training end, unsaved, for a line that nobody reads."""
     command = [sys.executable, str(SRC / "gpt2_ft.py"), *runs.write_training(tmp_path).split()]
@@ -209,9 +227,7 @@ def test_of_a_program_it_is_one_sentence(program):
         command = [sys.executable, *program.split()]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=SRC.parent)
     assert done.returncode == 2
-    assert (
-        "error: cannot write standard output: No space left on device" in done.stderr and done.stderr.count("\n") == 1
-    )
+    assert "error: cannot write its output: No space left on device" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_a_name_that_is_no_utf8_is_recorded_so_that_it_can_be_read(tmp_path):

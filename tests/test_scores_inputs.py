@@ -124,6 +124,11 @@ def test_what_spreadsheets_put_around_cells(write, name, content):
     assert inputs.read_outputs(write(name, content), REFERENCES).texts == ["x, .", "y"]
 
 
+def test_quotes_within_a_cell_after_a_blank_are_text(write):
+    outputs = inputs.read_outputs(write("s.csv", 'mr,output\nA, "The Mill" serves tea\nB,y\n'), REFERENCES)
+    assert outputs.texts == ['"The Mill" serves tea', "y"]
+
+
 @pytest.mark.parametrize("name", ["s.csv", "s.tsv"])
 def test_a_cell_may_be_longer_than_pythons_limit(write, name):
     separator = "\t" if name == "s.tsv" else ","
@@ -142,6 +147,12 @@ def test_a_damaged_note_of_what_is_covered_is_one_sentence(write, note):
     write("prediction.txt.covered.json", note)
     with pytest.raises(UserError, match="is damaged"):
         inputs.read_coverage(path, 2)
+
+
+def test_texts_that_are_json_are_texts(write):
+    """Of a task whose outputs are JSON: it would have been refused after hours of training."""
+    lines = ['{"name": "Blue Spice"}', "[]"]
+    assert inputs.read_outputs(write("s.txt", "\n".join(lines)), REFERENCES).texts == lines
 
 
 def test_misread_letters_are_mended_and_polish_ones_are_not(write):
@@ -192,7 +203,7 @@ def test_sources(write, name, content):
         ("r.txt", "one .\runo .\r", r"its lines end with \r alone"),
         ("r.tsv", "mr\tref\rA\tone .\r", r"its lines end with \r alone"),
         ("r.jsonl", '{"text": "one ."}\n', "r.jsonl holds JSON; give one text a line, or a table"),
-        ("r.txt", '{"text": "one ."}\n', "r.txt holds JSON"),
+        ("r.txt", '{"context": "A", "completion": "one ."}\n', "r.txt holds JSON"),
     ],
 )
 def test_wrong_references_are_one_sentence(write, name, content, says):
@@ -211,7 +222,7 @@ def test_wrong_references_are_one_sentence(write, name, content, says):
         ("s.csv", "mr,output\nA,x\nA,y\n", "line 3: a second, different output for the input 'A'"),
         ("s.csv", "mr,output\nA,x\n", "'B' is missing"),
         ("s.jsonl", "x\ny\n", "s.jsonl holds JSON"),
-        ("s.txt", '{"text": "x"}\n{"text": "y"}\n', "s.txt holds JSON"),
+        ("s.txt", '{"id": 0, "predict": [1]}\n{"id": 1, "predict": [2]}\n', "s.txt holds JSON"),
     ],
 )
 def test_wrong_outputs_are_one_sentence(write, name, content, says):

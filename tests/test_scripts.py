@@ -234,6 +234,7 @@ MISTAKES = [
         "methods.sh --preset e2e_gpt2_md --budget 1M",
         "--budget would have no effect on full, whose size is in scripts/presets/",
     ),
+    (f"methods.sh --doc {ROOT}/docs/methods.md --rates_of nowhere", "--rates_of: there is no nowhere/methods.md"),
     ("methods.sh --earlier a.json", "--earlier: there is no file a.json; expected the methods.json of other runs"),
     (
         "methods.sh --doc docs/methods.md --preset mini_short",
@@ -318,6 +319,15 @@ def test_what_a_terminal_would_obey_is_not_said_by_scripts():
     command = ["bash", ROOT / "scripts/03_train.sh", "--preset", "\x1b]0;x\x07\ny"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "\x1b" not in done.stderr
+
+
+def test_a_document_wants_both_marks_in_their_order(readable):
+    begin, end = "<!-- methods on mini: begin, written by scripts/methods.sh -->", "<!-- methods on mini: end -->"
+    for text in (begin, f"{end}\n{begin}"):
+        (readable / "d.md").write_text(f"{text}\n")
+        command = ["bash", readable / "scripts/methods.sh", "--doc", readable / "d.md", "--rates_of", "nowhere"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 2 and f"d.md has no line {end} below the one with begin" in done.stderr
 
 
 def test_flags_of_pytest_reach_it(readable):

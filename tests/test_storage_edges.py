@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 import zipfile
 
 import pytest
@@ -19,7 +20,7 @@ from lora_nlg.methods.fourier import FourierConfig
 from lora_nlg.methods.placement import LoraConfig
 from lora_nlg.methods.prefix import PrefixConfig
 from lora_nlg.methods.vera import VeraConfig
-from lora_nlg.storage import checkpoints, compact, models
+from lora_nlg.storage import checkpoints, compact, models, tensor_files
 from lora_nlg.storage.peft_settings import PeftSettings
 from test_methods import config_of, trained
 from test_tensor_files import SMALL, is_right, load, weights
@@ -52,6 +53,15 @@ def test_records_that_no_tensor_is_of_and_tensors_that_share_one_are_read(tmp_pa
         {"model_state_dict": whole, "optimizer": [{"m": torch.ones(3)}, (torch.zeros(0),)]}, tmp_path / "model.pt"
     )
     assert torch.equal(load(tmp_path / "model.pt")["ln_f.bias"], whole["ln_f.bias"])
+
+
+def test_a_storage_that_may_begin_at_several_records_is_read(tmp_path):
+    """A page of memory before the only storage is where the record of the names is, too."""
+    flat = torch.randn(40_000)
+    for size in range(3300, 3700, 8):
+        content = {"a": flat[:20_000], "b": flat[20_000:], "note": "x" * size}
+        torch.save(content, tmp_path / "model.pt")
+        assert torch.equal(tensor_files.load(tmp_path / "model.pt")[0]["b"], flat[20_000:])
 
 
 def lora_file(folder, tensors: dict, said: dict):
@@ -134,6 +144,16 @@ def test_what_fits_is_written_for_a_model_of_any_shape(config, tmp_path):
     assert load_file(tmp_path / "o.safetensors").keys() == methods.adapter_tensors(model).keys()
 
 
+def test_as_many_coefficients_as_a_large_model_has_take_no_time(tmp_path):
+    """Their number was taken for a width, and all places of such a matrix drawn, module by module."""
+    tensors = {f"h.{layer}.attn.c_attn.fourier_c": torch.zeros(2, 12_800) for layer in range(48)}
+    checkpoints.save_adapters(tensors, tmp_path / "adapter.safetensors", FourierConfig(12_800))
+    command = f"--to safetensors --lora_checkpoint {tmp_path}/adapter.safetensors --output {tmp_path}/o.safetensors"
+    started = time.process_time()
+    assert gpt2_export.main(command.split()) == 0
+    assert time.process_time() - started < 20
+
+
 @pytest.fixture
 def exported(tmp_path):
     """The toy, adapters of it, and both as folders of other libraries."""
@@ -159,6 +179,21 @@ def test_a_folder_is_of_one_form(exported, capsys):
         with pytest.raises(UserError, match="give another folder"):
             gpt2_export.main(command.split())
         assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_adapters_are_exported_into_their_own_work_dir_and_again(exported):
+    folder, _, adapters = exported
+    for _ in range(2):
+        assert gpt2_export.main(f"--to peft --lora_checkpoint {adapters} --output {folder}/peft".split()) == 0
+    (folder / "work").mkdir()
+    shutil.copy(adapters, folder / "work/adapter.safetensors")
+    for _ in range(2):
+        assert (
+            gpt2_export.main(
+                f"--to peft --lora_checkpoint {folder}/work/adapter.safetensors --output {folder}/work".split()
+            )
+            == 0
+        )
 
 
 def test_what_is_read_is_not_written_over(exported):

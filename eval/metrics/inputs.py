@@ -136,18 +136,22 @@ def _lines(path: str) -> list[str]:
 
 
 def plain_lines(path: str) -> Iterator[str]:
-    """Yield the lines of a file of plain texts. Raises UserError for one of JSON, whose braces would be scored as words."""
+    """Yield the lines of a file of plain texts. Raises UserError for one of JSON, whose braces would be scored as words.
+
+    That is one by its name, or of lines that this project writes: a text may be JSON, too.
+    """
     for number, line in enumerate(files.lines(path), 1):
-        if number == 1 and (os.path.splitext(path)[1].lower() in (".json", ".jsonl") or _is_object(line)):
+        if number == 1 and (os.path.splitext(path)[1].lower() in (".json", ".jsonl") or _is_own_row(line)):
             raise UserError(f"{path} holds JSON; give one text a line, or a table (.csv, .tsv)")
         yield line
 
 
-def _is_object(line: str) -> bool:
+def _is_own_row(line: str) -> bool:
     try:
-        return isinstance(json.loads(line), dict)
+        row = json.loads(line)
     except (ValueError, RecursionError):
         return False
+    return isinstance(row, dict) and any(keys <= set(row) for keys in ({"id", "predict"}, {"context", "completion"}))
 
 
 def _groups(path: str) -> list[list[str]]:

@@ -130,9 +130,13 @@ def _in_single_quotes(lines: list[str], separator: str) -> list[tuple[int, list[
 def _as_csv(path: str, lines: list[str], separator: str) -> list[tuple[int, list[str]]]:
     """Return the rows, with the quotes taken off that enclose a cell; such a cell may have line breaks and separators."""
     csv.field_size_limit(_LONGEST_CELL)
-    reader = csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=True)
+    try:  # a blank may stand before a quote, but then the quotes enclose a part of the cell alone, or all of it
+        rows = _csv_rows(lines, separator, skipinitialspace=True)
+    except csv.Error:
+        rows = []
+    reader = csv.reader(lines, delimiter=separator, strict=True)
     try:
-        rows = [(reader.line_num, cells) for cells in reader if "".join(cells).strip()]
+        rows = rows or [(reader.line_num, cells) for cells in reader if "".join(cells).strip()]
         if not any("\n" in cell and "\t" in cell for _, cells in rows for cell in cells):
             return rows
     except csv.Error as error:
@@ -144,6 +148,11 @@ def _as_csv(path: str, lines: list[str], separator: str) -> list[tuple[int, list
     # Tabs are no part of a text, so they alone say where cells end; a quote that encloses no whole cell is part of the text.
     cells_of_lines = [[_unquoted(cell.strip()) for cell in line.split("\t")] for line in lines]
     return [(number, cells) for number, cells in enumerate(cells_of_lines, 1) if any(cells)]
+
+
+def _csv_rows(lines: list[str], separator: str, skipinitialspace: bool) -> list[tuple[int, list[str]]]:
+    reader = csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=skipinitialspace)
+    return [(reader.line_num, cells) for cells in reader if "".join(cells).strip()]
 
 
 def _unquoted(cell: str) -> str:

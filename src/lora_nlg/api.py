@@ -99,14 +99,15 @@ class Model:
                 f"the model has {methods.called(on.method)} on it, which cannot become a part of a base; load the base alone"
             )
         methods.merge_adapters(self.network)  # of an earlier training, which are part of this one's base
-        base = self._base()
-        saves = Saves(Path(work_dir), None, settings.keep_last, base, settings.keep_epochs)
-        saves.start_anew()
         alone = Switch(self.network)
         try:
+            base = self._base()
+            saves = Saves(Path(work_dir), None, settings.keep_last, base, settings.keep_epochs)
+            saves.start_anew()
             methods.add_adapters(self.network, lora, torch.Generator().manual_seed(settings.random_seed))
         except BaseException:  # what is half put on would answer, and could be saved
             alone.take_off()
+            self.network.to(self.ranks.device)
             raise
         self.network.trained_on = base
         self.network.to(self.ranks.device)

@@ -64,7 +64,7 @@ class ModelConfig:
             if type(value) is not int or value < 1:
                 raise UserError(f"the model's {name} must be a whole number of at least 1, but is {value!r}")
             if value > (most := MOST_LAYERS if name == "n_layer" else MOST_OF_A_SIZE):
-                raise UserError(f"the model's {name} must be at most {most:,}, but is {value:.4g}")
+                raise UserError(f"the model's {name} must be at most {most:,}, but is {str(value)[:20]}")
         if self.n_embd % self.n_head:
             raise UserError(f"the model's n_embd {self.n_embd} must be a multiple of its n_head {self.n_head}")
 

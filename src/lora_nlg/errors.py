@@ -1,5 +1,6 @@
 """What every program shares at its edge: one-sentence errors, and exit codes."""
 
+import contextlib
 import errno
 import os
 import re
@@ -16,7 +17,7 @@ EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports after Ctrl-C
 OURS = ("lora_nlg",)  # whose absence no other Python mends
 FIRST_RANK = 3.0  # seconds that the first process of a machine gets to say what the others would say as well
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # a disk that is full, or broken
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # of a disk, or of a user's share of it
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE: the work was cut short, and what follows in a script must not go on
 
 
@@ -113,10 +114,9 @@ def run(main: Callable[[list[str] | None], int]) -> int:
         if error.errno not in NO_ROOM:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # which the exit would write to again
-        print(
-            f"{program}: error: cannot write {visible(str(error.filename or 'standard output'))}: {error.strerror}",
-            file=sys.stderr,
-        )
+        with contextlib.suppress(OSError):  # of which the same may be true
+            what = visible(str(error.filename or "its output"))
+            print(f"{program}: error: cannot write {what}: {error.strerror}", file=sys.stderr)
         return EXIT_USER_ERROR
     finally:
         endings.cancel()

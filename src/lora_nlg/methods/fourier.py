@@ -54,10 +54,15 @@ class FourierConfig:
         return self.n * n_matrices * (model.n_layer if self.layers is None else len(self.layers))
 
 
-def places_in(n_out: int, n_in: int, n: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return the n places (u, v) of the spectrum of a matrix, without repetition. Raises UserError if it has fewer."""
+def check_places(n_out: int, n_in: int, n: int) -> None:
+    """Raise UserError if a matrix has fewer than n places."""
     if n > n_out * n_in:
         raise UserError(f"{n:,} coefficients are more than a matrix of {n_out} x {n_in} has places; check --model_card")
+
+
+def places_in(n_out: int, n_in: int, n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the n places (u, v) of the spectrum of a matrix, without repetition. Raises UserError if it has fewer."""
+    check_places(n_out, n_in, n)
     drawn = torch.randperm(n_out * n_in, generator=torch.Generator().manual_seed(seed))[:n]
     return drawn // n_in, drawn % n_in
 
@@ -124,8 +129,12 @@ class FourierConv1D(Conv1D):
         n_in, n_out = base.weight.shape
         self.columns = [slice(0, n_out)] if config.joined else columns_of(targets, n_out)
         width = self.columns[0].stop - self.columns[0].start
-        u, v = places_in(width, n_in, config.n, config.seed)
-        where, which = half_places(u, v, width, n_in)
+        check_places(width, n_in, config.n)
+        if base.weight.is_meta:  # shapes alone; to draw of all places of a large matrix takes seconds
+            u = v = where = which = torch.empty(config.n, device="meta")
+        else:
+            u, v = places_in(width, n_in, config.n, config.seed)
+            where, which = half_places(u, v, width, n_in)
         for name, places in (("u", u), ("v", v), ("where", where), ("which", which)):
             self.register_buffer(name, places.to(base.weight.device), persistent=False)
         self.fourier_c = nn.Parameter(base.weight.new_empty(len(self.columns), config.n))

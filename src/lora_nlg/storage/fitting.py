@@ -16,7 +16,7 @@ from lora_nlg.model.gpt2 import GPT2
 
 LAYER = re.compile(r"(?:^|\.)h\.(\d{1,4})\.")
 PARTS = (1, 2, 3, 4)  # what the sizes of tensors are multiples of: of a width C c_attn has 3C outputs, an MLP 4C
-MOST_TRIED = 60
+MOST_TRIED = 200
 
 
 def check(tensors: Mapping[str, Tensor], config: methods.Config, path: Path) -> None:
@@ -44,7 +44,7 @@ def _shapes(tensors: Mapping[str, Tensor], config: methods.Config) -> Iterator[M
     )
     widths = sorted({size // part for size in sizes for part in PARTS if size % part == 0} - {0}, reverse=True)
     known = [card.n_embd for card in CARDS.values()]
-    widths = [*(C for C in widths if C in known), *(C for C in widths if C not in known), *known]
+    widths = [*(C for C in widths if C in known), *known, *widths]
     for inner_of in (lambda C: [4 * C], lambda C: sorted(sizes - {4 * C})):
         for C in dict.fromkeys(widths):
             shape = ModelConfig(n_embd=C, n_layer=n_layer, n_head=1, vocab_size=V)

@@ -69,9 +69,8 @@ def _check_records(path: Path, content: dict) -> None:
     sizes = dict(_records(path))  # by where they begin
     mapped = {storage.data_ptr(): storage.nbytes() for storage in _storages(content) if storage.nbytes()}
     # The file begins at a page of memory, which is not known: it is the one from where each storage is where a record is.
-    begins = (min(mapped, default=0) - offset for offset in sizes)
-    begin = next((b for b in begins if b % mmap.PAGESIZE == 0 and all(at - b in sizes for at in mapped)), None)
-    if mapped and (begin is None or any(n_bytes > sizes[at - begin] for at, n_bytes in mapped.items())):
+    begins = (begin for offset in sizes if (begin := min(mapped, default=0) - offset) % mmap.PAGESIZE == 0)
+    if mapped and not any(all(n <= sizes.get(at - begin, -1) for at, n in mapped.items()) for begin in begins):
         raise ValueError("a record is shorter than its tensor")
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import torch
 from torch import Tensor
@@ -55,6 +56,20 @@ class Skipped:
     items: list[int]  # counted from 0
     reason: str
     rank: int
+
+
+def warn(text: str) -> None:
+    """Say on standard error what does not end the run: where that cannot be written either, nothing more is said there."""
+    try:
+        print(f"warning: {text}", file=sys.stderr, flush=True)
+    except OSError:
+        silence(sys.stderr)
+
+
+def silence(stream: TextIO) -> None:
+    """Let what is written to a standard file go nowhere from now on."""
+    with contextlib.suppress(OSError, ValueError):  # a notebook's has no number
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class Log:
@@ -222,10 +237,9 @@ class Log:
                 do(tracker)
             except Exception as error:  # a client can raise anything
                 del self.trackers[name]
-                print(
-                    f"warning: {name} takes nothing more of this run ({visible(said(error))}); the training goes on without it, and "
-                    f"{FILE} has everything",
-                    file=sys.stderr,
+                warn(
+                    f"{name} takes nothing more of this run ({visible(said(error))}); the training goes on without it, and {FILE} has "
+                    "everything"
                 )
 
     def _write(self, line: str, fields: dict) -> None:
@@ -239,11 +253,8 @@ class Log:
             tqdm.write(line, file=sys.stdout)
             sys.stdout.flush()
         except OSError as error:  # a full disk, or a reader that went away
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            print(
-                f"warning: what the training says cannot be written ({error.strerror}); it goes on, and {FILE} has everything",
-                file=sys.stderr,
-            )
+            silence(sys.stdout)
+            warn(f"what the training says cannot be written ({error.strerror}); it goes on, and {FILE} has everything")
 
     def _append(self, line: str) -> None:
         """Write a line to log.jsonl, whole or not at all. Without room for it the run is worth more than the line: warn, and go on."""
@@ -255,17 +266,16 @@ class Log:
         except OSError as error:
             self.file.truncate(end)
             if not self.lines_lost:
-                print(
-                    f"warning: {self.file.name} cannot be written ({error.strerror}), so lines will be missing there; the training "
-                    "goes on, free some space before its next save",
-                    file=sys.stderr,
+                warn(
+                    f"{self.file.name} cannot be written ({error.strerror}), so lines will be missing there; the training goes on, "
+                    "free some space before its next save"
                 )
             self.lines_lost += 1
 
     def close(self) -> None:
         """End the bar and the file."""
         if self.lines_lost:
-            print(f"warning: {self.lines_lost:,} lines of log.jsonl could not be written", file=sys.stderr)
+            warn(f"{self.lines_lost:,} lines of log.jsonl could not be written")
             self.lines_lost = 0
         self.bar.close()
         if self.file:
