@@ -131,7 +131,7 @@ class FourierConv1D(Conv1D):
         width = self.columns[0].stop - self.columns[0].start
         check_places(width, n_in, config.n)
         if base.weight.is_meta:  # shapes alone; to draw of all places of a large matrix takes seconds
-            u = v = where = which = torch.empty(config.n, device="meta")
+            u = v = where = which = torch.empty(config.n, dtype=torch.int64, device="meta")
         else:
             u, v = places_in(width, n_in, config.n, config.seed)
             where, which = half_places(u, v, width, n_in)
