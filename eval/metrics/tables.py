@@ -96,7 +96,11 @@ def cells_of(path: str) -> list[tuple[int, list[str]]]:
     if said := _SAID_SEPARATOR.fullmatch(first):  # which a spreadsheet writes, and reads
         lines[lines.index(first)] = "\n"
     separator = said[1] if said else _separator(path, first)
-    rows = _in_single_quotes(lines, separator) or _as_csv(path, lines, separator)
+    limit = csv.field_size_limit(_LONGEST_CELL)  # which is everybody's
+    try:
+        rows = _in_single_quotes(lines, separator) or _as_csv(path, lines, separator)
+    finally:
+        csv.field_size_limit(limit)
     if not rows:
         raise UserError(f"{path} has only empty lines and cells")
     return [(line, [one_line(cell).strip() for cell in cells]) for line, cells in rows]
@@ -129,7 +133,6 @@ def _in_single_quotes(lines: list[str], separator: str) -> list[tuple[int, list[
 
 def _as_csv(path: str, lines: list[str], separator: str) -> list[tuple[int, list[str]]]:
     """Return the rows, with the quotes taken off that enclose a cell; such a cell may have line breaks and separators."""
-    csv.field_size_limit(_LONGEST_CELL)
     try:  # a blank may stand before a quote, but then the quotes enclose a part of the cell alone, or all of it
         rows = _csv_rows(lines, separator, skipinitialspace=True)
     except csv.Error:

@@ -7,7 +7,6 @@ to what it found. A packed copy takes as much memory as the matrix; frozen matri
 Alphabet: N rows, I inputs, O outputs.
 """
 
-import math
 import time
 from collections.abc import Callable
 
@@ -22,7 +21,7 @@ HAS_PACKED = hasattr(torch.ops.mkldnn, "_linear_pointwise") and hasattr(torch.op
 LEAST = 2**19  # numbers in a matrix; the products of smaller ones are over before it matters
 LEAST_ROWS, MOST_ROWS = 32, 128  # that are timed; what has fewer is not
 FLOPS = 6e9  # of a product that is timed, if that leaves enough rows: GPT-2 Medium's head would take seconds
-ROUNDS = 3
+ROUNDS = 5  # in each of which a way has to be faster
 GAIN = 1.25  # over oneDNN's, so that chance does not choose: a repeated run is to give the same numbers
 PACKED_GAIN = 1.1  # over MKL's, which takes no memory
 MOST_PACKED = 2**25  # numbers in a matrix: a head's copy is a fifth of a GB, and none was seen to pay
@@ -64,17 +63,25 @@ def _choose(rows: Tensor, weight: Tensor, matrix: Tensor) -> str:
     factors = {name: weight for name in ways}
     if _may_pack(matrix):
         ways["packed"], factors["packed"] = _onednn, _pack(weight)
-    seconds = {name: math.inf for name in ways}
+    faster, beats_mkl = set(ways) - {"onednn"}, True
     for round_ in range(1 + ROUNDS):  # the first makes the kernels
+        seconds = {}
         for name, way in ways.items():
             started = time.perf_counter()
             way(rows, factors[name], None)
-            if round_:
-                seconds[name] = min(seconds[name], time.perf_counter() - started)
-    best = "onednn"
-    for name in list(ways)[1:]:
-        if seconds[name] * GAIN < seconds["onednn"] and seconds[name] * PACKED_GAIN < seconds[best]:
-            best = name
+            seconds[name] = time.perf_counter() - started
+        if round_:  # what is not faster each time is so by chance
+            faster = {name for name in faster if seconds[name] * GAIN < seconds["onednn"]}
+            beats_mkl &= "packed" in faster and seconds["packed"] * PACKED_GAIN < seconds["mkl"]
+        if not faster:
+            break
+    best = (
+        "packed"
+        if "packed" in faster and (beats_mkl or "mkl" not in faster)
+        else "mkl"
+        if "mkl" in faster
+        else "onednn"
+    )
     return chosen.setdefault(_kind(weight, matrix), best)
 
 
