@@ -31,10 +31,8 @@ def require(condition: bool, flag: str, rule: str, value) -> None:
         raise UserError(f"--{flag} must be {rule}, but is {value}")
 
 
-MOST_LAYERS, MOST_OF_A_SIZE = (
-    10_000,
-    2**31 - 1,
-)  # of a model; beyond is a mistake, which would be found out after hours or not
+MOST_LAYERS = 10_000
+MOST_OF_A_SIZE = 2**31 - 1  # of a model's others; beyond is a mistake
 
 
 @dataclass(frozen=True)

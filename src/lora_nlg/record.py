@@ -23,9 +23,8 @@ class Record:
     def __init__(self, path: Path, argv: list[str], **settings):
         self.path, self.started = path, time.monotonic()
         self.fields: dict[str, Any] = {
-            "argv": [
-                argument.encode("utf-8", "backslashreplace").decode() for argument in argv
-            ],  # a name that is no UTF-8
+            # The name of a file may be no UTF-8.
+            "argv": [argument.encode("utf-8", "backslashreplace").decode() for argument in argv],
             "settings": {name: _plain(value) for name, value in settings.items()},
             "versions": _versions(),
             "commit": _commit(),

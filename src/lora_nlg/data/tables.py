@@ -132,13 +132,11 @@ def _in_single_quotes(lines: list[str], separator: str) -> list[tuple[int, list[
 
 def _as_csv(path: str, lines: list[str], separator: str) -> list[tuple[int, list[str]]]:
     """Return the rows, with the quotes taken off that enclose a cell; such a cell may have line breaks and separators."""
-    try:  # a blank may stand before a quote, but then the quotes enclose a part of the cell alone, or all of it
-        rows = _csv_rows(lines, separator, skipinitialspace=True)
-    except csv.Error:
-        rows = []
-    reader = csv.reader(lines, delimiter=separator, strict=True)
+    # A blank may stand before a quote, unless the quotes enclose a part of the cell alone.
+    skips = _is_csv(lines, separator)
+    reader = csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=skips)
     try:
-        rows = rows or [(reader.line_num, cells) for cells in reader if "".join(cells).strip()]
+        rows = [(reader.line_num, cells) for cells in reader if "".join(cells).strip()]
         if not any("\n" in cell and "\t" in cell for _, cells in rows for cell in cells):
             return rows
     except csv.Error as error:
@@ -152,9 +150,12 @@ def _as_csv(path: str, lines: list[str], separator: str) -> list[tuple[int, list
     return [(number, cells) for number, cells in enumerate(cells_of_lines, 1) if any(cells)]
 
 
-def _csv_rows(lines: list[str], separator: str, skipinitialspace: bool) -> list[tuple[int, list[str]]]:
-    reader = csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=skipinitialspace)
-    return [(reader.line_num, cells) for cells in reader if "".join(cells).strip()]
+def _is_csv(lines: list[str], separator: str) -> bool:
+    """Return whether the rows can be read with blanks skipped in front of cells."""
+    try:
+        return all(True for _ in csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=True))
+    except csv.Error:
+        return False
 
 
 def _unquoted(cell: str) -> str:

@@ -75,13 +75,11 @@ def _choose(rows: Tensor, weight: Tensor, matrix: Tensor) -> str:
             beats_mkl &= "packed" in faster and seconds["packed"] * PACKED_GAIN < seconds["mkl"]
         if not faster:
             break
-    best = (
-        "packed"
-        if "packed" in faster and (beats_mkl or "mkl" not in faster)
-        else "mkl"
-        if "mkl" in faster
-        else "onednn"
-    )
+    best = "onednn"
+    if "mkl" in faster:
+        best = "mkl"
+    if "packed" in faster and (beats_mkl or best == "onednn"):
+        best = "packed"
     return chosen.setdefault(_kind(weight, matrix), best)
 
 

@@ -78,9 +78,7 @@ def _records(path: Path) -> Iterator[tuple[int, int]]:
     """Yield where each entry's bytes begin in a zip archive, and how many they are."""
     with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
         for entry in archive.infolist():
-            file.seek(
-                entry.header_offset + 26
-            )  # the lengths of the name and of what else stands between header and bytes
+            file.seek(entry.header_offset + 26)  # lengths of what stands between the header and the bytes
             n_name, n_extra = struct.unpack("<HH", file.read(4))
             yield entry.header_offset + 30 + n_name + n_extra, entry.file_size
 
