@@ -23,14 +23,17 @@ def save(number, frame):
     came.append(number)
     if len(came) == 1:
         time.sleep(0.3)
-        open(sys.argv[1], "w").write(f"saved at {number}, of {len(came)}")
-        sys.exit(128 + number)
+        with open(sys.argv[1], "w") as file:
+            file.write(f"saved at {number}, of {len(came)}")
+        os._exit(128 + number)  # an exception is lost where Python happens to close a file for want of a name
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(number) != signal.SIG_IGN:
         signal.signal(number, save)
-print(os.getpid(), file=open(sys.argv[1] + ".pid", "w"), flush=True)
+with open(sys.argv[1] + ".pid", "w") as file:
+    print(os.getpid(), file=file)
 print(os.getpid(), flush=True)
-time.sleep(60)
+for _ in range(600):
+    time.sleep(0.1)  # Python hears no signal that comes just before a sleep until that sleep has ended
 """
 
 
