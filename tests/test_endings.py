@@ -147,7 +147,7 @@ def test_a_program_that_a_thread_has_started_ends_with_the_block():
         thread.start()
         while not processes._running:
             time.sleep(0.01)
-    thread.join(10)
+    thread.join(60)
     assert found == [-signal.SIGKILL]
 
 

@@ -635,7 +635,7 @@ def open_page(browser, url):
     def opened(viewport=DESKTOP, **options):
         contexts.append(browser.new_context(viewport=viewport, **options))
         tab = contexts[-1].new_page()
-        tab.set_default_timeout(10_000)
+        tab.set_default_timeout(60_000)
         tab.on("console", lambda message: troubles.append(message.text))
         tab.on("pageerror", lambda error: troubles.append(str(error)))
         tab.on("request", lambda request: requests.append(request.url))
@@ -747,7 +747,7 @@ def long_page(browser, tmp_path):
     (folder / "prediction.txt").write_text("".join(f"output {i}\n" for i in range(1, 26)))
     (folder / "report.html").write_text(render(folder))
     tab = browser.new_page(viewport=DESKTOP)
-    tab.set_default_timeout(10_000)
+    tab.set_default_timeout(60_000)
     tab.goto((folder / "report.html").as_uri())
     yield tab
     tab.close()

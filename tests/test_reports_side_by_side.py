@@ -365,7 +365,7 @@ def tab(browser, tmp_path):
         (run / "prediction.txt").write_text(said(seed))
     (tmp_path / "page.html").write_text(rendered(twelve))
     tab = browser.new_page(viewport=DESKTOP)
-    tab.set_default_timeout(10_000)
+    tab.set_default_timeout(60_000)
     tab.goto((tmp_path / "page.html").as_uri())
     yield tab
     tab.close()

@@ -218,7 +218,7 @@ def port():
 
 def send(port: int, method: str, path: str, body: bytes | None = None, **headers: str | None):
     """Return the status, the headers and the content of an answer; a header that is None is left out."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     given = {"Host": f"127.0.0.1:{port}", "Content-Type": "application/json"}
     given |= {} if body is None else {"Content-Length": str(len(body))}
     connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
@@ -276,7 +276,7 @@ def test_another_name_for_this_machine_is_refused(port, path, host):
 
 
 def test_two_names_are_refused(port):
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: example.org\r\n\r\n")
         assert b" 403 " in connection.makefile("rb").readline()
 
@@ -345,7 +345,7 @@ def test_who_goes_away_and_who_sends_no_request_leaves_no_trace(port, capfd):
         b"nonsense\r\n\r\n",
         b"POST /answer HTTP/1.0\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n",
     ):
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
             connection.sendall(sent)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # reset, in place of an end
     assert send(port, "GET", "/about")[0] == 200
@@ -528,7 +528,7 @@ class Site:
     def answer(self, asked):
         self.asked.append(asked)
         if asked["input"] == "wait":
-            self.may_go_on.wait(20)
+            self.may_go_on.wait(60)
         if asked["input"] == "wrong":
             raise errors.UserError("this MR: expected slot : value, found 'wrong'")
         others = [text(HOSTILE, -1.25, name=False, near=False), text("", -2.0, name=False, near=False)]
@@ -554,7 +554,7 @@ def open_page(browser, site):
     def opened(viewport=DESKTOP, **options):
         contexts.append(browser.new_context(viewport=viewport, **options))
         tab = contexts[-1].new_page()
-        tab.set_default_timeout(20_000)
+        tab.set_default_timeout(60_000)
         tab.on("console", lambda message: troubles.append(message.text))
         tab.on("pageerror", lambda error: troubles.append(str(error)))
         tab.on("request", lambda request: requests.append(request.url))

@@ -237,7 +237,7 @@ def test_no_process_outlives_a_killed_scorer(data):
     time.sleep(3)  # until they have begun
     scorer.kill()
     scorer.wait()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while others() and time.monotonic() < deadline:
         time.sleep(0.2)
     left = others()
