@@ -210,13 +210,22 @@ def make_splits(args: argparse.Namespace, settings: config.TrainConfig, train_ex
 
 
 def check_place(args: argparse.Namespace) -> None:
-    """Raise UserError if the results cannot be written, would replace the data, or another run is at work there."""
+    """Raise UserError if results cannot be written, would replace data or weights, or another run is at work there."""
     from lora_nlg import files, locks
-    from lora_nlg.training.saves import RESULTS
+    from lora_nlg.training.saves import RESULTS, check_folder
 
     work_dir = Path(args.work_dir)
     files.check_outputs([work_dir / name for name in RESULTS], [args.train_data, args.valid_data])
+    check_folder(work_dir)
     locks.check(locks.of_folder(work_dir))
+
+
+def check_starts(args: argparse.Namespace) -> None:
+    """Raise UserError if the results would replace what the training starts from."""
+    from lora_nlg.training.saves import check_start
+
+    for start in filter(None, (args.init_checkpoint, args.lora_checkpoint)):
+        check_start(Path(args.work_dir), start)
 
 
 def read_start(args: argparse.Namespace, method_config) -> tuple:
@@ -268,8 +277,9 @@ def make_sampler(args: argparse.Namespace, model_config: config.ModelConfig, val
     return samples.sampler(valid_examples, model_config, *how, args.eval_texts, args.eval_sample)
 
 
-def announce(args: argparse.Namespace, method_config, cost, train_split, max_step: int, ranks) -> None:
+def announce(args: argparse.Namespace, method_config, cost, train_split, optim: config.OptimConfig, ranks) -> None:
     """Print what is about to be trained."""
+    max_step, grad_acc = optim.max_step, optim.grad_acc
     share = f"{cost.trained:,} trained ({100 * cost.share:.2f} %)"
     errors.say(f"{args.model_card} from {args.init_checkpoint}: {cost.total:,} parameters, {share}")
     what = methods.method(method_config.method).summary(method_config)
@@ -277,6 +287,11 @@ def announce(args: argparse.Namespace, method_config, cost, train_split, max_ste
     print(f"{what}: {sizes}")
     where = f"{ranks.world_size} × {ranks.device}, {flags.chosen_precision(args)}"
     print(f"{train_split.n_examples:,} examples, {max_step:,} steps on {where}", flush=True)
+    if n_left := max_step % grad_acc:
+        print(
+            f"warning: --grad_acc {grad_acc} does not divide the {max_step:,} steps; nothing is learnt from the last {n_left:,}",
+            file=sys.stderr,
+        )
     if n_cut := train_split.n_cut:
         lost = f", {train_split.n_lost:,} of them before their text begins" if train_split.n_lost else ""
         print(
@@ -400,6 +415,7 @@ def main(argv: list[str] | None = None) -> int:
     optim = optim_config(args, train_split.order.n_batches, ranks.world_size)
     sample_of = make_sampler(args, model_config, examples[1], ranks)
     model, base = make_model(args, model_config, method_config, adapters, ranks)
+    check_starts(args)  # what is wrong with them is said first
     dist.take_from_main(methods.adapter_tensors(model).values(), ranks)
     run = make_record(args, argv, ranks, base, method_config, model=model_config, optim=optim, train=settings)
     saves = Saves(
@@ -420,7 +436,7 @@ def main(argv: list[str] | None = None) -> int:
             run.write(**known)  # before the first step: a folder that cannot be written is found out now
             if fitted:
                 print(fitted, file=sys.stderr)
-            announce(args, method_config, cost_of(model), train_split, optim.max_step, ranks)
+            announce(args, method_config, cost_of(model), train_split, optim, ranks)
         if state != {}:
             valid_loss = train.train(
                 model, train_split, valid_split, optim, saves, ranks, published, state, tracked_by, factors, sample_of

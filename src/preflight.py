@@ -114,6 +114,7 @@ class Training:
     def start(self) -> tuple:
         """The method's configuration and the base, once the model is made as training starts with it."""
         method_config = methods.from_flags(self.args, self.model)
+        gpt2_ft.train_config(self.args)  # checks the seed, which torch would not take
         adapters, method_config = gpt2_ft.read_start(self.args, method_config)
         return method_config, gpt2_ft.make_model(self.args, self.model, method_config, adapters, self.ranks())[1]
 
@@ -126,6 +127,7 @@ class Training:
         """Look whether results can be written there, and what an earlier run has left."""
         found = self.needs.work_dir()
         gpt2_ft.check_place(self.args)
+        gpt2_ft.check_starts(self.args)
         return f"{found}{self.resumed()}"
 
     def resumed(self) -> str:

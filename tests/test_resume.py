@@ -421,10 +421,10 @@ def test_skip_nan_leaves_the_batch_out(flags, tmp_path, monkeypatch, capsys):
 def test_skip_nan_leaves_a_gradient_out_that_is_no_number(flags, tmp_path, monkeypatch, capsys):
     real = train.dist.average_gradients
 
-    def average_gradients(parameters, world_size, flag):
+    def average_gradients(parameters, world_size, flags):
         if next(count) == 3:
             parameters[0].grad[0, 0] = math.inf
-        return real(parameters, world_size, flag)
+        return real(parameters, world_size, flags)
 
     count = iter(range(100))
     monkeypatch.setattr(train.dist, "average_gradients", average_gradients)
@@ -438,10 +438,10 @@ def test_an_overflow_in_fp16_is_left_out_and_lowers_the_scale(flags, tmp_path, m
     """Fails when the infinite gradient reaches Adam's averages, which would never forget it."""
     real = train.dist.average_gradients
 
-    def average_gradients(parameters, world_size, flag):
+    def average_gradients(parameters, world_size, flags):
         if next(count) == 3:
             parameters[0].grad[0, 0] = math.inf
-        return real(parameters, world_size, flag)
+        return real(parameters, world_size, flags)
 
     count = iter(range(100))
     monkeypatch.setattr(train.dist, "average_gradients", average_gradients)
@@ -455,10 +455,10 @@ def test_an_overflow_in_fp16_is_left_out_and_lowers_the_scale(flags, tmp_path, m
 def test_weights_that_are_no_numbers_are_not_saved(flags, tmp_path, monkeypatch, capsys):
     real = train.dist.average_gradients
 
-    def average_gradients(parameters, world_size, flag):
+    def average_gradients(parameters, world_size, flags):
         if next(count) == 2:  # the update of step 6
             parameters[0].grad[0, 0] = math.inf
-        return real(parameters, world_size, flag)
+        return real(parameters, world_size, flags)
 
     count = iter(range(100))
     monkeypatch.setattr(train.dist, "average_gradients", average_gradients)

@@ -10,7 +10,7 @@ from pathlib import Path
 import tiktoken
 import torch
 
-from lora_nlg import config, dist, methods
+from lora_nlg import config, dist, locks, methods
 from lora_nlg.config import BLANK_LINE_ID, END_OF_TEXT_ID, BeamConfig, OptimConfig, TrainConfig
 from lora_nlg.data import bpe
 from lora_nlg.data.batches import Split
@@ -22,7 +22,7 @@ from lora_nlg.methods.placement import LoraConfig
 from lora_nlg.methods.switch import Switch
 from lora_nlg.model.gpt2 import GPT2
 from lora_nlg.storage import checkpoints, hub, models
-from lora_nlg.training.saves import Saves
+from lora_nlg.training.saves import Saves, check_folder
 from lora_nlg.training.train import train
 
 E2E_RULES = BeamConfig(**vars(E2E_SEARCH), eos_token_ids=(END_OF_TEXT_ID, BLANK_LINE_ID))
@@ -47,6 +47,7 @@ def load(
     what `card` says (gpt2.sm, …), else config.json in the base's folder, else the adapters' file. `vocab` is the folder with GPT-2's
     vocabulary.
     """
+    config.require(precision in config.PRECISIONS, "precision", f"one of {', '.join(config.PRECISIONS)}", precision)
     card = card or str(hub.config_beside(base) or "") or (checkpoints.read(adapters).card if adapters else None)
     if card is None:
         raise UserError(f"{base} has no config.json; pass the shape of the model as card, e.g. gpt2.md")
@@ -69,6 +70,11 @@ class Model:
 
     def generate(self, text: str, n: int = 1, rules: BeamConfig = E2E_RULES) -> list[Answer]:
         """Return up to `n` texts for the input `text`, each with its score, best first; any input will do."""
+        if not 1 <= n <= config.MOST_BEAMS:
+            raise UserError(f"n must be from 1 to {config.MOST_BEAMS}, but is {n}")
+        size = self.network.config.vocab_size
+        known = all(0 <= token < size for token in rules.eos_token_ids)
+        config.require(known, "eos_token_id", f"of the vocabulary, from 0 to {size - 1}", rules.eos_token_ids)
         answerer = Generator(
             self.network.eval(), self.encoding, rules, self.ranks.device, self.precision, lambda text, where: None
         )
@@ -89,20 +95,26 @@ class Model:
         """
         longest = self.network.config.n_positions - methods.positions_before(lora)
         settings = replace(settings, seq_len=min(settings.seq_len, longest))
-        splits = [
-            Split(self._encoded(some), settings, self.ranks, some is valid_pairs) for some in (pairs, valid_pairs)
-        ]
-        Path(work_dir).mkdir(parents=True, exist_ok=True)
+        train_split = Split(self._encoded(pairs), settings, self.ranks)
+        valid_split = Split(self._encoded(valid_pairs), settings, self.ranks, validation=True)
         on = self.network.trained_by
         if on is not None and not methods.is_merged(on):
             raise UserError(
                 f"the model has {methods.called(on.method)} on it, which cannot become a part of a base; load the base alone"
             )
+        with locks.held(locks.of_folder(Path(work_dir))):
+            check_is_free(Path(work_dir))
+            saves = self._begin(Path(work_dir), lora, settings)
+            torch.manual_seed(settings.random_seed)  # of dropout
+            return train(self.network, train_split, valid_split, optim, saves, self.ranks)
+
+    def _begin(self, work_dir: Path, lora: LoraConfig, settings: TrainConfig) -> Saves:
+        """Put new adapters on, and make the work dir ready for their training."""
         methods.merge_adapters(self.network)  # of an earlier training, which are part of this one's base
         alone = Switch(self.network)
         try:
             base = self._base()
-            saves = Saves(Path(work_dir), None, settings.keep_last, base, settings.keep_epochs)
+            saves = Saves(work_dir, None, settings.keep_last, base, settings.keep_epochs)
             saves.start_anew()
             methods.add_adapters(self.network, lora, torch.Generator().manual_seed(settings.random_seed))
         except BaseException:  # what is half put on would answer, and could be saved
@@ -111,8 +123,7 @@ class Model:
             raise
         self.network.trained_on = base
         self.network.to(self.ranks.device)
-        torch.manual_seed(settings.random_seed)  # of dropout
-        return train(self.network, splits[0], splits[1], optim, saves, self.ranks)
+        return saves
 
     def _base(self) -> checkpoints.Base:
         """Return what the model is, nothing being put on it."""
@@ -128,3 +139,13 @@ class Model:
             raise UserError(f"nothing to write to {path}: no adapters were trained since the model was loaded")
         checkpoints.save_adapters(methods.adapter_tensors(self.network), path, trained, base)
         self.network.to(self.ranks.device)
+
+
+def check_is_free(work_dir: Path) -> None:
+    """Raise UserError if a training in `work_dir` would delete an unfinished run, or checkpoints of another program."""
+    check_folder(work_dir)
+    saves = Saves(work_dir)
+    if saves.read() and not saves.finished:
+        raise UserError(
+            f"{work_dir} holds a run saved at step {saves.last_step} that is not finished; use another work_dir, or delete this one"
+        )

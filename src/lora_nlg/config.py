@@ -16,6 +16,8 @@ BLANK_LINE_ID = 628  # two line ends, the end token that the E2E runs have besid
 
 MOST_BEAMS = 1000  # a slip of the finger, not a search
 MOST_SEED = 2**63 - 1
+MOST_RATE = 1e38  # float32 has no numbers for much more
+PRECISIONS = ("fp32", "bf16", "fp16", "fp64")
 SCHEDULERS = ("linear", "cosine", "constant", "cycle")
 OBJECTIVES = ("clm", "jlm")
 SELECTS = ("loss", "bleu")
@@ -205,6 +207,7 @@ class OptimConfig:
 
     def __post_init__(self):
         require(self.lr >= 0 and math.isfinite(self.lr), "lr", "0 or more", self.lr)
+        require(self.lr <= MOST_RATE, "lr", f"no more than {MOST_RATE}", self.lr)
         require(self.max_step >= 1, "max_step", "at least 1", self.max_step)
         require(0 <= self.weight_decay < math.inf, "weight_decay", "0 or more, and finite", self.weight_decay)
         require(0 <= self.beta1 < 1, "adam_beta1", "at least 0 and less than 1", self.beta1)
@@ -212,7 +215,8 @@ class OptimConfig:
         require(0 < self.epsilon < math.inf, "adam_epislon", "greater than 0 and finite", self.epsilon)
         require(self.scheduler in SCHEDULERS, "scheduler", f"one of {', '.join(SCHEDULERS)}", self.scheduler)
         require(self.warmup_step >= 0, "warmup_step", "0 or more", self.warmup_step)
-        require(self.grad_acc >= 1, "grad_acc", "at least 1", self.grad_acc)
+        most = f"from 1 to the {self.max_step} micro-batches of the run, or it would learn nothing"
+        require(1 <= self.grad_acc <= self.max_step, "grad_acc", most, self.grad_acc)
         require(0 <= self.clip < math.inf, "clip", "0 (no clipping) or more, and finite", self.clip)
         if self.scheduler in ("linear", "cosine"):
             require(
@@ -228,6 +232,8 @@ class OptimConfig:
                 f"as many values as --i_steps ({len(self.i_steps)})",
                 self.i_lrs,
             )
+            rates = all(0 <= lr <= MOST_RATE for lr in self.i_lrs)
+            require(rates, "i_lrs", f"rates of 0 or more, and no more than {MOST_RATE}", self.i_lrs)
             rising = all(a < b for a, b in zip(self.i_steps, self.i_steps[1:], strict=False))
             require(
                 self.i_steps[0] == 0 and len(self.i_steps) > 1 and rising,
@@ -286,6 +292,7 @@ class TrainConfig:
         require(self.max_epoch is None or self.max_epoch >= 1, "max_epoch", "at least 1", self.max_epoch)
         require(0 <= self.random_seed <= MOST_SEED, "random_seed", f"from 0 to {MOST_SEED}", self.random_seed)
         require(self.seq_len >= 2, "seq_len", "at least 2 tokens", self.seq_len)
+        require(self.precision in PRECISIONS, "precision", f"one of {', '.join(PRECISIONS)}", self.precision)
         require(self.objective in OBJECTIVES, "obj", f"one of {', '.join(OBJECTIVES)}", self.objective)
         require(self.length_window >= 0, "length_window", "0 (off) or more", self.length_window)
         require(self.early_stop >= 0, "early_stop", "0 (off) or more", self.early_stop)
@@ -323,3 +330,4 @@ class BeamConfig:
         require(self.no_repeat_ngram_size >= 0, "no_repeat_ngram_size", "0 (off) or more", self.no_repeat_ngram_size)
         finite = 0 < self.repetition_penalty < math.inf
         require(finite, "repetition_penalty", "greater than 0 and finite", self.repetition_penalty)
+        object.__setattr__(self, "eos_token_ids", tuple(self.eos_token_ids))  # a list will do

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,10 +112,12 @@ def stop() -> None:
         distributed.destroy_process_group()
 
 
-def average_gradients(parameters: Iterable[torch.nn.Parameter], world_size: int, flag: bool = False) -> Tensor | None:
-    """Replace each gradient by its mean over the ranks, in one message that also carries every rank's `flag`.
+def average_gradients(
+    parameters: Iterable[torch.nn.Parameter], world_size: int, flags: Sequence[bool] = ()
+) -> Tensor | None:
+    """Replace each gradient by its mean over the ranks, in one message that also carries every rank's `flags`.
 
-    A missing gradient counts as zero. Return how many ranks' flags are set, still on the device; None with one rank.
+    A missing gradient counts as zero. Return on how many ranks each flag is set, still on the device; None with one rank.
     """
     if world_size == 1:
         return None
@@ -124,13 +126,13 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter], world_size: int,
         if p.grad is None:
             p.grad = torch.zeros_like(p)
     grads = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([grad.reshape(-1) for grad in grads] + [parameters[0].new_tensor([float(flag)])])
+    flat = torch.cat([grad.reshape(-1) for grad in grads] + [parameters[0].new_tensor(list(map(float, flags)))])
     distributed.all_reduce(flat)
-    *sums, flags = flat.split([grad.numel() for grad in grads] + [1])
+    *sums, n_set = flat.split([*(grad.numel() for grad in grads), len(flags)])
     # A kernel or two for all of them, not one a parameter.
     torch._foreach_copy_(grads, [total.view_as(grad) for total, grad in zip(sums, grads, strict=True)])
     torch._foreach_div_(grads, world_size)
-    return flags
+    return n_set
 
 
 def sum_over_ranks(value: int, ranks: Ranks) -> int:

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from lora_nlg import mistakes
-from lora_nlg.config import BeamConfig, ModelConfig
+from lora_nlg.config import PRECISIONS, BeamConfig, ModelConfig
 from lora_nlg.errors import EXIT_USER_ERROR, UserError, let_the_first_rank_speak, visible
-
-PRECISIONS = ("fp32", "bf16", "fp16", "fp64")
 
 
 class Parser(mistakes.MendingParser):

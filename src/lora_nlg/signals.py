@@ -4,6 +4,7 @@ import contextlib
 import os
 import select
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -65,7 +66,10 @@ def requests() -> Iterator[Request]:
 
 @contextlib.contextmanager
 def _handlers(handler: Callable) -> Iterator[None]:
-    before = {number: signal.signal(number, handler) for number in (*ending_signals(), signal.SIGINT)}
+    """Have `handler` take signals within the block; outside of the main thread, which alone can set that, nothing does."""
+    is_main = threading.current_thread() is threading.main_thread()
+    numbers = (*ending_signals(), signal.SIGINT) if is_main else ()
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:

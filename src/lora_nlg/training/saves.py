@@ -10,6 +10,7 @@ gradients), the form of the weights in storage/checkpoints.py (`save_recipe`).
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import sys
@@ -19,7 +20,7 @@ from typing import Any
 
 from lora_nlg import methods
 from lora_nlg.errors import UserError
-from lora_nlg.files import atomic_writer, sha256
+from lora_nlg.files import atomic_writer, cannot_write, sha256
 from lora_nlg.model.gpt2 import GPT2
 from lora_nlg.storage import checkpoints, tensor_files
 
@@ -27,6 +28,25 @@ MANIFEST = "saves.json"
 PREVIOUS = "previous"  # the folder that keeps the last run's results when another one starts in the same place
 NOTHING: dict[str, Any] = {"saves": [], "epochs": [], "best": None, "final": None}  # what saves.json lists at the start
 RESULTS = ("model.final.pt", "model.best.pt", "adapter.safetensors", "log.jsonl", "run.json")
+NUMBERED = re.compile(r"(model|state)\.[0-9]+\.pt")  # the names of saves
+
+
+def check_start(work_dir: Path, start: str | os.PathLike) -> None:
+    """Raise UserError if a run in `work_dir` would move or delete the file that it starts from."""
+    folder, name = os.path.split(os.path.realpath(start))
+    if folder == os.path.realpath(work_dir) and (name in RESULTS or NUMBERED.fullmatch(name)):
+        raise UserError(f"a run in {work_dir} would move or delete {start}, its own start; use another --work_dir")
+
+
+def check_folder(work_dir: Path) -> None:
+    """Raise UserError if a run in `work_dir` would delete checkpoints there that no run has written."""
+    if any((work_dir / name).exists() for name in (MANIFEST, "run.json")):
+        return  # what is not listed there, a run has left that was killed while it saved
+    unknown = sorted(path.name for path in work_dir.glob("*.pt") if NUMBERED.fullmatch(path.name))
+    if unknown:
+        raise UserError(
+            f"{work_dir} holds {unknown[0]}, but no {MANIFEST} or run.json of a run that wrote it; use another --work_dir"
+        )
 
 
 class Saves:
@@ -131,6 +151,7 @@ class Saves:
     def begin(self, resumed: bool) -> None:
         """Make the work dir ready for a run that starts anew, or for one that is resumed."""
         if resumed:
+            self._write_manifest()  # first: it may still list saves after the one that the run goes on from
             self.tidy()
         else:
             self.start_anew()
@@ -144,8 +165,12 @@ class Saves:
         results = [self.work_dir / name for name in names if (self.work_dir / name).is_file()]
         if results:
             previous = self.work_dir / PREVIOUS
-            shutil.rmtree(previous, ignore_errors=True)
-            previous.mkdir()
+            try:
+                if previous.is_dir() and not previous.is_symlink():
+                    shutil.rmtree(previous)
+                previous.mkdir()
+            except OSError as error:
+                raise cannot_write(previous, error) from error
             for path in results:
                 path.replace(previous / path.name)
         (self.work_dir / MANIFEST).unlink(missing_ok=True)
@@ -155,9 +180,9 @@ class Saves:
     def tidy(self) -> None:
         """Delete saves that saves.json does not list, and the temporary files of a process that was killed."""
         listed = {name for kind in ("saves", "epochs") for save in self.listed[kind] for name in save["files"]}
-        for pattern in ("model.[0-9]*.pt", "state.[0-9]*.pt", ".*.tmp"):
+        for pattern in ("*.pt", ".*.tmp"):
             for path in self.work_dir.glob(pattern):
-                if path.name not in listed:
+                if path.name not in listed and (NUMBERED.fullmatch(path.name) or path.suffix == ".tmp"):
                     path.unlink(missing_ok=True)
 
     def add(self, model: GPT2, step: int, state: dict, ends_epoch: bool = False) -> list[str]:

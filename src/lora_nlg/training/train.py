@@ -157,7 +157,7 @@ class Run:
         self.n_counted += 1
         self.log.add(loss.detach().clone(), n_tokens)  # a CUDA graph's own result is gone at its next step
         self.not_looked_at.append((self.step, items))
-        if self.is_cpu:
+        if self.is_cpu and self.ranks.world_size == 1:
             self.look_at_losses()
         return True
 
@@ -178,17 +178,43 @@ class Run:
             self.skipped = []
 
     def look_at_losses(self) -> None:
-        """Raise UserError if a loss is no number. A GPU would have to be waited for, so there it is done now and then."""
+        """Raise UserError if a rank's loss is no number; called on every rank.
+
+        A GPU would have to be waited for, so there it is done now and then; several ranks on a CPU meet for it at an update.
+        """
+        of_ranks = dist.gather_to_main(self._first_that_is_no_number(), self.ranks)
+        dist.on_main(lambda: self._refuse_losses(of_ranks or []), self.ranks)
+        self.not_looked_at.clear()
+
+    def _first_that_is_no_number(self) -> tuple[int, list[int], float] | None:
+        """Return step, items and loss of the first of this rank's newest losses that is no number."""
         newest = self.log.losses[-len(self.not_looked_at) :] if self.not_looked_at else []
         losses = torch.stack(newest).tolist() if newest else []
-        for (step, items), loss in zip(self.not_looked_at, losses, strict=True):
-            if not math.isfinite(loss):
-                whole = f"the save of step {self.saves.last_step} is whole; " if self.saves.last_step else ""
-                raise UserError(
-                    f"the loss of step {step} is {loss}, on the items {', '.join(map(str, items))} (counted from 0); {whole}"
-                    "go on with --resume and --skip_nan, which leaves such batches out, or start anew with a lower --lr or with --clip"
+        found = ((*at, loss) for at, loss in zip(self.not_looked_at, losses, strict=True) if not math.isfinite(loss))
+        return next(found, None)
+
+    def _has_lost(self) -> bool:
+        """Return whether one of several ranks on a CPU has to say that a loss is no number; without one they are looked at."""
+        if not self.is_cpu or self.ranks.world_size == 1:
+            return False
+        has_lost = self._first_that_is_no_number() is not None
+        if not has_lost:
+            self.not_looked_at.clear()
+        return has_lost
+
+    def _refuse_losses(self, of_ranks: list[tuple[int, list[int], float] | None]) -> None:
+        """Raise UserError for the first of these that is one, and say how to go on: the main rank knows what was saved."""
+        for step, items, loss in filter(None, of_ranks):
+            last, go_on = self.saves.last_step, "start anew with --skip_nan, which leaves such batches out, with"
+            if last:
+                go_on = (
+                    f"the save of step {last} is whole; go on with --resume and --skip_nan, which leaves such batches out, or start "
+                    "anew with"
                 )
-        self.not_looked_at.clear()
+            raise UserError(
+                f"the loss of step {step} is {loss}, on the items {', '.join(map(str, items))} (counted from 0); {go_on} a lower "
+                "--lr or with --clip"
+            )
 
     def is_asked_to_stop(self) -> bool:
         """Return whether a signal came, to any rank, and the run is where it can stop: between two updates' micro-batches."""
@@ -205,7 +231,13 @@ class Run:
         counted, self.n_counted = self.n_counted, 0
         if self.config.skip_nan and dist.sum_over_ranks(counted, self.ranks) == 0:
             return  # every rank has left out all of it: there is nothing to learn from
-        self.stops_asked = dist.average_gradients(self.trained, self.ranks.world_size, self.request.number is not None)
+        told = dist.average_gradients(
+            self.trained, self.ranks.world_size, (self.request.number is not None, self._has_lost())
+        )
+        if told is not None:
+            self.stops_asked, n_lost = told
+            if self.is_cpu and n_lost > 0:
+                self.look_at_losses()
         self.scaler.unscale_(self.optimizer)
         if self.factors.precondition:
             precondition(self.model)
@@ -230,7 +262,8 @@ class Run:
             self.log.validation(self.step, self.valid_loss, seconds, self.config.label_smooth)
             bleu = self.decode_sample()
             value = self.valid_loss if bleu is None or self.config.select == "loss" else bleu
-            if self.best.take(dist.from_main(value, self.ranks)) and self.ranks.is_main:
+            is_best = self.best.take(dist.from_main(value, self.ranks))
+            if is_best and self.ranks.is_main and are_finite(self.trained):  # no others are kept, see `save`
                 self.log.saving(self.step)
                 self.log.saved(self.step, self.saves.add_best(self.model, self.step, self.valid_loss, bleu))
 
@@ -327,10 +360,17 @@ def compiled(loss_of: Callable) -> Callable:
     """Return `loss_of` compiled for every shape that comes; on a GPU as CUDA graphs, which a small batch would else wait for."""
     torch._dynamo.config.recompile_limit = 64  # the shapes of `Batch.fill_up` are few, but more than torch's 8
     program = torch.compile(loss_of, dynamic=False, mode="reduce-overhead")
+    from torch._inductor.exc import InductorError  # which takes a second, needed for --compile alone
 
     def loss(*inputs) -> Tensor:
         torch.compiler.cudagraph_mark_step_begin()
-        return program(*inputs)
+        try:
+            return program(*inputs)
+        except InductorError as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise UserError(
+                f"--compile failed: {reason}; it needs a C++ compiler (Debian: apt install g++), or leave it out"
+            ) from error
 
     return loss
 
