@@ -95,6 +95,7 @@ check_flags() {
 # Stop if FILE, which a step before this one leaves, is not there: FILE STEP [what the step is called with].
 from_step() {
   local script=(scripts/"$2"_*.sh) with=${3-"${chosen[*]}"}
+  if [[ $2 == 02 && ${#columns[@]} -gt 0 ]]; then with+=$(printf ' %q' "${columns[@]}"); fi # which make another folder
   if [[ $# -lt 3 && $work_dir != "trained_models/$preset" ]]; then with+=" --work_dir $work_dir"; fi
   [[ -e $1 ]] || fail "there is no $1; run step $2 first: bash ${script[0]} $with"
 }
@@ -121,11 +122,16 @@ own_data() {
   fail "no data set, folder or file $1$(did_you_mean "$1" e2e webnlg dart mini); expected e2e, webnlg, dart, mini, or a folder with train.txt (or .jsonl, .csv, .tsv)"
 }
 
-# Print where step 2 puts what it makes of that data: by name, and told apart by path.
+# Print where step 2 puts what it makes of that data: by name, and told apart by path and by the `columns` that were named, in
+# whichever order.
 own_data_made() {
-  local LC_ALL=C name=${1##*/} # a letter is one byte or two in other locales
+  local LC_ALL=C name=${1##*/} told=$1 flag column # a letter is one byte or two in other locales
   name=${name%.*}
-  printf 'data/own/%s-%s' "${name//[^A-Za-z0-9_-]/_}" "$(printf '%s' "$1" | cksum | cut -d' ' -f1)"
+  for flag in --source --target; do
+    column=$(value_of "$flag" ${columns[@]+"${columns[@]}"})
+    [[ -z $column ]] || told+=" $flag=$column"
+  done
+  printf 'data/own/%s-%s' "${name//[^A-Za-z0-9_-]/_}" "$(printf '%s' "$told" | cksum | cut -d' ' -f1)"
 }
 
 presets() { basename -s .sh scripts/presets/*.sh; }
@@ -180,7 +186,8 @@ take_preset() {
     data=$(own_data_made "$DATA")
     TASK=own CURVE=""
   fi
-  if [[ -n $given_data ]]; then chosen+=(--data "$DATA" ${columns[@]+"${columns[@]}"}); fi
+  if [[ -n $given_data ]]; then chosen+=(--data "$DATA"); fi
+  chosen+=(${columns[@]+"${columns[@]}"})
   # shellcheck disable=SC2034  # used by the scripts that source this file
   test_data=(--data "$data/test_formatted.jsonl") # by which eval/ knows the task
   # shellcheck disable=SC2034

@@ -2,7 +2,7 @@
 # Sourced by the scripts that make many runs (sweep.sh, methods.sh), after common.sh: each run is made once, and is found again.
 # They set work_dir, and before each run `training` (its folder), `flags` (of 03_train.sh) and `own` (what tells it from the others).
 
-own=()
+own=() own_texts=""
 
 # Read the lists of FLAGS out of the arguments, FLAGS… -- ARGUMENTS…, each into the array that its flag is named for; the other
 # arguments are left in `others`.
@@ -44,8 +44,32 @@ check() { # FLAG PATTERN WHAT VALUES…
   for value in "$@"; do
     [[ $value =~ $pattern ]] || fail "$flag must be $what, but has $value"
   done
-  # 0.8 and 0.80 are one
-  [[ -z $(printf '%s\n' "$@" | awk '{ if (/^[0-9]*[.][0-9]*$/) $0 += 0; sub(/^0+/, ""); print }' | sort | uniq -d) ]] || fail "$flag has a value twice: $*"
+  [[ -z $(for value in "$@"; do one_spelling "$value"; done | sort | uniq -d) ]] || fail "$flag has a value twice: $*"
+}
+
+largest_seed=9223372036854775807 # as training has it
+
+check_seeds() {
+  local seed bare
+  check --seeds '^[0-9]+$' "whole numbers" "$@"
+  for seed in "$@"; do
+    bare=$(one_spelling "$seed")
+    [[ ${#bare} -lt ${#largest_seed} || (${#bare} -eq ${#largest_seed} && ! $bare > $largest_seed) ]] ||
+      fail "--seeds must be from 0 to $largest_seed, but has $seed"
+  done
+}
+
+every_target=q,k,v,o,fc,proj,wte # which --targets all stands for; a test holds it against LoRA's own list
+
+# Print a value as all are printed that mean the same: 0.8 for 00.80, 0 for -0.0, q,v for v,q.
+one_spelling() {
+  local value=$1
+  if [[ $value =~ ^-?[0-9.]+$ ]]; then
+    sed -E 's/^(-?)0+([0-9])/\1\2/; /[.]/ s/[.]?0+$//; s/^-0$/0/' <<<"$value"
+  else
+    [[ $value != all ]] || value=$every_target
+    tr , '\n' <<<"$value" | sort -u | paste -s -d , -
+  fi
 }
 
 # Two at once would write into each other's runs. A step that outlives a killed sweep still holds this.
@@ -63,10 +87,25 @@ take_lock() {
   esac
 }
 
-# What a run is made with, beside what its folder is named for.
+# Make base and data ready. Of data of the user's own, remember the folder, which columns have a part in, and what came into it: the
+# same file may hold other texts by now.
+prepare_runs() {
+  local file
+  prepare
+  if known_set "$DATA"; then return; fi
+  own_texts=$data
+  for file in "$data"/{train,valid,test,test_formatted}.jsonl; do
+    [[ ! -f $file ]] || own_texts+=$'\n'$(cksum "$file")
+  done
+}
+
+# What a run is made with, beside what its folder is named for. For a preset's own data and one process these are the lines of
+# earlier versions, whose runs are still found.
 made_with() {
   printf '%s\n' "$DATA" "$CARD" "$BASE" ${PRETRAIN[@]+"${PRETRAIN[@]}"} ${LORA[@]+"${LORA[@]}"} "${TRAIN[@]}" "${DECODE[@]}" \
     ${rest[@]+"${rest[@]}"} ${own[@]+"${own[@]}"}
+  [[ -z $own_texts ]] || printf '%s\n' "$own_texts"
+  [[ ${NPROC:-1} == 1 && ${NNODES:-1} == 1 ]] || printf '%s\n' "${NPROC:-1} processes on each of ${NNODES:-1} nodes"
 }
 is_done() { [[ -f $1/made_with.txt && $(made_with) == "$(cat "$1/made_with.txt")" ]]; }
 

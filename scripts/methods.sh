@@ -45,7 +45,7 @@ for method in "${methods[@]}"; do
 done
 [[ ${#seeds[@]} -gt 0 ]] || seeds=(110 111 112)
 check --methods '^[a-z0-9_+]+$' "methods" "${methods[@]}"
-check --seeds '^[0-9]+$' "whole numbers" "${seeds[@]}"
+check_seeds "${seeds[@]}"
 check_flags src/gpt2_ft.py --methods --seeds --budget --rates_of --earlier --doc
 
 of_preset() { echo "scripts/presets/${preset}_${1//+/_}.sh"; } # METHOD
@@ -100,7 +100,7 @@ for file in ${earlier[@]+"${earlier[@]}"}; do
   [[ -f $file ]] || fail "--earlier: there is no file $file; expected the methods.json of other runs"
 done
 if [[ -e $work_dir ]]; then take_lock; fi
-prepare
+prepare_runs
 export WITHOUT_BASE=1
 if [[ ${#earlier[@]} -gt 0 ]]; then
   coming=()
@@ -120,11 +120,9 @@ done
 log=$(mktemp 2>/dev/null) || fail "no temporary file can be made in ${TMPDIR:-/tmp}; set TMPDIR to a folder that can be written"
 trap 'rm -f "$log"' EXIT
 for method in "${methods[@]}"; do # what is wrong with the last of them is found out before the first is trained
-  for rate in $(rates_of "$method"); do
-    name_training "$method" "$rate" "${seeds[0]}"
-    is_done "$training" || check_training
-    break
-  done
+  read -r rate _ <<<"$(rates_of "$method")"
+  name_training "$method" "$rate" "${seeds[0]}"
+  is_done "$training" || check_training
 done
 rm "$log"
 trap - EXIT

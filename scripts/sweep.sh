@@ -39,7 +39,7 @@ fi
 
 [[ ${#LORA[@]} -eq 0 ]] || check --ranks '^[1-9][0-9]*$' "whole numbers from 1" "${ranks[@]}"
 [[ ${#LORA[@]} -eq 0 ]] || check --targets '^[a-z]+(,[a-z]+)*$' "names with commas between them, such as q,v" "${targets[@]}"
-check --seeds '^[0-9]+$' "whole numbers" "${seeds[@]}"
+check_seeds "${seeds[@]}"
 check --length_penalties '^-?[0-9]+(\.[0-9]+)?$' "numbers such as 0.8" "${penalties[@]}"
 check_flags src/gpt2_ft.py --ranks --targets --seeds --length_penalties
 
@@ -52,7 +52,7 @@ name_training() {
 }
 
 if [[ -e $work_dir ]]; then take_lock; fi
-prepare
+prepare_runs
 export WITHOUT_BASE=1
 n=0 n_runs=$((${#ranks[@]} * ${#targets[@]} * ${#seeds[@]} * ${#penalties[@]})) runs=()
 log=$(mktemp 2>/dev/null) || fail "no temporary file can be made in ${TMPDIR:-/tmp}; set TMPDIR to a folder that can be written"

@@ -35,6 +35,10 @@ def main(argv: list[str] | None = None) -> int:
     outputs = {split: args.output / f"{split}_formatted.jsonl" for split in own.SPLITS}
     files.check_outputs(outputs.values(), inputs=found.values())
     columns = own.Columns.named(args.source, args.target)
+    if columns != own.USUAL and all(path.suffix.lower() == ".txt" for path in found.values()):
+        raise errors.UserError(
+            f"--source and --target would have no effect on {args.input}: a .txt has {own.SEPARATOR} and no columns; leave them out"
+        )
     splits = {split: list(own.read_raw(path, columns)) for split, path in found.items()}
     for path in found.values():
         if first := own.first_example(path, columns):

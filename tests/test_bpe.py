@@ -50,6 +50,15 @@ def test_every_text_comes_back(encoding, text):
     assert encoding.decode(encoding.encode_ordinary(text)) == text
 
 
+@pytest.mark.parametrize("blank", [" ", "\n", "\u3000"])
+def test_more_blanks_in_a_row_than_the_engine_splits_are_one_sentence(encoding, blank):
+    """At a million it panics: a backtrace of Rust, and an exception that no `except Exception` has."""
+    most = f"a text{blank * bpe.MOST_BLANKS}"
+    assert encoding.decode(encoding.encode_ordinary(most * 3)) == most * 3
+    with pytest.raises(UserError, match=r"has 100,001 blanks in a row, too many .* begins with 'a text b'"):
+        bpe.encode_pair(encoding, "source", f"{most}{blank}b")
+
+
 def reference_ids(text: str) -> list[int]:
     """Merge in the order of vocab.bpe, the slow and plain way; `text` is one word of ASCII letters."""
     merges = (VOCAB / "vocab.bpe").read_text(encoding="utf-8").splitlines()[1:]

@@ -230,7 +230,9 @@ def test_data_are_seen_from_where_the_script_is_called(tmp_path):
     assert chosen(*again).stdout == done.stdout  # a script that is run by a script
     (tmp_path / "other").mkdir()
     write(tmp_path / "other", "my data.csv", "a,b\n")
-    assert chosen(*again[:2], "--data", "my data.csv", cwd=tmp_path / "other").stdout.splitlines()[2] != made
+    assert (
+        chosen(*again[:2], "--data", "my data.csv", "--source=s", cwd=tmp_path / "other").stdout.splitlines()[2] != made
+    )
 
 
 @pytest.mark.parametrize(

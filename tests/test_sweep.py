@@ -14,6 +14,8 @@ import pytest
 import describe_task
 import sweep
 from comparable import REFERENCES
+from lora_nlg import config
+from lora_nlg.methods import placement
 from metrics.errors import UserError
 from metrics.scores import METRICS
 
@@ -257,9 +259,10 @@ class Checkout:
         (self.folder / ".venv/bin").mkdir(parents=True)
         note = '#!/usr/bin/env bash\ncall="${CHECK_ONLY:+check }${0##*/} $*"\necho "$call" >>"$CALLS"\n'
         fails = 'if [[ -n ${FAIL_ON:-} && $call == "$FAIL_ON"* ]]; then echo it broke; exit 1; fi\n'
+        work_dir = "work_dir=${call##*--work_dir } work_dir=${work_dir%% *}"
         leaves = {
-            "03_train.sh": "[[ -n ${CHECK_ONLY:-} ]] || echo weights >$4/model.final.pt\n",
-            "04_beam.sh": "cat $4/model.final.pt >>$CALLS\n",
+            "03_train.sh": f"[[ -z ${{CHECK_ONLY:-}} ]] || exit 0; {work_dir}; echo weights >$work_dir/model.final.pt\n",
+            "04_beam.sh": f"{work_dir}; cat $work_dir/model.final.pt >>$CALLS\n",
         }
         for name in ("00_setup", "01_download_pretrained_checkpoints", "02_create_datasets", "03_train", "04_beam",
                      "05_decode", "06_evaluate", "07_compare"):  # fmt: skip
@@ -333,6 +336,50 @@ def test_what_the_last_training_needs_is_checked_before_the_first(checkout):
     checkout.run("--ranks", "1")
     checkout.run("--ranks", "1", "2")
     assert [call.split()[0] for call in checkout.made("check 03_train.sh")] == ["r2_q,v_seed110"]
+
+
+@pytest.mark.parametrize("script", ["sweep.sh", "methods.sh"])
+@pytest.mark.parametrize("seed", ["9223372036854775808", "0099999999999999999999"])
+def test_a_seed_that_is_too_large_is_found_before_the_first_training(checkout, script, seed):
+    """It was found out after all trainings with the one before it."""
+    done = checkout.run("--seeds", "5", seed, script=script)
+    assert (done.returncode, checkout.calls) == (2, [])
+    assert done.stderr == f"{script}: error: --seeds must be from 0 to {config.MOST_SEED}, but has {seed}\n"
+    checkout.run("--seeds", "5", str(config.MOST_SEED), script=script, FAIL_ON="00_setup.sh")
+    assert checkout.calls == ["00_setup.sh "]
+
+
+def test_all_targets_are_loras():
+    show = "source scripts/many_runs.sh; echo $every_target"
+    shown = subprocess.run(["bash", "-c", show], cwd=ROOT, capture_output=True, text=True).stdout
+    assert tuple(shown.strip().split(",")) == placement.parse_targets("all")
+
+
+@pytest.mark.parametrize(
+    ("flag", "values"),
+    [
+        ("--targets", ("q,v", "v,q")),
+        ("--targets", ("q", "v", "q,q")),
+        ("--targets", ("q,k,v,o,fc,proj,wte", "all")),
+        ("--seeds", ("0", "00")),
+        ("--seeds", ("7", "8", "007")),
+        ("--length_penalties", ("0", "0.0")),
+        ("--length_penalties", ("0.0", "-0")),
+        ("--length_penalties", ("10", "10.00")),
+        ("--length_penalties", ("-00.80", "-0.8")),
+    ],
+)
+def test_a_value_twice_is_found_however_it_is_spelt(checkout, flag, values):
+    """The table of the runs was refused, after all of them."""
+    done = checkout.run(flag, *values)
+    assert (done.returncode, checkout.calls) == (2, [])
+    assert done.stderr == f"sweep.sh: error: {flag} has a value twice: {' '.join(values)}\n"
+
+
+def test_values_that_differ_are_no_value_twice(checkout):
+    values = "--targets all q,k,v,o,fc,proj q --seeds 0 1 10 100 --length_penalties 0 1 -1 10 0.1 0.01 1.01 0.1234567 0.1234568"
+    done = checkout.run(*values.split(), FAIL_ON="00_setup.sh")
+    assert checkout.calls == ["00_setup.sh "], done.stderr
 
 
 def test_what_is_not_swept_is_the_presets(checkout):

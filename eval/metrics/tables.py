@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from metrics.errors import UserError
 from metrics.files import lines as raw_lines
 from metrics.files import one_line
+from metrics.mistakes import did_you_mean
 
 # £ and é whose UTF-8 bytes were read as Latin-1, in both cases; and £ of another Windows code page, where it is a Polish letter,
 # which no number follows.
@@ -31,6 +32,7 @@ class Column:
     names: tuple[str, ...]
     if_two: tuple[str, ...] = ()  # further names, where there are only two columns
     if_none: tuple[str, ...] = ()  # and those that count where there is none of `names`
+    said: str | None = None  # as the user has named it, who means this one and no other
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +58,7 @@ def read(path: str, text: Column, source: Column | None = None) -> list[Row]:
     """Return the rows in the file's order, without blank lines. Raises UserError, naming the line, for what is no such table."""
     rows = cells_of(path)
     first = rows[0][1]
-    text_at = _find(path, first, text)
-    source_at = _find(path, first, source) if source else None
+    text_at, source_at = _find_both(path, first, text, source)
     if text_at is None and source_at is None and source and len(first) == 2:
         source_at, text_at, names = 0, 1, "the first line has 2"
     elif text_at is None:
@@ -74,6 +75,18 @@ def read(path: str, text: Column, source: Column | None = None) -> list[Row]:
     return [Row(line, cells[text_at], None if source_at is None else cells[source_at]) for line, cells in rows]
 
 
+def _find_both(path: str, header: list[str], text: Column, source: Column | None) -> tuple[int | None, int | None]:
+    """Return where the text and the source are; of two columns, the one beside that which the user has named is the other."""
+    text_at = _find(path, header, text)
+    source_at = _find(path, header, source) if source else None
+    if source and len(header) == 2:
+        if source.said and source_at is not None and text_at is None:
+            text_at = 1 - source_at
+        if text.said and text_at is not None and source_at is None:
+            source_at = 1 - text_at
+    return text_at, source_at
+
+
 def _find(path: str, header: list[str], column: Column) -> int | None:
     names = [plain(cell) for cell in header]
     found = [i for i, name in enumerate(names) if name in column.names]
@@ -81,6 +94,9 @@ def _find(path: str, header: list[str], column: Column) -> int | None:
         found = [i for i, name in enumerate(names) if name in column.if_none]
     if not found and len(header) == 2:
         found = [i for i, name in enumerate(names) if name in column.if_two]
+    if column.said and not found:
+        said = f"{one_line(column.said)!r}{did_you_mean(column.said, header)}"
+        raise UserError(f"{path}: the header has no column {said}; its columns are {one_line(', '.join(header))}")
     if len(found) > 1:
         columns = one_line(", ".join(header[i] for i in found))
         raise UserError(f"{path}: the header names more than one {column.role} column: {columns}")

@@ -1,6 +1,7 @@
 """GPT-2's byte-pair encoding: the local vocabulary files in tiktoken's engine."""
 
 import json
+import re
 from pathlib import Path
 
 from lora_nlg.config import END_OF_TEXT_ID
@@ -18,18 +19,25 @@ VOCAB_FILES = {
 # How GPT-2 cuts text before merging: contractions, words, numbers, other signs, spaces; "++" only saves backtracking.
 PATTERN = r"'(?:ll|ve|re|[stmd])| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s+(?!\S)|\s+"
 
+MOST_BLANKS = 100_000  # in a row; at a million, tiktoken's engine panics
+
 
 def load_encoding(folder: str | Path = "vocab"):
     """Return GPT-2's `tiktoken.Encoding` from `folder`, which holds encoder.json and vocab.bpe.
 
-    Encode with `encode_ordinary`, which takes END_OF_TEXT inside a text as plain characters, as the recipe does.
-    Raises UserError when a file is missing or is not GPT-2's own.
+    Encode with `encode_ordinary`, which takes END_OF_TEXT inside a text as plain characters, as the recipe does. It raises
+    UserError for what the engine cannot split. Raises UserError when a file is missing or is not GPT-2's own.
     """
     import tiktoken
 
+    class Encoding(tiktoken.Encoding):
+        def encode_ordinary(self, text: str) -> list[int]:
+            check_blanks(text)
+            return super().encode_ordinary(text)
+
     folder = Path(folder)
     check_files(folder)
-    return tiktoken.Encoding(
+    return Encoding(
         "gpt2",
         pat_str=PATTERN,
         mergeable_ranks=token_ranks(folder),
@@ -45,6 +53,16 @@ def encode_pair(
     # A word inside a text begins with its space, and a reference follows the input like one.
     context, completion = encoding.encode_ordinary(source), encoding.encode_ordinary(" " + reference)
     return context + [END_OF_TEXT_ID] * bos, completion + [END_OF_TEXT_ID] * eos
+
+
+def check_blanks(text: str) -> None:
+    """Raise UserError when `text` has more than MOST_BLANKS characters of white space in a row."""
+    if len(text) > MOST_BLANKS and (most := max(map(len, re.findall(r"\s+", text)), default=0)) > MOST_BLANKS:
+        start = " ".join(text.split())[:60]
+        raise UserError(
+            f"a text of {len(text):,} characters has {most:,} blanks in a row, too many to be split into tokens; take them out of the "
+            f"one that begins with {start!r}"
+        )
 
 
 def check_files(folder: Path) -> None:

@@ -60,10 +60,22 @@ def count_lines(path: str | Path) -> int | None:
         return None
 
 
-def parse_json(text: str, where: str):
-    """Return the value that one line of JSON holds; `where` is its "path:line" for the error."""
+def parse_json(text: str, where: str, keys_once: bool = False):
+    """Return the value that one line of JSON holds; `where` is its "path:line" for the error.
+
+    With `keys_once`, a key that an object has twice is an error; else its last value counts.
+    """
+
+    def checked(pairs: list[tuple[str, object]]) -> dict:
+        fields = dict(pairs)
+        if len(fields) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise UserError(f"{where}: the object has the key {twice!r} twice; leave one of them")
+        return fields
+
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=checked if keys_once else None)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not JSON ({error}); expected one JSON object a line") from error
 

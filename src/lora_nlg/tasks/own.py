@@ -16,6 +16,7 @@ from lora_nlg.data.bpe import END_OF_TEXT
 from lora_nlg.data.lines import HALF_PAIR, parse_json, read_lines
 from lora_nlg.data.tables import Column
 from lora_nlg.errors import UserError
+from lora_nlg.mistakes import did_you_mean
 
 SPLITS = {
     "train": ("train",),
@@ -50,11 +51,28 @@ class Columns:
 
     @classmethod
     def named(cls, source: str | None, target: str | None) -> "Columns":
-        """Return those that are called `source` and `target`, which stand for the usual names where they are None."""
-        return cls(
-            SOURCE if source is None else Column("source", (tables.plain(source),)),
-            TARGET if target is None else Column("target", (tables.plain(target),)),
-        )
+        """Return those that are called `source` and `target`; where one is None, the usual names stand for it but the other's.
+
+        Raises UserError for a name that is empty, and for one that both have: a model would learn to copy.
+        """
+        for flag, name in (("--source", source), ("--target", target)):
+            if name is not None and not tables.plain(name):
+                raise UserError(f"{flag} is empty; give it the name of a key or column, or leave it out")
+        if source is not None and target is not None and tables.plain(source) == tables.plain(target):
+            raise UserError(
+                f"--source {source!r} and --target {target!r} are the same key or column, and a text would be learnt from itself; "
+                "name two"
+            )
+        return cls(_named(SOURCE, source, but=target), _named(TARGET, target, but=source))
+
+
+def _named(usual: Column, said: str | None, but: str | None) -> Column:
+    """Return the column that the user calls `said`, or the usual one, which is not what the user calls `but`."""
+    if said is not None:
+        return Column(usual.role, (tables.plain(said),), said=said)
+    other = tables.plain(but or "")
+    names, if_none = (tuple(name for name in names if name != other) for names in (usual.names, usual.if_none))
+    return Column(usual.role, names, if_none=if_none)
 
 
 USUAL = Columns()
@@ -126,7 +144,7 @@ def _from_text(path: Path, _: Columns) -> Iterator[tuple[str, str, str]]:
 
 def _from_json(path: Path, columns: Columns) -> Iterator[tuple[str, str, str]]:
     for where, line in read_lines(path, skip_blank=True):
-        fields = parse_json(line, where)
+        fields = parse_json(line, where, keys_once=True)
         if not isinstance(fields, dict):
             raise UserError(f"{where}: expected a JSON object, found {line[:60]!r}")
         source, targets = _value(fields, columns.source, where), _value(fields, columns.target, where)
@@ -141,6 +159,9 @@ def _from_json(path: Path, columns: Columns) -> Iterator[tuple[str, str, str]]:
 def _value(fields: dict, column: Column, where: str):
     found = [key for key in fields if tables.plain(key) in column.names]
     found = found or [key for key in fields if tables.plain(key) in column.if_none]
+    if column.said and not found:
+        said = f"{column.said!r}{did_you_mean(column.said, fields)}"
+        raise UserError(f"{where}: the object has no key {said}; its keys are {', '.join(fields) or 'none'}")
     if len(found) != 1:
         said = f"has more than one {column.role}: {', '.join(found)}" if found else f"has no {column.role}"
         raise UserError(
