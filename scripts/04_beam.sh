@@ -3,6 +3,7 @@
 #
 # Decodes the test inputs with the trained model into beam_prediction.jsonl in the work dir; presets that compare with the
 # base alone decode with it too, into beam_base.jsonl (WITHOUT_BASE=1 leaves that out, here and in steps 5 and 6).
+# --init_checkpoint is the base that the training had, where that was not the preset's.
 # --checkpoint best decodes with model.best.pt, of the best validation, in place of model.final.pt, of the training's end.
 # Time of mini on 2 CPU cores: 42 s.
 # NPROC, NNODES, NODE_RANK and MASTER_ADDR as in 03_train.sh.
@@ -12,16 +13,16 @@ help_if_asked "$@"
 take_preset "$@"
 take_checkpoint
 check_flags src/gpt2_beam.py --checkpoint
+for argument in ${rest[@]+"${rest[@]}"}; do
+  case ${argument%%=*} in # each decoding of this step has its own
+    --lora_checkpoint | --output_file) fail "${argument%%=*} is this step's own, the weights of --work_dir and their output; use src/gpt2_beam.py for others" ;;
+  esac
+done
 from_step "$data/test.jsonl" 02 "$DATA"
 base=$(value_of --init_checkpoint --init_checkpoint "$BASE" ${rest[@]+"${rest[@]}"})
 if is_downloaded "$base"; then from_step "$base" 01 "$CARD"; fi
 weights=$work_dir/model.$checkpoint.pt
 from_step "$weights" 03
-ensure_setup
-
-decode() { # OUTPUT flags…
-  launch src/gpt2_beam.py "${decoding[@]}" --work_dir "$work_dir" --output_file "$1" "${@:2}" --resume ${rest[@]+"${rest[@]}"}
-}
 
 # Whether a whole model was trained: as run.json says, and as the preset does where there is none.
 is_whole() {
@@ -32,13 +33,22 @@ is_whole() {
   fi
 }
 
+if is_whole && [[ -z $COMPARE_WITH_BASE && -n $(value_of --init_checkpoint ${rest[@]+"${rest[@]}"}) ]]; then
+  fail "--init_checkpoint would have no effect: a model that was trained whole needs no base; leave it out"
+fi
+ensure_setup
+
+decode() { # OUTPUT flags…, which come after those of `rest`: the last --init_checkpoint counts
+  launch src/gpt2_beam.py "${decoding[@]}" ${rest[@]+"${rest[@]}"} --work_dir "$work_dir" --output_file "$1" "${@:2}" --resume
+}
+
 if [[ -n $COMPARE_WITH_BASE ]]; then
   say "Decoding with the base alone"
-  decode beam_base.jsonl --init_checkpoint "$BASE"
+  decode beam_base.jsonl --init_checkpoint "$base"
 fi
 say "Decoding with the trained model, $weights"
 if is_whole; then
   decode beam_prediction.jsonl --init_checkpoint "$weights"
 else
-  decode beam_prediction.jsonl --init_checkpoint "$BASE" --lora_checkpoint "$weights"
+  decode beam_prediction.jsonl --init_checkpoint "$base" --lora_checkpoint "$weights"
 fi

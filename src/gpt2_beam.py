@@ -10,6 +10,8 @@ sys.path.insert(0, __file__.rpartition("/")[0])  # which PYTHONSAFEPATH leaves o
 from lora_nlg import config, errors, flags, methods
 from lora_nlg.methods import placement
 
+PARTIAL = ".partial.jsonl"  # what is decoded so far, beside the output
+
 
 def parser() -> argparse.ArgumentParser:
     """Return the recipe's flags and this project's own."""
@@ -44,7 +46,11 @@ def parser() -> argparse.ArgumentParser:
 
     rules = flags.add_search_flags(p, flags.SearchDefaults(), "a finished score")
     rules.add_argument(
-        "--eos_token_id", type=int, action="append", default=[], help="one more end token beside 50256; may be repeated"
+        "--eos_token_id",
+        type=int,
+        action="append",
+        default=[],
+        help="one more end token beside 50256, which ends a text and is no part of it; may be repeated",
     )
     return p
 
@@ -59,6 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     import torch
 
     from lora_nlg import dist, files, locks
+    from lora_nlg.decoding.outputs import record_of
     from lora_nlg.model import gpt2
     from lora_nlg.storage import checkpoints, hub, models
 
@@ -70,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     n_before, fitted = fit_behind(args, model_config, several)
     check_lengths(args, model_config)
     outputs = output_files(args)
-    files.check_outputs([path for o in outputs for path in (o, o.with_suffix(".run.json"))], [args.data])
+    files.check_outputs([path for o in outputs for path in (o, record_of(o), locks.beside(o, PARTIAL))], [args.data])
     locks.check(locks.of_outputs(outputs))
     n_cut, contexts, lengths = read_contexts(args)
 
@@ -156,15 +163,16 @@ def decode_to(
 
     `sources` says, for the record, which commits of the Hub base and adapters are.
     """
-    from lora_nlg import dist, files, record, signals
-    from lora_nlg.decoding import predictions
+    from lora_nlg import dist, files, locks, record, signals
+    from lora_nlg.decoding import outputs, predictions
     from lora_nlg.model import forms
 
     run = record.Record(
-        output.with_suffix(".run.json"), argv, **decisive, data=files.sha256(args.data), seq_len=args.seq_len,
+        outputs.record_of(output), argv, **decisive, data=files.sha256(args.data), seq_len=args.seq_len,
         device=str(ranks.device), world_size=ranks.world_size, batch_size=args.batch_size,
     )  # fmt: skip
-    if args.resume and dist.from_main(ranks.is_main and is_decoded(output, run), ranks):
+    known = dist.from_main(ranks.is_main and is_decoded(output, run), ranks)
+    if args.resume and known:
         if ranks.is_main:
             errors.say(f"{output} is decoded with these settings already; without --resume it is decoded again")
         return
@@ -172,9 +180,11 @@ def decode_to(
     with signals.stopped_by_signals(how):
         partial = None
         if ranks.is_main:
+            if not known and (moved := outputs.set_aside(output)):
+                errors.say(f"moved what another decoding left: {', '.join(map(str, moved))}")
             run.write(**sources)  # before the first step: a folder that cannot be written is found out now
             settings = {name: run.fields["settings"][name] for name in decisive}
-            partial = predictions.Partial(output.with_suffix(".partial.jsonl"), settings, args.resume)
+            partial = predictions.Partial(locks.beside(output, PARTIAL), settings, args.resume)
             if partial.decoded:
                 print(f"going on after {len(partial.decoded):,} inputs")
         decoded = predictions.decode(
@@ -201,6 +211,8 @@ def output_files(args: argparse.Namespace) -> list[Path]:
             f"--output_file is given {len(names)} times and --lora_checkpoint {len(args.lora_checkpoint or ())} times; give one "
             "output for each, or none"
         )
+    for name in names:
+        config.require(Path(name).name not in ("", ".."), "output_file", "the name of a file", repr(name))
     return [Path(args.work_dir) / name for name in names]
 
 

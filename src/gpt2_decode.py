@@ -1,6 +1,7 @@
 """Turn predicted token ids into text, and write it with the references in the form that a scorer reads.
 
-Input lines with the same context are one input with several references; its prediction is the last one for any of its lines.
+Input lines with the same context are one input with several references; its prediction is the last one for any of its lines. A text
+ends before the first end token: those of the record that gpt2_beam.py leaves beside the predictions, else 50256 and 628.
 
 --ref_type e2e: --output_ref_file is one file, the references of an input on consecutive lines and a blank line after each
 input. --ref_type webnlg and dart: it is a folder with reference0 … reference(N-1) for --ref_num N, and nothing else; line i of
@@ -69,6 +70,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from lora_nlg import files
     from lora_nlg.data import bpe
+    from lora_nlg.decoding import outputs
     from lora_nlg.tasks import formatted
 
     refs = Path(args.output_ref_file)
@@ -81,7 +83,8 @@ def main(argv: list[str] | None = None) -> int:
     inputs = list(formatted.read_formatted(args.input_file))
     if one_file:  # elsewhere an empty reference is a line as any other: DART has one
         formatted.check_references(inputs, args.input_file)
-    predictions = formatted.read_predictions(args.sample_file, bpe.load_encoding(args.vocab), len(inputs))
+    ends = outputs.end_tokens(Path(args.sample_file))
+    predictions = formatted.read_predictions(args.sample_file, bpe.load_encoding(args.vocab), len(inputs), ends)
     every_group = formatted.group_lines(inputs, group_keys(args, inputs), predictions, kept_lines(args, inputs))
     groups = predicted(every_group, args)
     for group in groups:

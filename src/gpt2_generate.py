@@ -33,6 +33,7 @@ PROMPT = "> "
 STDIN = "standard input"
 VOCABULARY = Path(__file__).resolve().parent.parent / "vocab"
 LAST_CARD = "gpt2.md"  # where neither base nor adapters say what they are
+MOST_ALTERNATIVES = config.MOST_BEAMS - 1  # texts are as many at most as beams can be
 PORT, MOST_PORT = 8765, 65535  # of the page
 
 
@@ -52,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
         help="what the model learnt; own: any text is an input",
     )
     p.add_argument("--jsonl", action="store_true", help="JSON lines in and out")
-    p.add_argument("--alternatives", type=int, default=3, help="0: none")
+    p.add_argument("--alternatives", type=int, default=3, help=f"at most {MOST_ALTERNATIVES}; 0: none")
     p.add_argument(
         "--serve",
         nargs="?",
@@ -68,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
         "--eos_token_id",
         type=int,
         default=config.BLANK_LINE_ID,
-        help="end token beside 50256; default: %(default)s, a blank line",
+        help="end token beside 50256, which ends a text and is no part of it; default: %(default)s, a blank line",
     )
     return p
 
@@ -125,8 +126,9 @@ def check(args: argparse.Namespace, model_config: config.ModelConfig) -> None:
             f"--model_card {args.model_card} has {model_config.vocab_size} tokens, not GPT-2's {config.GPT2_VOCAB_SIZE}; take a "
             "model with GPT-2's vocabulary"
         )
-    if args.alternatives < 0:
-        raise errors.UserError(f"--alternatives must be 0 or more, but is {args.alternatives}")
+    config.require(args.alternatives >= 0, "alternatives", "0 or more", args.alternatives)
+    few_enough = args.alternatives <= MOST_ALTERNATIVES
+    config.require(few_enough, "alternatives", f"no more than {MOST_ALTERNATIVES}", args.alternatives)
     if not 0 <= args.eos_token_id < model_config.vocab_size:
         raise errors.UserError(
             f"--eos_token_id must be from 0 to {model_config.vocab_size - 1}, but is {args.eos_token_id}"

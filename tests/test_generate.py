@@ -253,6 +253,7 @@ def test_a_line_that_is_no_mr_is_refused_by_its_number(ask, loaded, piped, flags
     [
         ("--lora_dim 4", "--lora_checkpoint"),
         ("--alternatives -1", "--alternatives must be 0 or more"),
+        ("--alternatives 1000000000000", "--alternatives must be no more than 999, but is 1000000000000"),
         ("--eos_token_id 50257", "--eos_token_id must be from 0 to 50256"),
         ("--eval_len 256", "--eval_len 256 leaves no room for the input"),
         ("--beam 0", "--beam must be from 1 to 1000"),

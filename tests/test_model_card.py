@@ -116,6 +116,21 @@ def test_scores_of_another_checkpoint_are_not_shown(work, tmp_path, capsys):
     assert "BLEU" not in (tmp_path / "out/README.md").read_text()
 
 
+def test_scores_of_a_decoding_without_adapters_are_not_shown(work, tmp_path, capsys):
+    """They are the base's."""
+    record = json.loads((work / "beam_prediction.run.json").read_text())
+    del record["settings"]["adapters"]
+    (work / "beam_prediction.run.json").write_text(json.dumps(record))
+    export(work, "peft", tmp_path / "out")
+    assert "BLEU" not in (tmp_path / "out/README.md").read_text()
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.8])
+def test_a_length_penalty_of_zero_is_not_the_default_of_transformers(penalty):
+    run = Run(decoding={"settings": {"search": SEARCH | {"length_penalty": penalty}}})
+    assert generation_config(run, GPT2_VOCAB_SIZE)["length_penalty"] == penalty
+
+
 def test_a_whole_model_has_the_scores_of_its_own_outputs(work, tmp_path, capsys):
     checkpoints.save_recipe(toy.model(0).float(), work / "model.final.pt")
     weights = models.fingerprint(toy.model(0).float())
@@ -311,3 +326,5 @@ def test_the_records_are_those_that_the_programs_write(tmp_path, capsys):
     assert run.scores_of(models.digest(tensors), "adapters") == SCORES
     assert run.scores_of("0" * 64, "adapters") == {}
     assert run.data == tmp_path.name and run.search["beam"] == 2
+    gpt2_beam.main([*flags, *search.split(), "--beam", "3"])  # whose scores are not known yet
+    assert beside(tmp_path / "work/model.final.pt").scores_of(models.digest(tensors), "adapters") == {}

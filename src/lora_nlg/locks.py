@@ -12,6 +12,7 @@ from pathlib import Path
 from lora_nlg.errors import UserError
 from lora_nlg.files import cannot_write
 
+ENDINGS = (".jsonl", ".json", ".txt")  # of outputs; what else stands behind a dot is a part of the name, as in lp0.8
 LOOKS, PAUSE = 10, 0.05  # how often, and seconds between, before a lock that nobody calls his own counts as held
 NO_LOCKS = "warning: the file system of {} has no locks, so nothing keeps a second run out; start no other one there"
 
@@ -37,11 +38,17 @@ def of_folder(folder: Path) -> list[Lock]:
     return [Lock(folder / "run.lock", alone=True)]
 
 
+def beside(output: Path, ending: str) -> Path:
+    """Return the file that goes with a decoding's output: by its name, without what tells its form, and with `ending`."""
+    form = next((form for form in ENDINGS if output.name.endswith(form)), "")
+    return output.parent / (output.name.removesuffix(form) + ending)  # which a folder has as well
+
+
 def of_outputs(paths: Iterable[Path]) -> list[Lock]:
     """Return what a decoding needs: its outputs alone, and no training in their folders."""
     paths = list(paths)
     folders = {Lock(path.parent / "run.lock", alone=False): None for path in paths}
-    return [*folders, *(Lock(path.with_name(f"{path.stem}.lock"), alone=True) for path in paths)]
+    return [*folders, *(Lock(beside(path, ".lock"), alone=True) for path in paths)]
 
 
 def check(locks: Iterable[Lock]) -> None:

@@ -104,6 +104,11 @@ def best_candidates(logits: Tensor, rows: Tensor, scores: Tensor, k: int) -> tup
     return best, places // k, of_beams.view(B, K * k).gather(1, places)
 
 
+def divisor_at(length: int, config: BeamConfig) -> float:
+    """Return what a score is divided by at `length`: a float, for no tensor is divided by the whole number 200 ** 10."""
+    return length ** float(config.length_penalty)
+
+
 def advance(logits: Tensor, rows: Tensor, beams: Beams, config: BeamConfig) -> tuple[Beams, Tensor]:
     """Take one step with the `logits` (N, V) of `rows` (N,): return the new state and each new beam's parent (B, K).
 
@@ -118,7 +123,7 @@ def advance(logits: Tensor, rows: Tensor, beams: Beams, config: BeamConfig) -> t
 
     ended = torch.isin(tokens, end_tokens(config.eos_token_ids, tokens.device))  # (B, K)
     counts = torch.ones_like(ended) if G + 1 == config.eval_len else ended
-    normalised = (scores / (G + 1) ** config.length_penalty).masked_fill(~counts, IMPOSSIBLE)
+    normalised = (scores / divisor_at(G + 1, config)).masked_fill(~counts, IMPOSSIBLE)
     score, beam = normalised.max(dim=-1)  # (B,)
     better = score > beams.best_scores
     hypothesis = history[torch.arange(len(beam), device=beam.device), beam]  # (B, G + 1)
@@ -139,8 +144,7 @@ def can_win(beams: Beams, bar: Tensor, config: BeamConfig) -> Tensor:
     bound is highest at L = eval_len, for p < 0 at the next length. Not to search on a beam that cannot win changes nothing:
     what its continuations would push out of the best K scores no more than they do, and cannot win either.
     """
-    p = config.length_penalty
-    divisor = max((beams.tokens.shape[-1] + 1) ** p, config.eval_len**p)
+    divisor = max(divisor_at(beams.tokens.shape[-1] + 1, config), divisor_at(config.eval_len, config))
     return beams.scores / divisor > bar.unsqueeze(-1)
 
 

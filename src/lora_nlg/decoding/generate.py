@@ -65,4 +65,4 @@ class Generator:
 
     def text(self, ids: list[int]) -> str:
         """Return the text of a hypothesis, cut like a prediction's."""
-        return formatted.clean(self.encoding.decode(ids))
+        return formatted.text_of(ids, self.encoding, self.rules.eos_token_ids)

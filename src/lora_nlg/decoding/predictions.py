@@ -1,5 +1,6 @@
 """Decode a file's contexts: distinct ones once, sorted by length, batched, shared among the ranks, kept as they come."""
 
+import hashlib
 import json
 import math
 import os
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from lora_nlg import dist
+from lora_nlg import dist, errors
 from lora_nlg.config import BeamConfig
 from lora_nlg.decoding.beam import NotANumber, beam_search
 from lora_nlg.errors import UserError
@@ -31,8 +32,8 @@ class Decoded:
 class Partial:
     """What is decoded so far, a line each in a file beside the output, so that a killed process loses one batch at most.
 
-    The first line is `settings`, all that decides a prediction: a file with others is not resumed. Raises UserError
-    when the file cannot be written.
+    The first line is `settings`, all that decides a prediction: a file with others is not resumed, but kept by a name of its
+    own, until these settings come again. Raises UserError when the file cannot be written.
     """
 
     def __init__(self, path: Path, settings: dict, resume: bool):
@@ -40,6 +41,11 @@ class Partial:
         self.vocab_size, self.eval_len = settings["model"]["vocab_size"], settings["search"]["eval_len"]
         self.decoded: dict[Context, Decoded] = {}
         try:
+            if path.is_file():
+                self._put_aside()
+            aside = self._name_aside(self.settings)
+            if resume and aside.is_file() and not path.exists():
+                aside.replace(path)
             whole = self._read() if resume and path.is_file() else 0
             if whole:
                 os.truncate(path, whole)  # a killed process may have left half a line
@@ -48,8 +54,25 @@ class Partial:
         if not whole:
             self._append([self.settings], "w")
 
+    def _put_aside(self) -> None:
+        """Rename a file of other settings; one without predictions is nothing to keep."""
+        with open(self.path, "rb") as file:
+            theirs, has_predictions = file.readline().decode("utf-8", "replace").rstrip("\n"), file.readline() != b""
+        if theirs == self.settings:
+            return
+        if not has_predictions:
+            self.path.unlink()
+            return
+        aside = self._name_aside(theirs)
+        self.path.replace(aside)
+        errors.say(f"{self.path} has other settings ({differences(theirs, self.settings)}), so it is kept as {aside}")
+
+    def _name_aside(self, settings: str) -> Path:
+        """Return what the file is called while others are decoded with, by its settings: none is written over another."""
+        return self.path.with_suffix(f".{hashlib.sha256(settings.encode()).hexdigest()[:8]}.jsonl")
+
     def _read(self) -> int:
-        """Take over the whole lines of the file and return their length in bytes; 0 if its settings are others."""
+        """Take over the whole lines of the file and return their length in bytes; 0 without the line of these settings."""
         whole = 0
         for line in self.path.read_bytes().splitlines(keepends=True):
             if whole == 0 and line.decode("utf-8", "replace") != self.settings + "\n":
@@ -97,6 +120,25 @@ class Partial:
     def remove(self) -> None:
         """Delete the file, once the whole output is written."""
         self.path.unlink(missing_ok=True)
+
+
+def differences(theirs: str, ours: str) -> str:
+    """Return which settings of two decodings, each a line of JSON, are not the same, and the start of what they are."""
+    try:
+        one, two = _by_name(json.loads(theirs)), _by_name(json.loads(ours))
+    except (ValueError, RecursionError, AttributeError):
+        return "they cannot be read"
+    differ = [name for name in one | two if one.get(name) != two.get(name)]
+    return "; ".join(f"{name} {str(one.get(name))[:20]}, now {str(two.get(name))[:20]}" for name in differ)
+
+
+def _by_name(settings: dict) -> dict:
+    """Return the settings of all sections in one, as search.beam."""
+    flat: dict[str, object] = {}
+    for section, found in settings.items():
+        named = found if isinstance(found, dict) else {"": found}
+        flat |= {f"{section}.{name}".rstrip("."): value for name, value in named.items()}
+    return flat
 
 
 def decode(

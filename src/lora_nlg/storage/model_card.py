@@ -104,9 +104,11 @@ class Run:
         return _within(self.decoding, "settings", "search") or {}
 
     def scores_of(self, digest: str, name: str) -> dict[str, float]:
-        """Return the scores of the run's outputs, none if another checkpoint made them: the decoding recorded its `name`."""
-        made_by = _within(self.decoding, "settings", name)
-        if made_by not in (None, digest):
+        """Return the scores of the run's outputs; none unless this checkpoint made them: the decoding recorded its `name`.
+
+        When another decoding begins, it moves the scores of the one before away.
+        """
+        if _within(self.decoding, "settings", name) != digest:
             return {}
         own = (s for s in self.scored.get("systems", ()) if Path(str(_within(s, "file"))).name == OUTPUTS)
         scores = _within(next(own, {}), "scores")
@@ -150,7 +152,7 @@ def generation_config(run: Run, vocab_size: int) -> dict[str, object]:
     if ends:
         eos = ends if len(ends) > 1 else ends[0]
         settings |= {"bos_token_id": ends[0], "eos_token_id": eos, "pad_token_id": ends[0]}
-    settings |= {theirs: run.search[ours] for ours, theirs in SEARCH.items() if run.search.get(ours)}
+    settings |= {theirs: run.search[ours] for ours, theirs in SEARCH.items() if run.search.get(ours) is not None}
     if settings.get("num_beams", 1) == 1:
         settings.pop("length_penalty", None)  # of no effect, which transformers warns of
     return settings

@@ -5,13 +5,16 @@ A group is one distinct input with all its references and the text that was gene
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lora_nlg.config import BLANK_LINE_ID, END_OF_TEXT_ID
 from lora_nlg.data.bpe import END_OF_TEXT
 from lora_nlg.data.lines import read_json_lines
 from lora_nlg.errors import UserError
+
+USUAL_ENDS = (END_OF_TEXT_ID, BLANK_LINE_ID)  # of the recipe's runs
 
 
 @dataclass
@@ -51,6 +54,15 @@ def clean(text: str) -> str:
     return " ".join(text.splitlines()).strip()
 
 
+def text_of(ids: Sequence[int], encoding, end_tokens: Container[int]) -> str:
+    """Return the text of generated `ids`: what stands before the first end token, on one line.
+
+    Whatever the end token is, it is no part of the text, as the recipe's two are not; behind it stands padding.
+    """
+    end = next((place for place, token in enumerate(ids) if token in end_tokens), len(ids))
+    return clean(encoding.decode(ids[:end]))
+
+
 def standardise(text: str, tokenize: bool, lower: bool) -> str:
     """Fold case (`lower`), then put spaces around every sign that is no letter, digit or underscore (`tokenize`).
 
@@ -61,7 +73,9 @@ def standardise(text: str, tokenize: bool, lower: bool) -> str:
     return " ".join(" ".join(re.split(r"(\W)", text)).split()) if tokenize else text
 
 
-def read_predictions(path: str | Path, encoding, n_inputs: int) -> list[tuple[int, str]]:
+def read_predictions(
+    path: str | Path, encoding, n_inputs: int, end_tokens: Container[int] = USUAL_ENDS
+) -> list[tuple[int, str]]:
     """Return (input line counted from 0, text) of every {"id": line, "predict": token ids} in `path`, in the file's order."""
     predictions: list[tuple[int, str]] = []
     first_at: dict[int, int] = {}
@@ -74,7 +88,7 @@ def read_predictions(path: str | Path, encoding, n_inputs: int) -> list[tuple[in
         bad = next((i for i in ids if type(i) is not int or not 0 <= i < encoding.n_vocab), None)
         if bad is not None:
             raise UserError(f"{where}: expected token ids from 0 to {encoding.n_vocab - 1}, found {bad!r}")
-        predictions.append((line, clean(encoding.decode(ids))))
+        predictions.append((line, text_of(ids, encoding, end_tokens)))
     return predictions
 
 
