@@ -13,11 +13,7 @@ help_if_asked "$@"
 take_preset "$@"
 take_checkpoint
 check_flags src/gpt2_beam.py --checkpoint
-for argument in ${rest[@]+"${rest[@]}"}; do
-  case ${argument%%=*} in # each decoding of this step has its own
-    --lora_checkpoint | --output_file) fail "${argument%%=*} is this step's own, the weights of --work_dir and their output; use src/gpt2_beam.py for others" ;;
-  esac
-done
+refuse_own_flags src/gpt2_beam.py --lora_checkpoint --output_file
 from_step "$data/test.jsonl" 02 "$DATA"
 base=$(value_of --init_checkpoint --init_checkpoint "$BASE" ${rest[@]+"${rest[@]}"})
 if is_downloaded "$base"; then from_step "$base" 01 "$CARD"; fi

@@ -9,13 +9,7 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 help_if_asked "$@"
 take_preset "$@"
 check_flags src/gpt2_decode.py
-for argument in ${rest[@]+"${rest[@]}"}; do
-  case ${argument%%=*} in # the base's texts and the trained model's would be of one file, or in one
-    --sample_file | --input_file | --output_pred_file | --output_ref_file | --ref_type)
-      fail "${argument%%=*} is this step's own, by --work_dir and --data; use src/gpt2_decode.py for others"
-      ;;
-  esac
-done
+refuse_own_flags src/gpt2_decode.py --sample_file --input_file --output_pred_file --output_ref_file --ref_type
 from_step "$data/test_formatted.jsonl" 02 "$DATA"
 for name in ${COMPARE_WITH_BASE:+base} prediction; do from_step "$work_dir/beam_$name.jsonl" 04; done
 ensure_setup

@@ -227,6 +227,14 @@ refuse_flags_of_all_steps() {
   done
 }
 
+# Stop if one of the FLAGS…, which the step gives the program itself, is in `rest`; PROGRAM is for those who want another.
+refuse_own_flags() { # PROGRAM FLAGS…
+  local argument
+  for argument in ${rest[@]+"${rest[@]}"}; do
+    [[ " ${*:2} " != *" ${argument%%=*} "* ]] || fail "${argument%%=*} is this step's own, by its work dir and data; use $1 for others"
+  done
+}
+
 # Print the value of the flag $1 in the arguments after it: the last one, as the programs take it; nothing if it is not there.
 value_of() {
   local flag=$1 value=""

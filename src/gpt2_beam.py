@@ -10,8 +10,6 @@ sys.path.insert(0, __file__.rpartition("/")[0])  # which PYTHONSAFEPATH leaves o
 from lora_nlg import config, errors, flags, methods
 from lora_nlg.methods import placement
 
-PARTIAL = ".partial.jsonl"  # what is decoded so far, beside the output
-
 
 def parser() -> argparse.ArgumentParser:
     """Return the recipe's flags and this project's own."""
@@ -65,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     import torch
 
     from lora_nlg import dist, files, locks
-    from lora_nlg.decoding.outputs import record_of
+    from lora_nlg.decoding.outputs import partial_of, record_of
     from lora_nlg.model import gpt2
     from lora_nlg.storage import checkpoints, hub, models
 
@@ -77,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     n_before, fitted = fit_behind(args, model_config, several)
     check_lengths(args, model_config)
     outputs = output_files(args)
-    files.check_outputs([path for o in outputs for path in (o, record_of(o), locks.beside(o, PARTIAL))], [args.data])
+    files.check_outputs([path for o in outputs for path in (o, record_of(o), partial_of(o))], [args.data])
     locks.check(locks.of_outputs(outputs))
     n_cut, contexts, lengths = read_contexts(args)
 
@@ -163,7 +161,7 @@ def decode_to(
 
     `sources` says, for the record, which commits of the Hub base and adapters are.
     """
-    from lora_nlg import dist, files, locks, record, signals
+    from lora_nlg import dist, files, record, signals
     from lora_nlg.decoding import outputs, predictions
     from lora_nlg.model import forms
 
@@ -182,9 +180,10 @@ def decode_to(
         if ranks.is_main:
             if not known and (moved := outputs.set_aside(output)):
                 errors.say(f"moved what another decoding left: {', '.join(map(str, moved))}")
-            run.write(**sources)  # before the first step: a folder that cannot be written is found out now
+            whole = {"sha256": files.sha256(output)} if known else {}  # the same as is to come, and good until then
+            run.write(**sources, **whole)  # before the first step: a folder that cannot be written is found out now
             settings = {name: run.fields["settings"][name] for name in decisive}
-            partial = predictions.Partial(locks.beside(output, PARTIAL), settings, args.resume)
+            partial = predictions.Partial(outputs.partial_of(output), settings, args.resume)
             if partial.decoded:
                 print(f"going on after {len(partial.decoded):,} inputs")
         decoded = predictions.decode(

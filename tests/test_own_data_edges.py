@@ -114,6 +114,8 @@ def test_a_key_twice_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"t\.jsonl:2: the object has the key 'context' twice; leave one of them"):
         read(path)
     assert parse_json('{"a": 1, "a": 2}', "x") == {"a": 2}  # of other files
+    within = '{"context": "a", "completion": "A", "meta": {"x": 1, "x": 2}}\n'  # which nobody reads
+    assert read(write(tmp_path, "within.jsonl", within)) == [("a", "A")]
 
 
 # The folder of what step 2 makes, and the runs that are made of it

@@ -11,6 +11,8 @@ from typing import IO
 
 from lora_nlg.errors import UserError
 
+FORMS = (".jsonl", ".json", ".txt")  # of outputs; what else stands behind a dot is a part of the name, as in lp0.8
+
 
 @contextlib.contextmanager
 def atomic_writer(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
@@ -76,6 +78,12 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def beside(output: Path, ending: str) -> Path:
+    """Return the file that goes with an output: by its name, without what tells its form, and with `ending`."""
+    form = next((form for form in FORMS if output.name.endswith(form)), "")
+    return output.parent / (output.name.removesuffix(form) + ending)  # which a folder has as well
 
 
 def check_outputs(outputs: Iterable[str | os.PathLike], inputs: Iterable[str | os.PathLike] = ()) -> None:

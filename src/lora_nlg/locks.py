@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lora_nlg.errors import UserError
-from lora_nlg.files import cannot_write
+from lora_nlg.files import beside, cannot_write
 
-ENDINGS = (".jsonl", ".json", ".txt")  # of outputs; what else stands behind a dot is a part of the name, as in lp0.8
 LOOKS, PAUSE = 10, 0.05  # how often, and seconds between, before a lock that nobody calls his own counts as held
 NO_LOCKS = "warning: the file system of {} has no locks, so nothing keeps a second run out; start no other one there"
 
@@ -36,12 +35,6 @@ class Lock:
 def of_folder(folder: Path) -> list[Lock]:
     """Return what a training needs: the folder alone, as it moves, cuts and deletes files there, those of decodings as well."""
     return [Lock(folder / "run.lock", alone=True)]
-
-
-def beside(output: Path, ending: str) -> Path:
-    """Return the file that goes with a decoding's output: by its name, without what tells its form, and with `ending`."""
-    form = next((form for form in ENDINGS if output.name.endswith(form)), "")
-    return output.parent / (output.name.removesuffix(form) + ending)  # which a folder has as well
 
 
 def of_outputs(paths: Iterable[Path]) -> list[Lock]:

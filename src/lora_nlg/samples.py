@@ -51,7 +51,7 @@ class Sampler:
             ) from error
 
     def _text(self, ids: list[int]) -> str:
-        return formatted.clean(self.encoding.decode(ids))
+        return formatted.text_of(ids, self.encoding, self.rules.eos_token_ids)
 
 
 def sampler(

@@ -63,19 +63,20 @@ def count_lines(path: str | Path) -> int | None:
 def parse_json(text: str, where: str, keys_once: bool = False):
     """Return the value that one line of JSON holds; `where` is its "path:line" for the error.
 
-    With `keys_once`, a key that an object has twice is an error; else its last value counts.
+    With `keys_once`, a key that the object itself has twice is an error; else its last value counts.
     """
+    keys: list[str] = []
 
-    def checked(pairs: list[tuple[str, object]]) -> dict:
-        fields = dict(pairs)
-        if len(fields) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise UserError(f"{where}: the object has the key {twice!r} twice; leave one of them")
-        return fields
+    def noted(pairs: list[tuple[str, object]]) -> dict:
+        keys[:] = [key for key, _ in pairs]  # in the end those of the outermost
+        return dict(pairs)
 
     try:
-        return json.loads(text, object_pairs_hook=checked if keys_once else None)
+        value = json.loads(text, object_pairs_hook=noted if keys_once else None)
+        twice = next((key for key in keys if keys.count(key) > 1), None) if len(set(keys)) < len(keys) else None
+        if twice is not None:
+            raise UserError(f"{where}: the object has the key {twice!r} twice; leave one of them")
+        return value
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not JSON ({error}); expected one JSON object a line") from error
 

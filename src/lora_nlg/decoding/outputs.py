@@ -5,7 +5,6 @@ from pathlib import Path
 
 from lora_nlg import files
 from lora_nlg.errors import UserError
-from lora_nlg.locks import beside
 from lora_nlg.tasks.formatted import USUAL_ENDS
 
 PREVIOUS = "previous_decoding"  # the folder beside an output that keeps the last one when another is made in its place
@@ -17,7 +16,12 @@ MADE_OF = {  # by steps 5 and 6, which say in no file what they were made of
 
 def record_of(output: Path) -> Path:
     """Return the file that says how `output` was decoded."""
-    return beside(output, ".run.json")
+    return files.beside(output, ".run.json")
+
+
+def partial_of(output: Path) -> Path:
+    """Return the file of what is decoded of `output` so far."""
+    return files.beside(output, ".partial.jsonl")
 
 
 def set_aside(output: Path) -> list[Path]:
@@ -29,6 +33,8 @@ def set_aside(output: Path) -> list[Path]:
     folder = output.parent / PREVIOUS
     try:
         folder.mkdir(exist_ok=True)
+        for path in (*made, record_of(output)):
+            (folder / path.name).unlink(missing_ok=True)  # what was made of one is not to lie beside another
         return [path.replace(folder / path.name) for path in (*there, record_of(output)) if path.is_file()]
     except OSError as error:
         raise files.cannot_write(folder, error) from error

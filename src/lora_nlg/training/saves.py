@@ -34,18 +34,19 @@ NUMBERED = re.compile(r"(model|state)\.[0-9]+\.pt")  # the names of saves
 def check_start(work_dir: Path, start: str | os.PathLike) -> None:
     """Raise UserError if a run in `work_dir` would move or delete the file that it starts from."""
     folder, name = os.path.split(os.path.realpath(start))
-    if folder == os.path.realpath(work_dir) and (name in RESULTS or NUMBERED.fullmatch(name)):
-        raise UserError(f"a run in {work_dir} would move or delete {start}, its own start; use another --work_dir")
+    here = os.path.realpath(work_dir)
+    if (folder == here and (name in RESULTS or NUMBERED.fullmatch(name))) or folder == os.path.join(here, PREVIOUS):
+        raise UserError(f"a run in {work_dir} would move or delete {start}, its own start; use another work dir")
 
 
 def check_folder(work_dir: Path) -> None:
     """Raise UserError if a run in `work_dir` would delete checkpoints there that no run has written."""
-    if any((work_dir / name).exists() for name in (MANIFEST, "run.json")):
+    if any((work_dir / name).exists() for name in (MANIFEST, "run.json", "log.jsonl", PREVIOUS)):
         return  # what is not listed there, a run has left that was killed while it saved
     unknown = sorted(path.name for path in work_dir.glob("*.pt") if NUMBERED.fullmatch(path.name))
     if unknown:
         raise UserError(
-            f"{work_dir} holds {unknown[0]}, but no {MANIFEST} or run.json of a run that wrote it; use another --work_dir"
+            f"{work_dir} holds {unknown[0]}, but no {MANIFEST} or run.json of a run that wrote it; use another work dir"
         )
 
 

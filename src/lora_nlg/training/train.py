@@ -23,6 +23,11 @@ from lora_nlg.training.losses import masked_loss
 from lora_nlg.training.optim import build_optimizer, learning_rate, precondition
 from lora_nlg.training.saves import Saves, flat
 
+NO_COMPILER = (
+    "InvalidCxxCompiler",
+    "No working C++ compiler",
+    "Failed to find C compiler",
+)  # as torch and Triton say it
 SIGNAL_INTERVAL = 10  # micro-batches between two looks at whether another rank's GPU reports a signal
 
 
@@ -193,18 +198,20 @@ class Run:
         found = ((*at, loss) for at, loss in zip(self.not_looked_at, losses, strict=True) if not math.isfinite(loss))
         return next(found, None)
 
-    def _has_lost(self) -> bool:
-        """Return whether one of several ranks on a CPU has to say that a loss is no number; without one they are looked at."""
+    def _is_to_be_looked_at(self) -> bool:
+        """Return whether this rank, one of several on a CPU, has a loss that is no number, for which all have to meet."""
         if not self.is_cpu or self.ranks.world_size == 1:
             return False
-        has_lost = self._first_that_is_no_number() is not None
-        if not has_lost:
-            self.not_looked_at.clear()
-        return has_lost
+        if self._first_that_is_no_number() is not None:
+            return True
+        self.not_looked_at.clear()  # the next update has fewer to look at
+        return False
 
     def _refuse_losses(self, of_ranks: list[tuple[int, list[int], float] | None]) -> None:
         """Raise UserError for the first of these that is one, and say how to go on: the main rank knows what was saved."""
-        for step, items, loss in filter(None, of_ranks):
+        found = sorted(filter(None, of_ranks))
+        if found:
+            step, items, loss = found[0]  # from then on the others' weights are no numbers, too
             last, go_on = self.saves.last_step, "start anew with --skip_nan, which leaves such batches out, with"
             if last:
                 go_on = (
@@ -232,11 +239,11 @@ class Run:
         if self.config.skip_nan and dist.sum_over_ranks(counted, self.ranks) == 0:
             return  # every rank has left out all of it: there is nothing to learn from
         told = dist.average_gradients(
-            self.trained, self.ranks.world_size, (self.request.number is not None, self._has_lost())
+            self.trained, self.ranks.world_size, (self.request.number is not None, self._is_to_be_looked_at())
         )
         if told is not None:
-            self.stops_asked, n_lost = told
-            if self.is_cpu and n_lost > 0:
+            self.stops_asked, n_no_numbers = told
+            if self.is_cpu and n_no_numbers > 0:
                 self.look_at_losses()
         self.scaler.unscale_(self.optimizer)
         if self.factors.precondition:
@@ -367,6 +374,8 @@ def compiled(loss_of: Callable) -> Callable:
         try:
             return program(*inputs)
         except InductorError as error:
+            if not any(said in str(error) for said in NO_COMPILER):
+                raise
             reason = str(error).strip().partition("\n")[0]
             raise UserError(
                 f"--compile failed: {reason}; it needs a C++ compiler (Debian: apt install g++), or leave it out"
