@@ -39,6 +39,7 @@ case $set_name in
   dart) raw=(dart-v1.1.1-full-{train,dev,test}.json) ;;
 esac
 if ! known_set "$set_name" && made_by_hand "$set_name"; then
+  [[ ${#columns[@]} -eq 0 ]] || fail "${columns[0]} would have no effect; data/$set_name is taken as it was made by hand"
   say "Data set $set_name is as it was made by hand"
   exit 0
 elif ! known_set "$set_name"; then

@@ -180,6 +180,7 @@ take_preset() {
     if [[ -n $given_data ]]; then TASK=$DATA CURVE=""; fi
     if [[ $TASK == mini ]]; then TASK=e2e; fi
   elif made_by_hand "$DATA"; then
+    [[ ${#columns[@]} -eq 0 ]] || fail "${columns[0]} would have no effect; data/$DATA is taken as it was made by hand"
     data=data/$DATA
   else
     DATA=$(own_data "$DATA") || exit

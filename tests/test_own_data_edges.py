@@ -214,3 +214,15 @@ def test_what_is_to_be_done_first_is_said_with_the_columns(checkout):
     commands = 'take_preset "$@"; (from_step nowhere 02 "$DATA") 2>&1 || true'
     said = in_bash(commands, "--data", data, "--source", "my notes", folder=checkout.folder)
     assert said.endswith(f"run step 02 first: bash scripts/02_create_datasets.sh {data} --source=my\\ notes\n")
+
+
+def test_columns_of_what_was_made_by_hand_are_refused(checkout):
+    """It has none any more, and they were passed over."""
+    shutil.copy(ROOT / "scripts/02_create_datasets.sh", checkout.folder / "scripts")
+    (checkout.folder / "data/notes").mkdir(parents=True)
+    write(checkout.folder / "data/notes", "test_formatted.jsonl", "")
+    says = "--source=x would have no effect; data/notes is taken as it was made by hand\n"
+    for script, *given in (("02_create_datasets.sh", "notes"), ("sweep.sh", "--preset", "mine", "--data", "notes")):
+        done = checkout.run(*given, "--source", "x", script=script)
+        assert (done.returncode, done.stderr) == (2, f"{script}: error: {says}")
+        assert checkout.calls == []
