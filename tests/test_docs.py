@@ -124,9 +124,11 @@ def published() -> set[float]:
 def figures(document: str) -> set[str]:
     """Return the measured figures of a document's text and tables: times, and decimals of three digits and more, zeros aside.
 
-    What programs print, flags with their values, names in backquotes and addresses are left out.
+    What programs print or write between their marks, flags with their values, names in backquotes and addresses are left out: among
+    the seventy scores of a table of methods some are those of another table by chance.
     """
-    without_output = BLOCK.sub(lambda block: block[2] if block[1] == "bash" else "", read(document))
+    marked = re.compile(r"^<!-- (methods on \w+): begin.*?^<!-- \1: end -->$", re.MULTILINE | re.DOTALL)
+    without_output = BLOCK.sub(lambda block: block[2] if block[1] == "bash" else "", marked.sub("", read(document)))
     without_output = re.sub(r"^\| `--.*", "", without_output, flags=re.MULTILINE)
     prose = re.sub(r"\]\([^)]*\)|https?://\S+", "", CODE.sub("", without_output))
     times = re.findall(r"\b\d+\.\d+ (?:minutes|hours|ms|s)\b", prose)
