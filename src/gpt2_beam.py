@@ -180,8 +180,7 @@ def decode_to(
         if ranks.is_main:
             if not known and (moved := outputs.set_aside(output)):
                 errors.say(f"moved what another decoding left: {', '.join(map(str, moved))}")
-            whole = {"sha256": files.sha256(output)} if known else {}  # the same as is to come, and good until then
-            run.write(**sources, **whole)  # before the first step: a folder that cannot be written is found out now
+            run.write(**sources)  # before the first step: a folder that cannot be written is found out now
             settings = {name: run.fields["settings"][name] for name in decisive}
             partial = predictions.Partial(outputs.partial_of(output), settings, args.resume)
             if partial.decoded:

@@ -173,16 +173,6 @@ def test_what_was_made_of_one_decoding_is_not_left_beside_another(flags, tmp_pat
     assert (previous / "beam_prediction.run.json").read_bytes() == second
 
 
-def test_a_whole_output_stays_one_while_it_is_decoded_again(flags, tmp_path, monkeypatch, capsys):
-    """Fails when an interruption leaves it with a record of a decoding that has not ended."""
-    gpt2_beam.main(flags)
-    cut_after(monkeypatch, 1, flags)
-    assert outputs.end_tokens(tmp_path / "work/beam_prediction.jsonl") == (162,)
-    capsys.readouterr()
-    gpt2_beam.main([*flags, "--resume"])
-    assert "is decoded with these settings already" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize("again", [[], ["--resume"]])
 def test_the_same_decoding_moves_nothing(flags, tmp_path, again):
     gpt2_beam.main(flags)
