@@ -18,6 +18,8 @@ from metrics.processes import Processes
 
 ROOT = Path(__file__).resolve().parents[1]
 
+SRC = Path(__file__).resolve().parents[1] / "src"
+
 
 def test_training_and_scorer_have_one_rule():
     """Neither imports the other, so each has the file."""
@@ -67,6 +69,20 @@ def test_a_callback_of_a_weak_reference_does_not_lose_it(stop):
         del thing
         wait()
     assert reference() is None
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_no_signal_to_a_program_is_lost_in_a_finaliser(name):
+    """Fails when Ctrl-C is, which Python raises by itself, and the page goes on for ever."""
+    code = (
+        f"import os, signal, sys, time\nsys.path.insert(0, {str(SRC)!r})\nfrom lora_nlg import errors\n"
+        f"signal.signal(signal.SIGINT, signal.default_int_handler)\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+        f"class Thing:\n    def __del__(self):\n        os.kill(os.getpid(), signal.{name})\n"
+        "def main(_):\n    Thing()\n    for _ in range(100):\n        time.sleep(0.1)\n    return 0\n"
+        "sys.exit(errors.run(main))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 128 + signal.Signals[name], done.stderr
 
 
 def test_a_finaliser_does_not_lose_it(stop):

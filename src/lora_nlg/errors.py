@@ -75,7 +75,8 @@ def run(main: Callable[[list[str] | None], int]) -> int:
     if hasattr(sys.stdout, "reconfigure"):
         # × and é, where a locale or PYTHONIOENCODING has no such letter
         sys.stdout.reconfigure(errors="backslashreplace")
-    endings.raise_again_if_lost(Stopped)
+    for kind in (Stopped, KeyboardInterrupt):
+        endings.raise_again_if_lost(kind)
     for number in ending_signals():
         signal.signal(number, _terminate)
     try:

@@ -45,6 +45,9 @@ class Refused(Exception):
         self.status = status
 
 
+PAUSE = 0.5  # seconds in which a signal is heard
+
+
 class Server(ThreadingHTTPServer):
     """Listens from the start, and answers once it is told what: requests that come before wait."""
 
@@ -79,7 +82,13 @@ class Server(ThreadingHTTPServer):
         self.about = about
         threading.Thread(target=self.serve_forever, daemon=True).start()
         try:
-            while (job := self.jobs.get()) is not None:
+            while True:
+                try:
+                    job = self.jobs.get(timeout=PAUSE)
+                except queue.Empty:  # Python hears no signal that comes just before a wait until that has ended
+                    continue
+                if job is None:
+                    break
                 done, asked = job
                 try:
                     done.set_result(answer(asked))
