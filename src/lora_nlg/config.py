@@ -331,3 +331,11 @@ class BeamConfig:
         finite = 0 < self.repetition_penalty < math.inf
         require(finite, "repetition_penalty", "greater than 0 and finite", self.repetition_penalty)
         object.__setattr__(self, "eos_token_ids", tuple(self.eos_token_ids))  # a list will do
+
+
+def flat(settings: dict, prefix: str = "") -> dict[str, object]:
+    """Return nested settings as {"optim.lr": 0.002, …}."""
+    found: dict[str, object] = {}
+    for name, value in settings.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found

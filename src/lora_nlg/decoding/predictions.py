@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from lora_nlg import dist, errors
-from lora_nlg.config import BeamConfig
+from lora_nlg.config import BeamConfig, flat
 from lora_nlg.decoding.beam import NotANumber, beam_search
 from lora_nlg.errors import UserError
 from lora_nlg.model.gpt2 import GPT2
@@ -125,20 +125,11 @@ class Partial:
 def differences(theirs: str, ours: str) -> str:
     """Return which settings of two decodings, each a line of JSON, are not the same, and the start of what they are."""
     try:
-        one, two = _by_name(json.loads(theirs)), _by_name(json.loads(ours))
+        one, two = flat(json.loads(theirs)), flat(json.loads(ours))
     except (ValueError, RecursionError, AttributeError):
         return "they cannot be read"
     differ = [name for name in one | two if one.get(name) != two.get(name)]
     return "; ".join(f"{name} {str(one.get(name))[:20]}, now {str(two.get(name))[:20]}" for name in differ)
-
-
-def _by_name(settings: dict) -> dict:
-    """Return the settings of all sections in one, as search.beam."""
-    flat: dict[str, object] = {}
-    for section, found in settings.items():
-        named = found if isinstance(found, dict) else {"": found}
-        flat |= {f"{section}.{name}".rstrip("."): value for name, value in named.items()}
-    return flat
 
 
 def decode(

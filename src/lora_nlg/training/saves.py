@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_nlg import methods
+from lora_nlg.config import flat
 from lora_nlg.errors import UserError
 from lora_nlg.files import atomic_writer, cannot_write, sha256
 from lora_nlg.model.gpt2 import GPT2
@@ -295,11 +296,3 @@ def _fault_in_save(save: object, names: tuple[str, ...]) -> str | None:
     if not all(isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) for digest in files.values()):
         return "has a sha256 that is none"
     return None
-
-
-def flat(settings: dict, prefix: str = "") -> dict[str, object]:
-    """Return nested settings as {"optim.lr": 0.002, …}."""
-    found: dict[str, object] = {}
-    for name, value in settings.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return found

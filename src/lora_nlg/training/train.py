@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lora_nlg import dist
-from lora_nlg.config import NEEDS_TEXTS, FactorConfig, OptimConfig
+from lora_nlg.config import NEEDS_TEXTS, FactorConfig, OptimConfig, flat
 from lora_nlg.data.batches import Split, prefetch
 from lora_nlg.errors import Stopped, UserError
 from lora_nlg.model import forms
@@ -21,13 +21,10 @@ from lora_nlg.training.curve import Curve
 from lora_nlg.training.log import Log, Sample, Skipped
 from lora_nlg.training.losses import masked_loss
 from lora_nlg.training.optim import build_optimizer, learning_rate, precondition
-from lora_nlg.training.saves import Saves, flat
+from lora_nlg.training.saves import Saves
 
-NO_COMPILER = (
-    "InvalidCxxCompiler",
-    "No working C++ compiler",
-    "Failed to find C compiler",
-)  # as torch and Triton say it
+# As torch and Triton say it
+NO_COMPILER = ("InvalidCxxCompiler", "No working C++ compiler", "Failed to find C compiler")
 SIGNAL_INTERVAL = 10  # micro-batches between two looks at whether another rank's GPU reports a signal
 
 
