@@ -49,14 +49,17 @@ check() { # FLAG PATTERN WHAT VALUES…
 
 largest_seed=9223372036854775807 # as training has it
 
+# Check the seeds, and write each as all are that mean the same: a folder is named for it, which another call is to find again.
 check_seeds() {
-  local seed bare
+  local seed bare alike=()
   check --seeds '^[0-9]+$' "whole numbers" "$@"
   for seed in "$@"; do
     bare=$(one_spelling "$seed")
+    alike+=("$bare")
     [[ ${#bare} -lt ${#largest_seed} || (${#bare} -eq ${#largest_seed} && ! $bare > $largest_seed) ]] ||
       fail "--seeds must be from 0 to $largest_seed, but has $seed"
   done
+  seeds=("${alike[@]}")
 }
 
 every_target=q,k,v,o,fc,proj,wte # which --targets all stands for; a test holds it against LoRA's own list

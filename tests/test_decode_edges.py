@@ -360,3 +360,24 @@ def test_flags_that_a_step_gives_itself_are_refused(script, flag, form, checkout
     code, calls, said = step(checkout, script, *form.format(flag.replace("_", "-")).split())
     assert (code, calls) == (2, []) and said.startswith(f"{script}: error: {flag} is this step's own")
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("other", "kept"),
+    [({}, True), ({"prediction.txt": "b"}, False), ({"base.txt": "b"}, False), ({"reference.txt": "b"}, False)],
+    ids=["the same", "outputs", "outputs of the base", "references"],
+)
+def test_scores_of_other_texts_are_not_left_beside_new_ones(other, kept, checkout):
+    """Fails when steps 5 and 7 without step 6 report the scores of texts that are no longer there, or scores are lost for nothing."""
+    work = checkout / "trained_models/mini"
+    names = ("base.txt", "prediction.txt", "reference.txt")
+    for name in names:
+        (work / name).write_text("a\n")
+    (work / "scores.json").write_text("{}")
+    new = "; ".join(f"echo {other.get(name, 'a')} >trained_models/mini/{name}" for name in names)
+    decoding = f"case $1 in src/describe_task.py) echo reference.txt ;; src/gpt2_decode.py) {new} ;; esac"
+    (checkout / ".venv/bin/python").write_text(f"#!/bin/sh\n{decoding}\n")
+    done = subprocess.run(["bash", checkout / "scripts/05_decode.sh"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (work / "scores.json").exists() == kept
+    assert ("removed trained_models/mini/scores.json, which was of other texts" in done.stdout) == (not kept)

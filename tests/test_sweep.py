@@ -411,6 +411,16 @@ def test_other_flags_or_another_preset_are_other_runs(checkout):
     assert len(checkout.made("04_beam.sh")) == 1
 
 
+@pytest.mark.parametrize("script", ["sweep.sh", "methods.sh", "run_seeds.sh"])
+def test_a_seed_in_another_spelling_is_the_same_run(script, checkout):
+    """Fails when a later call trains 0110 beside 110, which a table then counts as two seeds."""
+    flags = {"methods.sh": ["--methods", "lora", "--seeds"], "sweep.sh": ["--seeds"], "run_seeds.sh": []}[script]
+    assert checkout.run(*flags, "110", script=script).returncode == 0
+    assert checkout.made("03_train.sh")
+    assert checkout.run(*flags, "0110", script=script).returncode == 0
+    assert checkout.made("03_train.sh") == []
+
+
 @pytest.mark.parametrize("step", ["03_train.sh", "04_beam.sh", "07_compare.sh"])
 def test_it_goes_on_where_a_step_failed(checkout, step):
     done = checkout.run(
