@@ -156,6 +156,46 @@ def test_ranks_start_from_the_main_ones_numbers(tmp_path):
     assert [(tmp_path / rank).read_text() for rank in "01"] == ["[5.0, 5.0]", "[5.0, 5.0]"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["torchrun", "flags"])
+@pytest.mark.parametrize("ends", ["well", "badly"])
+def test_ranks_wait_for_the_main_one_longer_than_a_collective(launcher, ends, tmp_path):
+    """As while it decodes a sample. Fails when the others give up after torch's ten minutes, here two seconds, or wait for ever."""
+    script = tmp_path / "start.py"
+    script.write_text(
+        "import functools, os, sys, time, datetime\n"
+        f"sys.path.insert(0, {str(SRC)!r})\n"
+        "from torch import distributed\n"
+        "from lora_nlg import dist, errors\n"
+        "limit = datetime.timedelta(seconds=2)\n"
+        "distributed.init_process_group = functools.partial(distributed.init_process_group, timeout=limit)\n"
+        "def work():\n"
+        "    time.sleep(5)\n"
+        "    if sys.argv[2] == 'badly': os._exit(3)\n"
+        "    return 7\n"
+        "def main(_):\n"
+        "    ranks = dist.start('cpu', *map(int, sys.argv[3:5] or (0, 0)), 0)\n"
+        "    found = [dist.on_main(work, ranks), dist.on_main(lambda: 8, ranks)]\n"
+        "    open(f'{sys.argv[1]}/{ranks.rank}', 'w').write(str(found))\n"
+        "    dist.stop()\n"
+        "    return 0\n"
+        "sys.exit(errors.run(main))\n"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
+    starts = [LAUNCHERS["torchrun"]] if launcher == "torchrun" else [[], []]
+    processes = []
+    for rank, words in enumerate(starts):
+        command = [sys.executable, *words, script, tmp_path, ends, *([] if words else [str(rank), "2"])]
+        processes.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment))
+    said = [process.communicate(timeout=120)[1] for process in processes]
+    if ends == "well":
+        assert [process.returncode for process in processes] == [0] * len(starts), said
+        assert [(tmp_path / rank).read_text() for rank in "01"] == ["[7, 8]", "[7, 8]"]
+    else:
+        assert all(process.returncode != 0 for process in processes)
+        assert launcher == "torchrun" or "the first process has ended, for which this one waited" in said[1]
+
+
 def long_run(folder: Path, *launcher: str) -> subprocess.Popen:
     """Start two ranks on a run that lasts until it is stopped."""
     flags = (

@@ -1,10 +1,11 @@
 """Ranks and devices: the only place that reads what a launcher says."""
 
 import contextlib
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from lora_nlg.mistakes import did_you_mean
 
 DEVICES = ("auto", "cpu", "cuda")
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_MEETINGS = itertools.count()  # of all ranks at the same point, so that each has the same number there
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Ranks:
     world_size: int
     device: torch.device
     on_this_node: int = 1  # processes of the run on this machine
+    store: distributed.Store | None = field(default=None, compare=False, repr=False)  # which all of them see
 
     @property
     def is_main(self) -> bool:
@@ -46,10 +49,11 @@ def start(device: str, rank: int, world_size: int, local_rank: int) -> Ranks:
     chosen = device_of(device, 0 if _has_a_gpu_of_its_own() else here.local_rank)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
+    store = None
     if several:
         backend, gpu = ("nccl", _name_of(chosen)) if chosen.type == "cuda" else ("gloo", "")
-        rendezvous.join(here, backend, gpu)
-    return Ranks(here.rank, here.world_size, chosen, here.on_this_node)
+        store = rendezvous.join(here, backend, gpu)
+    return Ranks(here.rank, here.world_size, chosen, here.on_this_node, store)
 
 
 def devices_of(name: str, processes: int) -> list[torch.device]:
@@ -169,6 +173,17 @@ def take_from_main(tensors: Iterable[Tensor], ranks: Ranks) -> None:
             distributed.broadcast(tensor, src=0)
 
 
+def wait_for_main(ranks: Ranks) -> None:
+    """Wait until the main rank is here, too, however long that takes: to decode a sample it may be more than a collective waits."""
+    if ranks.store is None:
+        return
+    key = f"main is here {next(_MEETINGS)}"
+    if ranks.is_main:
+        ranks.store.set(key, "")
+    else:
+        rendezvous.wait_for(ranks.store, key)
+
+
 def on_main(work: Callable, ranks: Ranks):
     """Return what `work()` returns on the main rank on every rank. A UserError there ends all of them, with one sentence in all."""
     result, error = None, None
@@ -177,6 +192,7 @@ def on_main(work: Callable, ranks: Ranks):
             result = work()
         except UserError as raised:
             error = raised
+    wait_for_main(ranks)
     result, failed = from_main((result, error is not None), ranks)
     if error is not None:
         raise error

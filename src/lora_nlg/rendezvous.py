@@ -93,6 +93,7 @@ class Meeting:
     gpu: str  # which one this process computes on, "" for none
     arrived: int = 0
     listening: bool = False
+    store: distributed.Store | None = None  # which all of them see
     unknown_host: bool = False
     error: BaseException | None = None
     host: str = field(init=False)
@@ -143,13 +144,13 @@ class Meeting:
             raise UserError(f"cannot meet at {self.host}:{self.port}, {why} ({reason}); {unset()}") from error
         self.listening = True
         # A torchrun that starts its ranks again may keep what it was told.
-        register = distributed.PrefixStore(f"arrived/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-        register.set(f"gpu{rank}", self.gpu)
-        self.arrived = register.add("number", 1)
+        self.store = distributed.PrefixStore(f"start/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        self.store.set(f"gpu{rank}", self.gpu)
+        self.arrived = self.store.add("number", 1)
         while self.arrived < size:
             time.sleep(PAUSE)
-            self.arrived = register.add("number", 0)
-        gpus = [register.get(f"gpu{other}").decode() for other in range(size)]
+            self.arrived = self.store.add("number", 0)
+        gpus = [self.store.get(f"gpu{other}").decode() for other in range(size)]
         if self.gpu and gpus.count(self.gpu) > 1:
             raise UserError(f"{gpus.count(self.gpu)} processes would share the GPU {self.gpu}; give each its own")
         return store
@@ -185,8 +186,11 @@ class Meeting:
         return LIMIT_OF_TORCHRUN if self.by_torchrun and self.listening else LIMIT
 
 
-def join(place: Place, backend: str, gpu: str = "") -> None:
-    """Join the process group, and say on stderr who is missing. Raises UserError when nobody comes for a minute."""
+def join(place: Place, backend: str, gpu: str = "") -> distributed.Store:
+    """Join the process group, say on stderr who is missing, and return the store that all of them see.
+
+    Raises UserError when nobody comes for a minute.
+    """
     # Imported later, as torch's optimisers do, it keeps the process group beyond `stop`: the group's threads then meet an
     # interpreter that ends, and 4 of 60 finished runs were aborted on a busy machine.
     importlib.import_module("torch._dynamo")
@@ -210,3 +214,18 @@ def join(place: Place, backend: str, gpu: str = "") -> None:
             print(said, file=sys.stderr, flush=True)
     if meeting.error is not None:
         raise meeting.error
+    assert meeting.store is not None  # or there is an error
+    return meeting.store
+
+
+def wait_for(store: distributed.Store, key: str) -> None:
+    """Wait, however long, until a process has set `key`; a collective would wait ten minutes. Raises UserError if the host dies."""
+    pause = 0.001
+    try:
+        while not store.check([key]):
+            time.sleep(pause)
+            pause = min(2 * pause, PAUSE)
+    except RuntimeError as error:
+        raise UserError(
+            "the first process has ended, for which this one waited; what that one says is the cause"
+        ) from error
