@@ -119,6 +119,7 @@ step() {
     if [[ -t 1 ]]; then printf '\r\033[K'; fi
     return
   fi
+  if [[ $1 == 03_train.sh && -n $may_diverge ]] && diverged; then return 1; fi
   fail "$1 failed for $training: $(last_said); all it said is in $log, and the same command goes on from there"
 }
 
@@ -134,12 +135,25 @@ check_training() {
   CHECK_ONLY=1 attended bash scripts/03_train.sh "${flags[@]}" >"$log" 2>&1 || fail "03_train.sh failed for $training: $(last_said)"
 }
 
-train() { # where it is not done
+# Whether what a training said at last is that its loss or its weights are no numbers.
+diverged() {
+  [[ $(last_said) =~ (^|': ')('the loss of step '[0-9]+' is '|'the weights after step '[0-9]+' are no numbers') ]]
+}
+
+may_diverge="" # 1 while rates are tried
+
+# Train where it is not done. Returns 1 for a rate that diverged; it is not tried again.
+train() {
   is_done "$training" && return
+  local mark=$training/diverged.txt
+  [[ ! -f $mark || $(made_with) != "$(cat "$mark")" ]] || return 1
   mkdir -p "$training"
   log=$training/sweep.log
-  rm -f "$training"/made_with.txt "$training"/lp*/made_with.txt
-  step 03_train.sh "${flags[@]}"
+  rm -f "$mark" "$training"/made_with.txt "$training"/lp*/made_with.txt
+  if ! step 03_train.sh "${flags[@]}"; then
+    made_with >"$mark"
+    return 1
+  fi
   made_with >"$training/made_with.txt"
 }
 

@@ -2,14 +2,15 @@
 # Usage: bash scripts/methods.sh [--methods M ...] [--seeds S ...] [--budget N] [--rates_of DIR|FILE] [--earlier FILE ...] [--doc FILE]
 #                               [--preset NAME] [--work_dir DIR] [flags of gpt2_ft.py]
 #
-# Table 3 in small: trains by every method (scripts/methods.tsv) with as many parameters as the preset's LoRA has, or as --budget
-# says, and whole. Each one's learning rate is the best of three by the validation loss with the first seed, or with --rates_of the one
-# that an earlier table has; with that rate it is trained with every seed (110 111 112), decoded and scored. The table, with
-# paired tests against LoRA and the paper's rows, is in DIR/methods.md and methods.json (DIR: trained_models/methods_NAME) and, with
-# --doc, between FILE's marks for NAME; the runs side by side are in DIR/side_by_side.html. So that several machines can share the
-# work, by methods or by seeds, --earlier takes the methods.json of others into the table.
+# Table 3 in small: trains by every method with as many parameters as the preset's LoRA has, or as --budget says, and whole. Each
+# one's learning rate is the best of three (scripts/methods.tsv, or methods_NAME.tsv for a base that has more to learn) by the
+# validation loss with the first seed, or with --rates_of the one that an earlier table has; one that diverges is not chosen. With that
+# rate it is trained with every seed (110 111 112), decoded and scored. The table, with paired tests against LoRA and the paper's rows,
+# is in DIR/methods.md and methods.json (DIR: trained_models/methods_NAME) and, with --doc, between FILE's marks for NAME; the runs side
+# by side are in DIR/side_by_side.html. So that several machines can share the work, by methods or by seeds, --earlier takes the
+# methods.json of others into the table.
 #   bash scripts/methods.sh --methods lora prefix_layer adapter_l --seeds 110
-#   bash scripts/methods.sh --preset e2e_small_lora --seeds 110 --rates_of docs/methods.md
+#   bash scripts/methods.sh --preset e2e_small_lora --seeds 110
 #   bash scripts/methods.sh --seeds 113 --rates_of docs/methods.md --earlier docs/methods_mini.json
 #   bash scripts/methods.sh --preset e2e_gpt2_md        # on a GPU node
 # Where a preset NAME_METHOD is there, its sizes and its rate are taken, and --budget is refused. What was made with the same flags is not made again;
@@ -37,7 +38,8 @@ for argument in ${rest[@]+"${rest[@]}"}; do
 done
 refuse_flags_of_all_steps
 [[ ${#LORA[@]} -gt 0 ]] || fail "preset $preset trains no adapters; expected one that does, whose size the others are given"
-table=scripts/methods.tsv
+table=scripts/methods_$preset.tsv # a base that has more to learn takes higher rates
+[[ -f $table ]] || table=scripts/methods.tsv
 known=$(tail -n +2 "$table" | cut -f 1)
 [[ ${#methods[@]} -gt 0 ]] || read -r -d '' -a methods <<<"$known" || true
 for method in "${methods[@]}"; do
@@ -130,13 +132,14 @@ mkdir -p "$work_dir"
 take_lock
 say "$n_runs trainings in $work_dir, of $budget parameters where a method has a size and no preset of its own"
 for method in "${methods[@]}"; do
-  tried=()
+  tried=() may_diverge=1
   for rate in $(rates_of "$method"); do
     name_training "$method" "$rate" "${seeds[0]}"
-    train
-    tried+=("$training")
+    if train; then tried+=("$training"); else printf '%-18s rate %s diverges\n' "$method" "$rate"; fi
     n=$((n + 1))
   done
+  may_diverge=""
+  [[ ${#tried[@]} -gt 0 ]] || fail "$method diverges at every rate that was tried: $(rates_of "$method")"
   best=$("$python" eval/methods_table.py --best_of "${tried[@]}")
   rate=${best##*_lr} rate=${rate%_seed*}
   for seed in "${seeds[@]}"; do

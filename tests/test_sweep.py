@@ -258,7 +258,7 @@ class Checkout:
         shutil.copytree(ROOT / "scripts", self.folder / "scripts")
         (self.folder / ".venv/bin").mkdir(parents=True)
         note = '#!/usr/bin/env bash\ncall="${CHECK_ONLY:+check }${0##*/} $*"\necho "$call" >>"$CALLS"\n'
-        fails = 'if [[ -n ${FAIL_ON:-} && $call == "$FAIL_ON"* ]]; then echo it broke; exit 1; fi\n'
+        fails = 'if [[ -n ${FAIL_ON:-} && $call == "$FAIL_ON"* ]]; then echo "${WHY:-it broke}"; exit 1; fi\n'
         work_dir = "work_dir=${call##*--work_dir } work_dir=${work_dir%% *}"
         leaves = {
             "03_train.sh": f"[[ -z ${{CHECK_ONLY:-}} ]] || exit 0; {work_dir}; echo weights >$work_dir/model.final.pt\n",
@@ -419,6 +419,64 @@ def test_a_seed_in_another_spelling_is_the_same_run(script, checkout):
     assert checkout.made("03_train.sh")
     assert checkout.run(*flags, "0110", script=script).returncode == 0
     assert checkout.made("03_train.sh") == []
+
+
+OF_NO_NUMBERS = [  # what gpt2_ft.py ends with, after the name that its errors begin with
+    "03_train.sh: error: the loss of step 7 is nan, on the items 1, 2 (counted from 0); start anew with a lower --lr or with --clip",
+    "03_train.sh: error: the weights after step 400 are no numbers and are not saved; use a lower --lr or --clip",
+]
+
+
+@pytest.mark.parametrize("why", OF_NO_NUMBERS)
+def test_a_rate_that_diverges_is_one_that_is_not_chosen(why, checkout):
+    """Fails when hours of trainings end at one too high a rate, or with the seeds, where nothing is chosen any more."""
+    at = "03_train.sh --preset mini --work_dir trained_models/methods_mini/bias_lr0.02"
+    flags = ("--methods", "bias", "--seeds", "110")
+    done = checkout.run(*flags, script="methods.sh", FAIL_ON=at, WHY=why)
+    assert "bias               rate 0.02 diverges\n" in done.stdout
+    [choice] = [call for call in checkout.calls if "--best_of" in call]
+    assert "bias_lr0.02" not in choice and "bias_lr0.05" in choice and "bias_lr0.1" in choice
+    checkout.run(*flags, script="methods.sh")
+    assert checkout.made("03_train.sh") == []  # nor is it tried again
+    checkout.run(*flags, "--weight_decay", "0.5", script="methods.sh")
+    tried = [call.split("_seed")[0].rpartition("/")[2] for call in checkout.made("03_train.sh")]
+    assert tried[:3] == ["bias_lr0.02", "bias_lr0.05", "bias_lr0.1"]  # but with other flags
+
+
+def test_what_a_rate_that_diverges_says_is_what_training_says():
+    source = (ROOT / "src/lora_nlg/training/train.py").read_text()
+    assert "the loss of step {step} is {loss}, on" in source
+    assert "the weights after step {self.step} are no numbers and" in source
+
+
+def test_a_preset_with_rates_of_its_own_is_tried_with_those(checkout):
+    """Fails when a base that has more to learn is compared at the rates of mini, where full fine-tuning is best at a tenth."""
+    checkout.run("--preset", "e2e_small_lora", "--methods", "full", "--seeds", "110", script="methods.sh")
+    rates = [re.search(r"full_lr([^_]*)_seed", call)[1] for call in checkout.made("03_train.sh")]
+    assert rates[:3] == ["0.0003", "0.001", "0.003"]
+
+
+def test_every_table_of_rates_has_every_method():
+    tables = [path.read_text().splitlines() for path in sorted((ROOT / "scripts").glob("methods*.tsv"))]
+    assert len(tables) > 1
+    for table in tables:
+        assert [line.split("\t")[:2] for line in table] == [line.split("\t")[:2] for line in tables[0]]
+        rates = [[float(rate) for rate in line.split("\t")[2].split()] for line in table[1:]]
+        assert all(len(three) == 3 and three == sorted(set(three)) for three in rates)
+
+
+def test_another_failure_of_a_rate_is_the_end(checkout):
+    at = "03_train.sh --preset mini --work_dir trained_models/methods_mini/bias_lr0.05"
+    done = checkout.run("--methods", "bias", script="methods.sh", FAIL_ON=at)
+    assert done.returncode == 2 and "bias_lr0.05_seed110: it broke" in done.stderr
+    done = checkout.run("--ranks", "1", FAIL_ON="03_train.sh", WHY=OF_NO_NUMBERS[0])
+    assert done.returncode == 2 and "the loss of step 7 is nan" in done.stderr
+
+
+def test_a_method_that_diverges_at_every_rate_is_named(checkout):
+    done = checkout.run("--methods", "bias", script="methods.sh", FAIL_ON="03_train.sh", WHY=OF_NO_NUMBERS[0])
+    assert done.returncode == 2
+    assert "bias diverges at every rate that was tried: 0.02 0.05 0.1\n" in done.stderr
 
 
 @pytest.mark.parametrize("step", ["03_train.sh", "04_beam.sh", "07_compare.sh"])
