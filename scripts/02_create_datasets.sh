@@ -32,6 +32,7 @@ while [[ $# -gt 0 ]]; do
   esac
 done
 check_flags src/gpt2_encode.py
+refuse_own_flags src/gpt2_encode.py --input --output
 task=$set_name data=data/$set_name raw=(train.txt valid.txt test.txt)
 case $set_name in
   mini) task=e2e ;;

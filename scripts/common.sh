@@ -3,7 +3,7 @@
 
 # What a user's environment may have for other uses, and what it would do here: send cd elsewhere and make it print, leave names out
 # of patterns, start every bash with a file, change what the tools mean.
-set +o posix +o noclobber +o noglob
+set +o posix +o noclobber +o noglob +o keyword
 while read -r _ _ name; do unset -f "$name"; done < <(declare -F)
 unset CDPATH GLOBIGNORE BASH_ENV ENV POSIXLY_CORRECT GREP_OPTIONS
 # For other Pythons: another standard library, modules of our names, errors for warnings, another folder for what is installed.
@@ -15,6 +15,7 @@ for name in ${!PYTHON@} ${!PIP_@}; do
     *) unset "$name" ;;
   esac
 done
+[[ ${PYTHONHASHSEED-} =~ ^([0-9]{1,9}|random)?$ ]] || unset PYTHONHASHSEED # with another no Python starts
 export PIP_USER=0   # also against a pip.conf: .venv is where things go
 export PYTHONUTF8=1 # what is printed has ×, ≥ and accents, whatever the locale
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit
@@ -149,6 +150,7 @@ take_preset() {
         [[ $# -ge 2 ]] || fail "$1 needs a value"
         set -- "$1=$2" "${@:3}"
         ;;
+      --work_dir= | --data=) fail "${1%=} is empty; name a place, or leave it out" ;; # as a variable may be that nobody has set
       --preset=*) preset=${1#*=} && shift ;;
       --work_dir=*) work_dir=${1#*=} && shift ;;
       --data=*) given_data=${1#*=} && shift ;;

@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
     inputs = list(formatted.read_formatted(args.input_file))
     if one_file:  # elsewhere an empty reference is a line as any other: DART has one
         formatted.check_references(inputs, args.input_file)
-    ends = outputs.end_tokens(Path(args.sample_file))
+    ends = outputs.end_tokens(Path(args.sample_file), Path(args.input_file))
     predictions = formatted.read_predictions(args.sample_file, bpe.load_encoding(args.vocab), len(inputs), ends)
     every_group = formatted.group_lines(inputs, group_keys(args, inputs), predictions, kept_lines(args, inputs))
     groups = predicted(every_group, args)

@@ -76,7 +76,7 @@ def check_folder(args: argparse.Namespace, output: Path, form: tuple[str, ...]) 
             f"--output {output} holds {found}, which would be read with what is written there, or in its place; give another folder"
         )
     model_card.check_place(output)
-    check_files(args, [output / name for name in form])
+    check_files(args, [output / name for name in (*form, model_card.FILE, model_card.GENERATION)])
 
 
 def check_files(args: argparse.Namespace, outputs: list[Path]) -> None:
@@ -94,6 +94,7 @@ def check_files(args: argparse.Namespace, outputs: list[Path]) -> None:
 
 def export_model(args: argparse.Namespace, folder: Path) -> list[str]:
     """Write the base, with the adapters merged if there are any, its card, and GPT-2's vocabulary if it is here; return the names."""
+    from lora_nlg import files
     from lora_nlg.storage import checkpoints, models
 
     if args.model_card is None:
@@ -114,17 +115,29 @@ def export_model(args: argparse.Namespace, folder: Path) -> list[str]:
             "decode with gpt2_beam.py or gpt2_generate.py"
         )
     beside = card_files(args, "transformers", None if args.lora_checkpoint else model, model_config.vocab_size)
-    checkpoints.save_hugging_face(model, folder)
-    written = [*HF_FORM, *write_texts(beside, folder)]
-    for name, published in TOKENIZER_FILES.items():
-        if model_config.vocab_size == config.GPT2_VOCAB_SIZE and (VOCABULARY / published).is_file():
-            shutil.copyfile(VOCABULARY / published, folder / name)
-            written.append(name)
-    return written
+    vocabulary = tokenizer_files(folder) if model_config.vocab_size == config.GPT2_VOCAB_SIZE else {}
+    with files.atomic_files(folder, last=HF_FORM[0]) as new:
+        checkpoints.save_hugging_face(model, new)
+        write_texts(beside, new)
+        for name, published in vocabulary.items():
+            shutil.copyfile(published, new / name)
+    return [*HF_FORM, *beside, *vocabulary]
+
+
+def tokenizer_files(folder: Path) -> dict[str, Path]:
+    """Return GPT-2's vocabulary files, where they are here, by transformers' names. Raises UserError where `folder` has others."""
+    here = {name: VOCABULARY / published for name, published in TOKENIZER_FILES.items()}
+    here = {name: published for name, published in here.items() if published.is_file()}
+    for name, published in here.items():
+        there = folder / name
+        if there.is_dir() or (there.is_file() and there.read_bytes() != published.read_bytes()):
+            raise errors.UserError(f"{there} is not GPT-2's, and would be lost; give --output a folder of its own")
+    return here
 
 
 def export_adapters(args: argparse.Namespace, output: Path) -> list[str]:
     """Write the adapters alone, without their base, and return the names of the files."""
+    from lora_nlg import files
     from lora_nlg.storage import checkpoints, fitting, interchange, model_card
 
     if not args.lora_checkpoint:
@@ -144,11 +157,14 @@ def export_adapters(args: argparse.Namespace, output: Path) -> list[str]:
         )
     fitting.check(tensors, of_method, adapters.path)
     if args.to == "peft":
-        card = adapters.base.card if adapters.base else args.model_card
+        card = adapters.base.published_as if adapters.base else args.model_card
         beside = card_files(args, "peft", None, config.GPT2_VOCAB_SIZE, adapters)
         name = model_card.base_of(model_card.beside(adapters.path), card, args.init_checkpoint)
-        checkpoints.save_peft(tensors, output, of_method, name, base_of(args, adapters, of_method, tensors))
-        return [*PEFT_FORM, *write_texts(beside, output)]
+        base = base_of(args, adapters, of_method, tensors)
+        with files.atomic_files(output, last=PEFT_FORM[0]) as new:
+            checkpoints.save_peft(tensors, new, of_method, name, base)
+            write_texts(beside, new)
+        return [*PEFT_FORM, *beside]
     if args.to == "safetensors":
         checkpoints.save_adapters(tensors, output, of_method, adapters.base, adapters.step)
     else:
@@ -156,7 +172,13 @@ def export_adapters(args: argparse.Namespace, output: Path) -> list[str]:
             raise errors.UserError(
                 f"--to loralib cannot express {methods.called(of_method.method)}: the recipe has LoRA alone; use --to safetensors"
             )
-        tensors, of_method = interchange.plain_lora(tensors, of_method)
+        tensors, of_method = interchange.recipe_lora(tensors, of_method)
+        if not interchange.fits_the_recipe(of_method):
+            print(
+                "warning: the recipe's own layer has adapters of q and v alone, in every layer and of one rank, and takes others for "
+                "those; the programs here read them as they are",
+                file=sys.stderr,
+            )
         checkpoints.save_recipe_tensors(tensors, output, of_method, adapters.base, adapters.step)
     return [output.name]
 
@@ -198,12 +220,13 @@ def card_files(args: argparse.Namespace, library: str, whole, vocab_size: int, f
         scores = run.scores_of(models.digest(found.adapters()), "adapters")
     lora_config = found.adapter_config(placement.Given.by(args)) if found and args.lora_checkpoint else None
     card = found.base.card if found and found.base else args.model_card
+    of_hub = found.base.published_as if found and found.base else args.model_card
     return model_card.files(
         model_card.Card(
-            name=args.push or Path(args.output).name,
+            name=args.push or errors.visible(Path(args.output).name),
             library=library,
             run=run,
-            base=model_card.base_of(run, card, args.init_checkpoint),
+            base=model_card.base_of(run, of_hub, args.init_checkpoint),
             card=card if card in config.CARDS else None,
             base_sha256=found.base.sha256 if found and found.base else None,
             config=lora_config,
@@ -214,14 +237,13 @@ def card_files(args: argparse.Namespace, library: str, whole, vocab_size: int, f
     )
 
 
-def write_texts(texts: dict[str, str], folder: Path) -> list[str]:
-    """Write files of text into a folder and return their names."""
+def write_texts(texts: dict[str, str], folder: Path) -> None:
+    """Write files of text into a folder."""
     from lora_nlg import files
 
     for name, text in texts.items():
         with files.atomic_writer(folder / name) as file:
             file.write(text)
-    return list(texts)
 
 
 def no_effect(to: str) -> errors.UserError:

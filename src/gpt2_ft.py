@@ -253,7 +253,8 @@ def make_model(args: argparse.Namespace, model_config: config.ModelConfig, metho
     precision = flags.chosen_precision(args)
     generator = torch.Generator().manual_seed(args.random_seed)
     model = models.base_model(model_config, args.init_checkpoint, generator, precision, adapters)
-    base = checkpoints.Base(hub.called(args.init_checkpoint, args.model_card), models.fingerprint(model))
+    called = hub.called(args.init_checkpoint, args.model_card)
+    base = checkpoints.Base(called, models.fingerprint(model), hub.published(args.init_checkpoint))
     methods.add_adapters(model, method_config, generator)
     if adapters:
         models.load_adapters(model, adapters, base.sha256, precision)

@@ -12,7 +12,7 @@ import gpt2_beam
 import gpt2_decode
 import gpt2_generate
 import runs
-from lora_nlg import errors, locks
+from lora_nlg import errors, files, locks
 from lora_nlg.config import CARDS, BeamConfig
 from lora_nlg.decoding import outputs, predictions
 from lora_nlg.decoding.beam import Beams, advance, can_win, start_beams
@@ -296,6 +296,24 @@ def test_a_whole_length_penalty_is_that_number(penalty):
 
 
 # Step 4's and step 5's flags
+
+
+def test_texts_are_not_joined_to_other_inputs(tmp_path):
+    """Fails when the test set was made anew, in another order, and old predictions get the new lines' references."""
+    output, formatted, encoded = (tmp_path / name for name in ("beam.jsonl", "test_formatted.jsonl", "test.jsonl"))
+    output.write_text("{}\n")
+    formatted.write_text("{}\n")
+    encoded.write_text("first\nsecond\n")
+    settings = {"search": {"eos_token_ids": [628]}, "data": files.sha256(encoded)}
+    record = {"settings": settings, "sha256": files.sha256(output)}
+    (tmp_path / "beam.run.json").write_text(json.dumps(record))
+    assert outputs.end_tokens(output, formatted) == (628,)
+    encoded.write_text("second\nfirst\n")
+    with pytest.raises(errors.UserError, match=r"test.jsonl is not the data that .*beam.jsonl was decoded from"):
+        outputs.end_tokens(output, formatted)
+    assert outputs.end_tokens(output, tmp_path / "lines.jsonl") == (628,)  # another name has no encoded file beside it
+    encoded.unlink()
+    assert outputs.end_tokens(output, formatted) == (628,)
 
 
 @pytest.fixture

@@ -263,6 +263,10 @@ MISTAKES = [
     ("05_decode.sh --tokenise", "unknown flag --tokenise (did you mean --tokenize?)"),
     ("07_compare.sh --work_dri x", "unknown argument --work_dri (did you mean --work_dir?)"),
     ("install_chromium.sh now", "unknown argument now"),
+    ("run_all.sh --data=", "--data is empty; name a place, or leave it out"),
+    ("07_compare.sh --work-dir=", "--work_dir is empty; name a place, or leave it out"),
+    ("02_create_datasets.sh mini --output x", "--output is this step's own, by its work dir and data; use src/gpt2_encode.py"),
+    ("02_create_datasets.sh mini --input=x", "--input is this step's own"),
 ]
 
 
@@ -295,6 +299,24 @@ def test_numbers_of_processes_that_are_none_are_one_sentence(given, says, readab
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **given})
         assert done.returncode == 2 and done.stderr.startswith(f"{script}: error: {says}"), done.stderr
         assert done.stderr.count("\n") == 1 and done.stdout == ""
+
+
+@pytest.mark.parametrize("flag", ["--json", "-l", "--seg-level=x", "--seg_level"])
+def test_scores_go_where_the_later_steps_look(flag, checkout):
+    """Fails when the summary below them shows those of an earlier call."""
+    (checkout / ".venv/bin/python").write_text("#!/bin/sh\necho eval/e2e/measure_scores.py\n")
+    done = subprocess.run(["bash", checkout / "scripts/06_evaluate.sh", flag, "x"], capture_output=True, text=True)
+    assert done.returncode == 2 and "is this step's own, by its work dir and data; use eval/e2e/" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "given", [{"SHELLOPTS": "keyword"}, {"PYTHONHASHSEED": "abc"}, {"PYTHONHASHSEED": "-1"}], ids=lambda one: str(one)
+)
+def test_more_of_a_users_environment_that_says_nothing_here(given, readable):
+    """An exported option of bash takes arguments for variables; with that seed no Python starts."""
+    command = ["bash", readable / "scripts/07_compare.sh", "--work_dir", "x", "--data=mini", "--work_dri=y"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **given})
+    assert done.stderr.startswith("07_compare.sh: error: unknown argument --work_dri=y (did you mean --work_dir?)")
 
 
 def test_a_leftover_node_rank_says_nothing():

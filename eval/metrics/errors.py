@@ -17,6 +17,7 @@ EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports after Ctrl-C
 OURS = ("metrics",)  # whose absence no other Python mends
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # of a disk, or of a user's share of it
+NO_WAY = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)  # to a file that somebody has named
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 ENDING = (signal.SIGTERM, signal.SIGHUP)  # what asks a program to end, beside Ctrl-C
 
@@ -89,6 +90,9 @@ def run(main: Callable[[list[str] | None], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     except OSError as error:
+        if error.errno in NO_WAY and isinstance(error.filename, str | bytes):
+            print(f"{program}: error: {no_way(error)}", file=sys.stderr)
+            return EXIT_USER_ERROR
         if error.errno not in NO_ROOM:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # which the exit would write to again
@@ -98,6 +102,11 @@ def run(main: Callable[[list[str] | None], int]) -> int:
         return EXIT_USER_ERROR
     finally:
         endings.cancel()
+
+
+def no_way(error: OSError) -> str:
+    """Return what to say of a file or a folder that cannot even be looked for: no rights to its folder, too long a name."""
+    return f"cannot reach {visible(os.fsdecode(error.filename))}: {error.strerror}; check the name, and the rights of its folders"
 
 
 def _end(number: int, frame: FrameType | None) -> None:

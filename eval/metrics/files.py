@@ -87,7 +87,7 @@ def atomic_writer(path: str | os.PathLike) -> Iterator[TextIO]:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _refuse_folder(path)
+        _refuse_other_kinds(path)
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         with open(descriptor, "w", encoding="utf-8", newline="\n") as file:
             yield file
@@ -136,16 +136,18 @@ def check_outputs(outputs: Iterable[str | os.PathLike], inputs: Iterable[str | o
             raise UserError(f"cannot write {path}: it {use}, and would be lost; give the output a name of its own")
         taken[os.path.realpath(path)] = "is named for two outputs"
         try:
-            _refuse_folder(path)
+            _refuse_other_kinds(path)
             with tempfile.TemporaryFile(dir=next(folder for folder in path.absolute().parents if folder.exists())):
                 pass
         except OSError as error:
             raise _cannot_write(path, error) from error
 
 
-def _refuse_folder(path: Path) -> None:
+def _refuse_other_kinds(path: Path) -> None:
     if path.is_dir():  # else it would be found out by the renaming, when all is written
         raise IsADirectoryError(errno.EISDIR, "it is a folder")
+    if path.parent == Path("/dev") or (path.exists() and not path.is_file()):
+        raise OSError(errno.EINVAL, "it is a device or a pipe, whose place a file would take")
 
 
 def _cannot_write(path: Path, error: OSError) -> UserError:

@@ -18,6 +18,7 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports after Ctrl-C
 OURS = ("lora_nlg",)  # whose absence no other Python mends
 FIRST_RANK = 3.0  # seconds that the first process of a machine gets to say what the others would say as well
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # of a disk, or of a user's share of it
+NO_WAY = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)  # to a file that somebody has named
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE: the work was cut short, and what follows in a script must not go on
 
 
@@ -112,6 +113,10 @@ def run(main: Callable[[list[str] | None], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     except OSError as error:
+        if error.errno in NO_WAY and isinstance(error.filename, str | bytes):
+            let_the_first_rank_speak()
+            print(f"{program}: error: {no_way(error)}", file=sys.stderr)
+            return EXIT_USER_ERROR
         if error.errno not in NO_ROOM:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # which the exit would write to again
@@ -128,6 +133,11 @@ def ending_signals() -> tuple[int, ...]:
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
         return (signal.SIGTERM,)
     return signal.SIGTERM, signal.SIGHUP
+
+
+def no_way(error: OSError) -> str:
+    """Return what to say of a file or a folder that cannot even be looked for: no rights to its folder, too long a name."""
+    return f"cannot reach {visible(os.fsdecode(error.filename))}: {error.strerror}; check the name, and the rights of its folders"
 
 
 def _terminate(number: int, frame) -> None:

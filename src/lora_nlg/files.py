@@ -25,7 +25,7 @@ def atomic_writer(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _refuse_folder(path)
+        _refuse_other_kinds(path)
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         with open(descriptor, mode, encoding=encoding, newline=newline) as file:
             yield file
@@ -70,6 +70,38 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
         raise cannot_write(path, error) from error
 
 
+@contextlib.contextmanager
+def atomic_files(folder: str | os.PathLike, last: str) -> Iterator[Path]:
+    """Yield a new folder, and move its files into `folder`, beside what is there, when the block ends well; `last` comes last.
+
+    On any error `folder` is as before. A kill between two moves leaves no file `last`, so that old and new ones are never read
+    together. Raises UserError, naming the file in `folder`, when it cannot be written.
+    """
+    folder = Path(folder)
+    is_new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder) as temporary:
+            new = Path(temporary)
+            try:
+                yield new
+            except UserError as error:
+                raise UserError(str(error).replace(str(new), str(folder))) from error
+            names = sorted(path.name for path in new.iterdir())
+            for name in names:
+                _refuse_other_kinds(folder / name)
+            (folder / last).unlink(missing_ok=True)
+            for name in sorted(names, key=last.__eq__):
+                os.replace(new / name, folder / name)
+        _sync_folder(folder)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):  # it is not empty
+                folder.rmdir()
+
+
 def _sync_folder(folder: Path) -> None:
     """Make a rename last through a power cut; Windows cannot, and network file systems may refuse."""
     with contextlib.suppress(OSError):
@@ -94,16 +126,18 @@ def check_outputs(outputs: Iterable[str | os.PathLike], inputs: Iterable[str | o
             raise UserError(f"cannot write {path}: it {use}, and would be lost; give the output a name of its own")
         taken[os.path.realpath(path)] = "is named for two outputs"
         try:
-            _refuse_folder(path)
+            _refuse_other_kinds(path)
             with tempfile.TemporaryFile(dir=next(folder for folder in path.absolute().parents if folder.exists())):
                 pass
         except OSError as error:
             raise cannot_write(path, error) from error
 
 
-def _refuse_folder(path: Path) -> None:
+def _refuse_other_kinds(path: Path) -> None:
     if path.is_dir():  # else it would be found out by the renaming, when all is written
         raise IsADirectoryError(errno.EISDIR, "it is a folder")
+    if path.parent == Path("/dev") or (path.exists() and not path.is_file()):
+        raise OSError(errno.EINVAL, "it is a device or a pipe, whose place a file would take")
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:

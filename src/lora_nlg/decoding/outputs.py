@@ -7,6 +7,7 @@ from lora_nlg import files
 from lora_nlg.errors import UserError
 from lora_nlg.tasks.formatted import USUAL_ENDS
 
+FORMATTED = "_formatted.jsonl"  # how the names of formatted files end
 PREVIOUS = "previous_decoding"  # the folder beside an output that keeps the last one when another is made in its place
 MADE_OF = {  # by steps 5 and 6, which say in no file what they were made of
     "beam_prediction.jsonl": ("prediction.txt", "scores.json"),
@@ -40,10 +41,11 @@ def set_aside(output: Path) -> list[Path]:
         raise files.cannot_write(folder, error) from error
 
 
-def end_tokens(output: Path) -> tuple[int, ...]:
+def end_tokens(output: Path, formatted: Path | None = None) -> tuple[int, ...]:
     """Return the end tokens that `output` was decoded with, as the record beside it says; without a record the usual two.
 
-    Raises UserError where the record is of an interrupted decoding or of another output, or is damaged.
+    Raises UserError where the record is of an interrupted decoding or of another output, or is damaged; and where the encoded file
+    beside `formatted` is no longer the one that was decoded: line 7 may be another input now.
     """
     record = record_of(output)
     if not record.is_file():
@@ -51,6 +53,7 @@ def end_tokens(output: Path) -> tuple[int, ...]:
     try:
         said = json.loads(record.read_text(encoding="utf-8"))
         tokens, sha256 = said["settings"]["search"]["eos_token_ids"], said.get("sha256")
+        decoded = said["settings"].get("data")
         if not isinstance(tokens, list) or not all(type(token) is int for token in tokens):
             raise ValueError("its eos_token_ids are no whole numbers")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -64,4 +67,17 @@ def end_tokens(output: Path) -> tuple[int, ...]:
             f"{output} is not what was decoded, by the sha256 in {record}; decode again, or move the record away to take the file "
             "as it is"
         )
+    encoded = encoded_beside(formatted) if formatted else None
+    if encoded and decoded and files.sha256(encoded) != decoded:
+        raise UserError(
+            f"{encoded} is not the data that {output} was decoded from, by the sha256 in {record}; decode again, or move the record "
+            "away to take the file as it is"
+        )
     return tuple(tokens)
+
+
+def encoded_beside(formatted: Path) -> Path | None:
+    """Return the encoded file that step 2 makes beside a formatted one; None if it is not there."""
+    name = formatted.name.removesuffix(FORMATTED)
+    encoded = formatted.with_name(f"{name}.jsonl")
+    return encoded if name != formatted.name and encoded.is_file() else None

@@ -45,6 +45,12 @@ class Base:
 
     card: str
     sha256: str  # of its weights, see `models.fingerprint`
+    name: str | None = None  # on the Hub, "" if it is not published; None where a file does not say
+
+    @property
+    def published_as(self) -> str | None:
+        """The base's name on the Hub, or what may stand for it, its card; None of weights that are not published."""
+        return self.card if self.name is None else self.name or None
 
 
 @dataclass(frozen=True)
@@ -215,6 +221,8 @@ def _description(config: methods.Config, base: Base | None, step: int) -> dict[s
     fields |= {"step": step}
     if base is not None:
         fields |= {"base_card": base.card, "base_sha256": base.sha256}
+        if base.name is not None and hub.name_of(base.card):  # else the card is no name, either
+            fields["base_name"] = base.name
     return {name: str(value) for name, value in fields.items()} | {"version": lora_nlg.__version__}
 
 
@@ -228,7 +236,7 @@ def _described(
     if method not in methods.METHODS:
         raise UserError(f"the method {str(method)[:40]!r} is not known here")
     if "base_sha256" in said:
-        base = Base(said.get("base_card", ""), said["base_sha256"])
+        base = Base(said.get("base_card", ""), said["base_sha256"], said.get("base_name"))
     return methods.method(method).from_description(said), base, int(said.get("step", 0))
 
 

@@ -17,17 +17,22 @@ from lora_nlg.model.gpt2 import GPT2
 LAYER = re.compile(r"(?:^|\.)h\.(\d{1,4})\.")
 PARTS = (1, 2, 3, 4)  # what the sizes of tensors are multiples of: of a width C c_attn has 3C outputs, an MLP 4C
 MOST_TRIED = 200
+MOST_LAYERS = 10_000  # of all that are tried together: a file may name a layer that no model has
 
 
 def check(tensors: Mapping[str, Tensor], config: methods.Config, path: Path) -> None:
     """Raise UserError unless some GPT-2 has just these tensors, by name and shape, once `config` is put on it."""
     complaints: list[str] | None = None
+    n_layers = 0
     for shape in itertools.islice(_shapes(tensors, config), MOST_TRIED):
         found = _complaints(tensors, config, shape)
         if not found:
             return
         if complaints is None or len(found) < len(complaints):
             complaints = found
+        n_layers += shape.n_layer
+        if n_layers > MOST_LAYERS:
+            break
     what = methods.method(config.method).summary(config)
     raise UserError(f"{path} does not hold what it says, {what}: {(complaints or ['no tensors'])[0]}; save it again")
 
@@ -38,6 +43,8 @@ def _shapes(tensors: Mapping[str, Tensor], config: methods.Config) -> Iterator[M
     layers += [len(tensor) - 1 for tensor in tensors.values() if tensor.dim() > 2]  # a prefix's, of all layers
     n_layer = max([*layers, *(getattr(config, "layers", None) or ())], default=0) + 1
     sizes = {size for tensor in tensors.values() for size in tensor.shape}
+    # VeRA's A and B, the settings of which say how large they are, hold the inner width that stands in no tensor.
+    sizes |= {size for side in ("n_in", "n_out") if (size := getattr(config, side, 0))}
     V = max(
         [len(tensor) for name, tensor in tensors.items() if name.startswith("wte.")],
         default=CARDS["gpt2.sm"].vocab_size,

@@ -86,6 +86,17 @@ def called(base: str | Path | None, card: str) -> str:
     return said[0] if said else card
 
 
+def published(base: str | Path | None) -> str:
+    """Return the name on the Hub of a base: its id, or that of a folder or file as step 1 downloads it; "" of any other."""
+    if not base:
+        return ""
+    said = parsed(base)
+    if said:
+        return said[0]
+    path = Path(base).absolute()
+    return LEGACY.get(path.name) or LEGACY.get(path.parent.name) or ""
+
+
 def config_beside(base: str | Path) -> Path | None:
     """Return the config.json of a base: in its folder, or beside a file with a name of the Hub's; None if it has none."""
     path = local(base)

@@ -19,6 +19,7 @@ from lora_nlg.errors import UserError
 from lora_nlg.methods.lora import packed, unpacked, wide_B
 from lora_nlg.methods.placement import MODULES, DoraConfig, LoraConfig
 from lora_nlg.methods.places import columns_of
+from lora_nlg.model.gpt2 import at_least_float32
 from lora_nlg.storage import peft_methods
 from lora_nlg.storage.peft_methods import IN_LAYERS
 from lora_nlg.storage.peft_settings import PISSA, PeftSettings
@@ -55,7 +56,10 @@ def to_peft(
         apart = [scale / scales[0] for scale in scales]
         ranks[name], alphas[name] = sum(each), scales[0] * sum(each)
         for module in (n.removesuffix(".lora_B") for n in tensors if n.endswith(f"{name}.lora_B")):
-            A, B = tensors[f"{module}.lora_A"], wide_B(tensors[f"{module}.lora_B"], targets, each, apart)
+            A, B = tensors[f"{module}.lora_A"], tensors[f"{module}.lora_B"]
+            if set(apart) != {1.0}:
+                B = at_least_float32(B)  # no second rounding of half-precision files
+            B = wide_B(B, targets, each, apart)
             packed[PEFT_KEY.format(module=module, matrix="A")] = A.contiguous()
             packed[PEFT_KEY.format(module=module, matrix="B")] = B
             if isinstance(lora, DoraConfig):
@@ -82,8 +86,7 @@ def plain_lora(tensors: Mapping[str, Tensor], lora: LoraConfig) -> tuple[dict[st
         return dict(tensors), lora
     doubled: dict[str, Tensor] = {}
     for module in (name.removesuffix(".lora_B") for name in tensors if name.endswith(".lora_B")):
-        held = MODULES["wte" if module == "wte" else module.split(".", 2)[2]]
-        ranks = [lora.rank_of(target) for target in held if target in lora.targets]
+        ranks = _ranks_in(module, lora)
         now, start = (
             unpacked(tensors[f"{module}.lora_A{end}"], tensors[f"{module}.lora_B{end}"], ranks) for end in ("", "0")
         )
@@ -93,6 +96,31 @@ def plain_lora(tensors: Mapping[str, Tensor], lora: LoraConfig) -> tuple[dict[st
     rank = {t: 2 * R for t, R in lora.rank.items()} if isinstance(lora.rank, dict) else 2 * lora.rank
     alpha = lora.alpha * (2 if lora.scaling == "alpha/r" else math.sqrt(2))  # the same scale
     return doubled, dataclasses.replace(lora, rank=rank, alpha=alpha, init="kaiming")
+
+
+def recipe_lora(tensors: Mapping[str, Tensor], lora: LoraConfig) -> tuple[dict[str, Tensor], LoraConfig]:
+    """Return adapters as the recipe's code reads them: LoRA's own pairs, scaled by alpha / rank, whatever scaled them before."""
+    tensors, lora = plain_lora(tensors, lora)
+    if lora.scaling == "alpha/r":
+        return tensors, lora
+    scaled = dict(tensors)
+    for module in (name.removesuffix(".lora_B") for name in tensors if name.endswith(".lora_B")):
+        ranks = _ranks_in(module, lora)
+        pairs = unpacked(tensors[f"{module}.lora_A"], at_least_float32(tensors[f"{module}.lora_B"]), ranks)
+        _, scaled[f"{module}.lora_B"] = packed([(A, B * math.sqrt(R)) for (A, B), R in zip(pairs, ranks, strict=True)])
+    return scaled, dataclasses.replace(lora, scaling="alpha/r")
+
+
+def _ranks_in(module: str, lora: LoraConfig) -> list[int]:
+    """Return the ranks of the targets that a module, such as h.0.attn.c_attn, holds."""
+    held = MODULES["wte" if module == "wte" else module.split(".", 2)[2]]
+    return [lora.rank_of(target) for target in held if target in lora.targets]
+
+
+def fits_the_recipe(lora: LoraConfig) -> bool:
+    """Return whether the recipe's own layer, of query and value in every layer at one rank, has a place for such adapters."""
+    one_rank = len({lora.rank_of(target) for target in lora.targets}) == 1
+    return lora.targets == ("q", "v") and lora.layers is None and one_rank
 
 
 def needs_base(tensors: Mapping[str, Tensor], config: methods.Config) -> bool:

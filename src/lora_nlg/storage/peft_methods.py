@@ -19,6 +19,7 @@ from lora_nlg.methods.placement import ATTENTION_TARGETS, MODULES
 from lora_nlg.methods.places import columns_of
 from lora_nlg.methods.prefix import PrefixConfig
 from lora_nlg.methods.vera import Projections, VeraConfig
+from lora_nlg.model.gpt2 import at_least_float32
 from lora_nlg.storage import hub
 from lora_nlg.storage.peft_settings import PeftSettings
 
@@ -180,7 +181,9 @@ def _vera_to(tensors: Mapping[str, Tensor], config: VeraConfig) -> tuple[dict[st
     wide_A, wide_B, R = A.repeat(n_blocks, 1), B.new_zeros(len(B), n_blocks * config.dim), config.dim
     if others:
         wide_B[:, :R] = B
-    dtype = tensors[next(iter(modules)) + ".vera_b"].dtype  # of the vectors
+    dtype = at_least_float32(
+        tensors[next(iter(modules)) + ".vera_b"]
+    ).dtype  # half-precision files have the vectors alone
     packed: dict[str, Tensor] = {}
     for module, d in modules.items():
         b = tensors[f"{module}.vera_b"]
@@ -220,7 +223,7 @@ def _projections(tensors: Mapping[str, Tensor], config: VeraConfig) -> tuple[Ten
         raise UserError(
             "the adapter does not say how large its A and B are; export one that was trained here, or that holds both"
         )
-    drawn = Projections(config.n_in, config.n_out, config, next(iter(tensors.values())))
+    drawn = Projections(config.n_in, config.n_out, config, at_least_float32(next(iter(tensors.values()))))
     return drawn.vera_A.detach(), drawn.vera_B.detach()
 
 

@@ -22,8 +22,13 @@ from lora_nlg.files import atomic_writer
 def load(path: Path) -> tuple[dict, dict[str, str]]:
     """Return what a .safetensors file, or one of torch.save, holds, and the metadata of the former.
 
-    Raises UserError when the file is damaged or holds anything but numbers, strings and tensors.
+    Raises UserError when the file cannot be read, is damaged or holds anything but numbers, strings and tensors.
     """
+    try:
+        with open(path, "rb"):  # of which safetensors says that there is none
+            pass
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}; check its rights") from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on forms that are going out of use
