@@ -68,7 +68,7 @@ def _of_base(run: Run) -> str | None:
 
 
 def _of_test_set(run: Run, inputs: int | None, tests: TestSet) -> str | None:
-    scored = run.signature.get("inputs", run.signature.get("segments"))
+    scored = run.signature.get("segments", run.signature.get("inputs"))  # those of a part have both
     known = run.signature.get("references_sha256")
     if scored != tests.inputs and inputs == tests.inputs:
         return f"only {scored} of the test set's {tests.inputs} inputs are scored"

@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Compare as the flags say."""
     args = parser().parse_args(argv)
+    run_dir.check_outputs([args.output], [args.work_dir], [args.data], made="comparison.json")
     inputs = len(run_dir.distinct_inputs(args.data)) if args.data else None
     of = task.read(args.data) if args.data else task.Task()
     shown = FORMATS[args.format](compare(run_dir.read_run(args.work_dir, of.scores), inputs, of))
@@ -50,7 +51,7 @@ def compare(run: Run, inputs: int | None = None, of: task.Task = E2E) -> dict:
     rows: list[published.Row] = []
     judges, said = rows, ""
     if name := published.name_of(of):
-        reason = why_not(run, inputs, name)
+        reason = why_not(run, inputs, name) if "BLEU" in of.scores else "it has no BLEU, by which runs are judged"
     if name and reason is None:
         method, rank = run_dir.method_of(run), run_dir.rank_of(run)
         rows = published.beside(name, model(run), method, rank)

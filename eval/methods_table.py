@@ -65,26 +65,28 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Print, and write."""
     args = parser().parse_args(argv)
+    if not args.work_dirs and not args.coming:
+        raise errors.UserError(
+            "no run is given; give the folders of runs with scores, such as trained_models/methods_mini/*/lp"
+        )
     if args.best_of:
         print(min(args.work_dirs, key=lambda folder: (valid_loss(folder), str(folder))))
         return 0
+    tests = args.paired.glob("*.json") if args.paired else ()
+    run_dir.check_outputs([args.output, args.json, args.doc], args.work_dirs, [*args.earlier, *tests])
     earlier = [(run_dir.read_object(path, TABLE, "methods.sh"), path) for path in args.earlier]
     if args.coming:
         check_coming(earlier, args.coming)
         return 0
-    if not args.work_dirs:
-        raise errors.UserError(
-            "no run is given; give the folders of runs with scores, such as trained_models/methods_mini/*/lp"
-        )
     table = table_of([run_dir.read_run(folder) for folder in args.work_dirs], args.paired)
     for tables, path in reversed(earlier):
         table = joined(tables, table, path)
     shown = page(table)
-    if args.output:
+    if args.output is not None:
         files.write(args.output, shown)
-    if args.json:
+    if args.json is not None:
         files.write(args.json, files.json_text(table))
-    if args.doc:
+    if args.doc is not None:
         files.put_between(args.doc, BEGIN.format(args.of), END.format(args.of), shown)
     print(errors.visible_lines(shown), end="")
     return 0
@@ -130,8 +132,8 @@ def table_of(runs: list[Run], tests: Path | None) -> dict:
 
 def joined(earlier: dict, table: dict, path: Path) -> dict:
     """Return two TABLEs as one, the `earlier` one, of `path`, first. Raises UserError if they are of other things."""
-    for what, value in earlier["of"].items():
-        if value != (own := table["of"][what]):
+    for what in OF:
+        if (value := earlier["of"][what]) != (own := table["of"][what]):
             raise errors.UserError(f"{path} has {value} {what}, and these runs have {own}; they make no one table")
     methods: dict[str, list[dict]] = {}
     for name, runs in [*earlier["methods"].items(), *table["methods"].items()]:

@@ -70,12 +70,13 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Print the tables, and write them."""
     args = parser().parse_args(argv)
+    run_dir.check_outputs([args.output, args.doc], args.work_dirs, [args.data])
     of = sweep.task_of(args)
     runs = [run_dir.read_run(work_dir, of.scores) for work_dir in args.work_dirs]
     shown = page(sweep.grouped(runs, of.scores), published())
-    if args.output:
+    if args.output is not None:
         files.write(args.output, shown)
-    if args.doc:
+    if args.doc is not None:
         files.put_between(args.doc, BEGIN, END, shown)
     print(errors.visible_lines(shown), end="")
     return 0

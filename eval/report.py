@@ -15,6 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, __file__.rpartition("/")[0])  # which PYTHONSAFEPATH leaves out
 
+import run_dir
 from run_dir import errors, files
 
 SEVERAL = "side_by_side.html"
@@ -47,9 +48,12 @@ def main(argv: list[str] | None = None) -> int:
 
     if len(args.work_dirs) == 1:
         output = args.output or args.work_dirs[0] / "report.html"
-        text = page.render(contents.read(args.work_dirs[0], args.data))
     else:
         output = args.output or Path(os.path.commonpath([folder.absolute() for folder in args.work_dirs])) / SEVERAL
+    run_dir.check_outputs([output], args.work_dirs, [args.data])
+    if len(args.work_dirs) == 1:
+        text = page.render(contents.read(args.work_dirs[0], args.data))
+    else:
         text = page.render_several(several.read(args.work_dirs, args.data))
     files.write(output, text)
     print(f"report: {errors.visible(str(output))} ({len(text.encode()) / 1e6:.1f} MB), open it in a browser")

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import statistics
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,11 +37,16 @@ METHODS = {  # what published tables call a method; another is called by its own
     "lora+prefix_kv": "LoRA and a prefix of keys and values",
 }
 RANK = (int, {str: int}, None)
+# What the steps leave in a work dir, as patterns: no program of eval/ writes over a file that another one has made.
+WRITTEN = (
+    *("*.pt", "run.json", "log.jsonl", "saves.json", "beam_*", "prediction.txt*", "base.txt*"),
+    *("reference.txt", "references/*", "scores.json", "*segments.tsv", "comparison.json", "slots.json"),
+)  # fmt: skip
 
 # What the programs use of each file; all else in it is free. Sections of settings are null where there is nothing to set.
 SIGNATURE = {
-    "segments?": int,  # of E2E's scorer; the one of triples says "inputs"
-    "inputs?": int,
+    "segments?": int,  # how many are scored; the scorer of triples says it of a part alone
+    "inputs?": int,  # how many there are
     "references?": int,
     "protocol?": str,
     "references_sha256?": (str, None),
@@ -77,6 +82,7 @@ DECODING = {
         "search?": ({"beam?": int, "length_penalty?": float}, None),
         "weights?": (str, None),
         "data?": (str, None),
+        "world_size?": int,
     },
     "input_seconds?": [float],
 }
@@ -167,6 +173,17 @@ def read_run(work_dir: Path, metrics: Sequence[str] = METRICS) -> Run:
     )
 
 
+def check_outputs(
+    outputs: Iterable[Path | str | None], work_dirs: Iterable[Path], inputs: Iterable[Path | None] = (), made: str = ""
+) -> None:
+    """Raise UserError, before any work is done, for an output that cannot be written or would take the place of something.
+
+    That is one of `inputs`, or a file of a work dir but the one that this program has `made` there. None is no file.
+    """
+    found = [path for folder in work_dirs for pattern in WRITTEN for path in folder.glob(pattern) if path.name != made]
+    files.check_outputs([path for path in outputs if path is not None], [*found, *filter(None, inputs)])
+
+
 def output_file(system: dict) -> str:
     """Return the name, in the work dir, of the outputs that an entry of scores.json is of: the folder may have been copied."""
     return Path(system["file"]).name
@@ -237,6 +254,9 @@ def read_segments(work_dir: Path, metrics: Sequence[str] = METRICS) -> list[Segm
     if not text.endswith("\n"):
         raise damaged(f"{path}: its last line is cut off", "06")
     header, *rows = (line.split("\t") for line in text.removesuffix("\n").split("\n"))
+    other_columns = damaged(f"{path}:1: expected the columns src, sys_out and {', '.join(metrics)}, each once", "06")
+    if header[:2] != ["src", "sys_out"]:  # of which every row has both
+        raise other_columns
     segments = []
     for number, cells in enumerate(rows, 2):
         if len(cells) != len(header):
@@ -245,8 +265,8 @@ def read_segments(work_dir: Path, metrics: Sequence[str] = METRICS) -> list[Segm
         if bad := next((name for name, value in values.items() if value is None), None):
             raise damaged(f"{path}:{number}: expected a number under {bad}", "06")
         segments.append(Segment(cells[1], {name: value for name, value in values.items() if value is not None}))
-    if header[:2] != ["src", "sys_out"] or not {*metrics} <= {*header[2:]} or len({*header}) < len(header):
-        raise damaged(f"{path}:1: expected the columns src, sys_out and {', '.join(metrics)}, each once", "06")
+    if not {*metrics} <= {*header[2:]} or len({*header}) < len(header):
+        raise other_columns
     return segments
 
 

@@ -49,6 +49,8 @@ def main(argv: list[str] | None = None) -> int:
     rules = rules_of(of)
     is_run = args.outputs.is_dir()
     path = args.outputs / run_dir.SYSTEM if is_run else args.outputs
+    target = args.json or (args.outputs / "slots.json" if is_run else None)
+    run_dir.check_outputs([target], [path.parent], [path, args.data], made="slots.json")
     mrs = read_mrs(args.data, rules)
     texts = run_dir.read_texts(path, "05" if is_run else None)
     if len(texts) != len(mrs):
@@ -56,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
             f"{path} has {len(texts)} lines, but {args.data} has {len(mrs)} distinct inputs; decode all of them"
         )
     counted = count(list(mrs.values()), texts, rules)
-    if target := args.json or (args.outputs / "slots.json" if is_run else None):
+    if target:
         files.write(target, files.json_text(counted))
     print(summary(mrs, texts, counted, rules), end="")
     return 0

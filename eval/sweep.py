@@ -82,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Print or write the table."""
     args = parser().parse_args(argv)
+    run_dir.check_outputs([args.output], args.work_dirs, [args.data])
     of = task_of(args)
     runs = [run_dir.read_run(work_dir, of.scores) for work_dir in args.work_dirs]
     paper = table_18() if of.published == "e2e" else {}
@@ -187,8 +188,9 @@ def rows(shown: Table) -> list[list[str]]:
             table.append([*name, f"mean of {len(group.runs)}", *cells(mean, deviation)])
         is_last = i + 1 == len(groups) or groups[i + 1].rank != group.rank
         if is_last and group.rank in paper:
-            valid_loss, figures = paper[group.rank]["valid_loss"], cells(paper[group.rank])[1:]
-            table.append([str(group.rank), "-", "-", "paper", f"{valid_loss:.2f}", *figures])
+            known = paper[group.rank]
+            figures = [f"{known[score]:.4f}" if score in known else "-" for score in group.scores]
+            table.append([str(group.rank), "-", "-", "paper", f"{known['valid_loss']:.2f}", *figures])
     return table
 
 
@@ -234,7 +236,8 @@ def as_json(shown: Table) -> str:
             "targets": group.targets,
             "length_penalty": group.length_penalty,
             "runs": [
-                {"seed": seed, "work_dir": str(run.work_dir), **group.values(run)} for seed, run in group.runs.items()
+                {"seed": seed, "work_dir": errors.visible(str(run.work_dir)), **group.values(run)}
+                for seed, run in group.runs.items()
             ],
             "mean": group.over_seeds(statistics.mean),
             "deviation": group.over_seeds(run_dir.deviation) if len(group.runs) > 1 else None,

@@ -26,7 +26,7 @@ def sentence(run: Run, judges: list[Row], of: str) -> str:
         return f"{bleu}: nothing is published for {model(run)} and {trained}."
     where, off = position(scores["BLEU"], public, row, of)
     if row and of != "e2e":
-        for metric in (metric for metric in ("METEOR", "TER") if metric in row.scores):
+        for metric in (metric for metric in ("METEOR", "TER") if metric in row.scores and metric in scores):
             where += f"; {metric} {_number(scores[metric], of, metric)} is {beside(scores[metric], row, metric, of)}"
     reasons = recipe.departures(run, of)
     has_a_curve = (of, model(run), run_dir.method_of(run)) == ("e2e", "GPT-2 M", "lora")

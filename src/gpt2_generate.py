@@ -27,7 +27,7 @@ sys.path.insert(0, __file__.rpartition("/")[0])  # which PYTHONSAFEPATH leaves o
 
 from lora_nlg import config, errors, flags
 from lora_nlg.methods import placement
-from lora_nlg.tasks import TASKS, Task
+from lora_nlg.tasks import TASKS, Task, formatted
 
 PROMPT = "> "
 STDIN = "standard input"
@@ -121,11 +121,7 @@ def check(args: argparse.Namespace, model_config: config.ModelConfig) -> None:
         raise errors.UserError(
             "standard input is closed; type, pipe or redirect what is to be answered, or give --serve"
         )
-    if model_config.vocab_size != config.GPT2_VOCAB_SIZE:
-        raise errors.UserError(
-            f"--model_card {args.model_card} has {model_config.vocab_size} tokens, not GPT-2's {config.GPT2_VOCAB_SIZE}; take a "
-            "model with GPT-2's vocabulary"
-        )
+    formatted.check_vocabulary(model_config.vocab_size, f"--model_card {args.model_card}")
     config.require(args.alternatives >= 0, "alternatives", "0 or more", args.alternatives)
     few_enough = args.alternatives <= MOST_ALTERNATIVES
     config.require(few_enough, "alternatives", f"no more than {MOST_ALTERNATIVES}", args.alternatives)

@@ -95,7 +95,6 @@ def change_scores(scores: dict) -> None:
     scores["systems"].append({**scores["systems"][0], "file": FILE_NAME})
 
 
-@pytest.mark.filterwarnings("ignore:Glyph")
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_nothing_of_a_run_reaches_a_terminal_or_the_page_raw(name, run, capsys, monkeypatch):
     """Fails when one of the programs prints a text of a file as it is."""

@@ -238,6 +238,11 @@ def test_piped_lines_show_scores_and_texts_or_the_text_alone(ask, loaded):
             "standard input:2: expected a JSON object",
         ),
         (f'{{"mr": "{OTHER}"}}\n{{"mr": "A"}}\n', "--jsonl", "standard input:2: expected slot : value"),
+        (
+            f'{{"mr": "{OTHER}"}}\n{{"context": "name : \\ud83d"}}\n',
+            "--jsonl",
+            "standard input:2: the text holds one half of a surrogate pair",
+        ),
     ],
 )
 def test_a_line_that_is_no_mr_is_refused_by_its_number(ask, loaded, piped, flags, words):

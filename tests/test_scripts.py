@@ -265,7 +265,10 @@ MISTAKES = [
     ("install_chromium.sh now", "unknown argument now"),
     ("run_all.sh --data=", "--data is empty; name a place, or leave it out"),
     ("07_compare.sh --work-dir=", "--work_dir is empty; name a place, or leave it out"),
-    ("02_create_datasets.sh mini --output x", "--output is this step's own, by its work dir and data; use src/gpt2_encode.py"),
+    (
+        "02_create_datasets.sh mini --output x",
+        "--output is this step's own, by its work dir and data; use src/gpt2_encode.py",
+    ),
     ("02_create_datasets.sh mini --input=x", "--input is this step's own"),
 ]
 

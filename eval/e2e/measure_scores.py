@@ -76,6 +76,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """Return the parsed flags; flags that would do nothing are errors."""
     p = parser()
     args = p.parse_args(argv)
+    if "" in (args.references, *args.systems, args.src, *args.seg_level, args.json):
+        p.error("the name of a file is empty; give the file, or leave its flag out")
     if args.header and not args.table:
         p.error("-H would have no effect without -t; give both")
     if args.seg_level and len(args.seg_level) != len(args.systems):
@@ -106,18 +108,36 @@ def show(
         print(results.paired_for_people(first_name, second_name, first, second, differences))
 
 
+def say_first_lines(args: argparse.Namespace) -> None:
+    """Say of tables without a header, whose first lines are the same, that they are read as an input: they may be a header."""
+    from metrics import inputs
+
+    first = inputs.first_line_as_input(args.references, inputs.REFERENCE)
+    for path in args.systems:
+        if first is not None and inputs.first_line_as_input(path, inputs.OUTPUT) == first:
+            print(
+                f"{errors.visible(path)}: the first line, which is that of {errors.visible(args.references)}, is read as an input, "
+                f"{first[0]!r} and {first[1]!r}; if it names the columns, call them {inputs.SOURCE.names[0]}, "
+                f"{inputs.REFERENCE.names[0]} and {inputs.OUTPUT.names[0]}",
+                file=sys.stderr,
+            )
+
+
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
 
     from metrics import bootstrap, files, inputs, java, nist, results, scores
 
     outputs = [*args.seg_level, *([args.json] if args.json else [])]
-    files.check_outputs(outputs, inputs=[args.references, *args.systems, *([args.src] if args.src else [])])
+    given = [args.references, *args.systems, *(path + inputs.COVERED for path in args.systems)]
+    files.check_outputs(outputs, inputs=[*given, *([args.src] if args.src else [])])
     references = inputs.read_references(args.references)
     if args.src:
         references = inputs.with_sources(references, args.src)
     systems = [inputs.read_outputs(path, references) for path in args.systems]
-    coverage = common_coverage(args.systems, systems)
+    say_first_lines(args)
+    texts = [system.texts for system in systems]
+    coverage = inputs.common_coverage(args.systems, texts)
     for path, system in zip(args.systems, systems, strict=True):
         if empty := results.count_empty(system.texts):
             print(
@@ -126,7 +146,6 @@ def main(argv: list[str] | None = None) -> int:
 
     definition = nist.SEGMENT_MEANS if args.python else nist.MTEVAL
     runtime = java.find_java()
-    texts = [system.texts for system in systems]
     scored = scores.score(references.groups, texts, definition, runtime)
 
     intervals = [bootstrap.intervals(one) for one in scored] if args.bootstrap else None
@@ -141,19 +160,6 @@ def main(argv: list[str] | None = None) -> int:
     names = [f"{path} ({coverage})" if coverage else path for path in args.systems]
     show(args, names, scored, intervals, differences)
     return 0
-
-
-def common_coverage(paths: list[str], systems: list):
-    """Return which inputs the systems cover, None if all of them; raise UserError if not every system covers the same."""
-    from metrics import inputs
-
-    notes = [inputs.read_coverage(path, len(system.texts)) for path, system in zip(paths, systems, strict=True)]
-    other = next((path for path, note in zip(paths, notes, strict=True) if note != notes[0]), None)
-    if other is not None:
-        raise errors.UserError(
-            f"{paths[0]} and {other} do not cover the same inputs, so their scores cannot be compared; score each by itself"
-        )
-    return notes[0]
 
 
 if __name__ == "__main__":

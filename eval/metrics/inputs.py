@@ -7,7 +7,7 @@ row goes to the input of its source.
 import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from metrics import files, tables
@@ -131,6 +131,26 @@ def read_coverage(path: str, outputs: int) -> Coverage | None:
     return coverage
 
 
+def common_coverage(paths: Sequence[str], systems: Sequence[Sequence[str]]) -> Coverage | None:
+    """Return which inputs the outputs cover, None if all of them. Raises UserError if not every system covers the same."""
+    notes = [read_coverage(path, len(texts)) for path, texts in zip(paths, systems, strict=True)]
+    other = next((path for path, note in zip(paths, notes, strict=True) if note != notes[0]), None)
+    if other is not None:
+        raise UserError(
+            f"{paths[0]} and {other} do not cover the same inputs, so their scores cannot be compared; score each by itself"
+        )
+    return notes[0]
+
+
+def first_line_as_input(path: str, text: Column) -> list[str] | None:
+    """Return the cells of a table's first line if they name no column, so that they were read as an input; else None."""
+    if not tables.is_table(path):
+        return None
+    first = tables.cells_of(path)[0][1]
+    known = {*SOURCE.names, *text.names, *text.if_two}
+    return None if known & set(map(tables.plain, first)) else first
+
+
 def _lines(path: str) -> list[str]:
     return [line.strip() for line in plain_lines(path)]
 
@@ -138,12 +158,19 @@ def _lines(path: str) -> list[str]:
 def plain_lines(path: str) -> Iterator[str]:
     """Yield the lines of a file of plain texts. Raises UserError for one of JSON, whose braces would be scored as words.
 
-    That is one by its name, or of lines that this project writes: a text may be JSON, too.
+    That is one by its name, or of lines that this project writes: a text may be JSON, too. And for a table under another name, whose
+    sources would be scored with the texts: every line that is not blank has as many tabs, and some.
     """
+    tabs = []
     for number, line in enumerate(files.lines(path), 1):
         if number == 1 and (os.path.splitext(path)[1].lower() in (".json", ".jsonl") or _is_own_row(line)):
             raise UserError(f"{path} holds JSON; give one text a line, or a table (.csv, .tsv)")
+        if text := line.strip():
+            tabs.append(text.count("\t"))
         yield line
+    if len(tabs) > 1 and len(set(tabs)) == 1 and (n := tabs[0]):
+        has = "a tab" if n == 1 else f"{n} tabs"
+        raise UserError(f"{path} has {has} in every line, as a table has; name it .tsv, or leave the texts alone in it")
 
 
 def _is_own_row(line: str) -> bool:

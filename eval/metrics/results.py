@@ -118,7 +118,7 @@ def write_json(
     `intervals` adds "intervals" to each system, `differences` a "paired" beside them; both say in "bootstrap" how they were made.
     """
     rows = [
-        {"file": name, "empty_outputs": count_empty(outputs), "scores": one.corpus}
+        {"file": _utf8(name), "empty_outputs": count_empty(outputs), "scores": one.corpus}
         for name, outputs, one in zip(names, systems, scores, strict=True)
     ]
     for number, row in enumerate(rows if splits else []):
@@ -137,6 +137,11 @@ def write_json(
     if intervals or differences:
         result["bootstrap"] = {"resamples": RESAMPLES, "seed": SEED, "level": LEVEL}
     files.write(path, files.json_text(result))
+
+
+def _utf8(name: str) -> str:
+    """Return a file's name with the bytes that are not UTF-8 as escapes: JSON that holds them is read by no program."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def count_empty(outputs: Sequence[str]) -> int:

@@ -6,9 +6,11 @@ import signal
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 
+from metrics.errors import UserError
 from metrics.processes import usable_cores
 
 COLUMNS = 2  # edits, words of the reference
@@ -19,6 +21,7 @@ def statistics(outputs: Sequence[str], groups: Sequence[Sequence[str]], *, best_
     """Return (segments, COLUMNS): the least edits to any of the segment's references, and the references' mean number of words.
 
     `best_ratio` takes the reference with the least edits a word instead, and its own number of words. `case`: tell cases apart.
+    Raises UserError if a process of those that count is ended from outside.
     """
     from tqdm import tqdm
 
@@ -33,6 +36,10 @@ def statistics(outputs: Sequence[str], groups: Sequence[Sequence[str]], *, best_
             result, tqdm(counted, "TER", len(jobs), unit="segment", disable=None, leave=False), strict=True
         ):
             row[:] = counts
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a process that counts TER was ended, perhaps for want of memory; free some, and score again"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
     return result

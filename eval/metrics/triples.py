@@ -11,10 +11,10 @@ from importlib.metadata import version
 
 import numpy as np
 
-from metrics import __version__, bleu, files, meteor, ter
+from metrics import __version__, bleu, files, inputs, meteor, tables, ter
 from metrics.errors import UserError
 from metrics.java import METEOR_JAR, Java, data_file
-from metrics.protocols import Protocol, split
+from metrics.protocols import Protocol, plain_ascii, split
 from metrics.results import references_sha256
 from metrics.waiting import spin_until, start
 
@@ -89,18 +89,35 @@ def read_references(path: str) -> References:
     return _read_formatted(path)
 
 
-def read_outputs(path: str, inputs: int) -> list[str]:
+def read_outputs(path: str, n_inputs: int) -> list[str]:
     """Read an output a line; a final line end ends the last line. Raises UserError if they are not as many as the inputs."""
     outputs = _lines(path)
-    if len(outputs) != inputs:
+    if len(outputs) != n_inputs:
         raise UserError(
-            f"{path} has {len(outputs)} outputs but the references are of {inputs} inputs; one line an input"
+            f"{path} has {len(outputs)} outputs but the references are of {n_inputs} inputs; one line an input"
         )
     return outputs
 
 
+def other_input(references: References, formatted: References) -> int | None:
+    """Return the number, from 1, of the first input whose references are all others than in the formatted file; None if none is.
+
+    Letters and digits alone are compared, as in ASCII: the decode step and others take texts apart, and fold case and accents.
+    """
+    pairs = zip(references.groups, formatted.groups, strict=True)
+    return next(
+        (number for number, (ours, theirs) in enumerate(pairs, 1) if not _letters(ours) & _letters(theirs)), None
+    )
+
+
+def _letters(group: Sequence[str]) -> set[str]:
+    return {re.sub(r"[\W_]", "", plain_ascii(text)) for text in group if text}
+
+
 def _lines(path: str) -> list[str]:
-    return [line.removesuffix("\n").strip() for line in files.lines(path)]
+    if tables.is_table(path):
+        raise UserError(f"{path} is a table; give plain text, one line an input")
+    return [line.strip() for line in inputs.plain_lines(path)]
 
 
 def _read_folder(folder: str) -> list[list[str]]:

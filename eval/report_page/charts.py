@@ -9,12 +9,15 @@ import io
 import logging
 import os
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
+
+from run_dir import errors
 
 
 @contextlib.contextmanager
@@ -128,7 +131,7 @@ def over_steps(
         figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
         axes = figure.add_subplot()
         for line in lines:
-            look: dict[str, Any] = {"color": COLOURS[line.colour], "label": line.name}
+            look: dict[str, Any] = {"color": COLOURS[line.colour], "label": errors.visible(line.name)}
             if line.behind:
                 look |= {"linewidth": 5, "alpha": 0.4}
             elif line.faint:
@@ -137,7 +140,7 @@ def over_steps(
                 look |= {"marker": "o", "markersize": 3.5}
             axes.plot(line.xs, line.ys, line.style, **look)
         axes.set_xlabel("step (micro-batches)")
-        axes.set_ylabel(y_label)
+        axes.set_ylabel(errors.visible(y_label))
         axes.set_xlim(left=0)
         if from_zero:
             axes.update_datalim([(0, 0)])
@@ -174,12 +177,12 @@ def of_scores(
             if mark.interval:
                 axes.plot(mark.interval, (y, y), "|-", color=colour, markersize=8)
             axes.plot(mark.value, y, "D" if mark.colour == "run" else "o", color=colour, markersize=5)
-        axes.set_yticks(range(len(marks)), [mark.name for mark in marks])
+        axes.set_yticks(range(len(marks)), [errors.visible(mark.name) for mark in marks])
         axes.set_ylim(len(marks) - 0.4, -0.6)
         axes.margins(x=0.08)
         if from_zero:
             axes.set_xlim(left=0)
-        axes.set_xlabel(x_label)
+        axes.set_xlabel(errors.visible(x_label))
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.tick_params(axis="y", length=0)
         return _inline(figure, name, description)
@@ -195,14 +198,15 @@ def against_sizes(name: str, description: str, points: Sequence[Point], x_label:
             if point.interval:
                 axes.plot((x, x), point.interval, "_-", color=colour, linewidth=1, alpha=0.7)
             axes.plot(x, point.score, "o", color=colour, markersize=5)
-            axes.annotate(point.label, (x, point.score), (4, 3), textcoords="offset points", color=COLOURS["ink"])
+            label = errors.visible(point.label)
+            axes.annotate(label, (x, point.score), (4, 3), textcoords="offset points", color=COLOURS["ink"])
         axes.set_xscale("log")
         sizes = sorted({point.size for point in points})
         axes.set_xlim(sizes[0] / 2, sizes[-1] * 2)
         ticks = [size for i, size in enumerate(sizes) if i == 0 or size > sizes[i - 1] * TICKS_APART]
         axes.set_xticks(ticks)
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
+        axes.set_xlabel(errors.visible(x_label))
+        axes.set_ylabel(errors.visible(y_label))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
         axes.xaxis.set_minor_formatter(NullFormatter())
         return _inline(figure, name, description)
@@ -226,15 +230,35 @@ def compact(size: float) -> str:
     return f"{size:g}"
 
 
+@contextlib.contextmanager
+def _as_anywhere() -> Iterator[None]:
+    """Draw without SOURCE_DATE_EPOCH, which need not be a number, and without a word about letters that matplotlib's font lacks.
+
+    The page has no date, and its text is drawn by the reader's own font.
+    """
+    date = os.environ.pop("SOURCE_DATE_EPOCH", None)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph|Matplotlib currently does not support")
+            yield
+    finally:
+        if date is not None:
+            os.environ["SOURCE_DATE_EPOCH"] = date
+
+
 def _inline(figure: Figure, name: str, description: str) -> str:
     """Return the figure as an <svg> that can stand in a page beside others."""
     buffer = io.StringIO()
     metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    FigureCanvasSVG(figure).print_figure(buffer, format="svg", metadata=metadata)
+    with _as_anywhere():
+        FigureCanvasSVG(figure).print_figure(buffer, format="svg", metadata=metadata)
     svg = re.sub(r"(?s)^.*?(?=<svg)|<metadata>.*?</metadata>|<style.*?</style>", "", buffer.getvalue())
     box = re.findall(r'viewBox="([^"]*)"', svg)[0]
-    svg = re.sub(r"<svg[^>]*>", f'<svg viewBox="{box}" role="img" aria-label="{escape(description)}">', svg, count=1)
-    svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    name, description = (escape(errors.visible(text)) for text in (name, description))
+    begin = f'<svg viewBox="{box}" role="img" aria-label="{description}">'
+    # Functions, as a metric's name, which is in both, may have a backslash
+    svg = re.sub(r"<svg[^>]*>", lambda _: begin, svg, count=1)
+    svg = re.sub(r'id="|href="#|url\(#', lambda found: f"{found[0]}{name}-", svg)
     svg = re.sub(r'font: ([\d.]+px)[^;"]*', r"font: \1 var(--font)", svg)
     for variable, colour in COLOURS.items():
         svg = svg.replace(colour, f"var(--{variable})")

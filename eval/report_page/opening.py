@@ -70,9 +70,11 @@ def _scored_on(signature: dict) -> list[tuple[str, str]]:
     """Return what the scores are of, and by which protocol where there are several."""
     found = []
     references = signature.get("references")
-    if references is not None and (segments := signature.get("segments")) is not None:
+    segments = signature.get("segments")
+    inputs = signature.get("inputs") if segments is None else segments
+    if references is not None and segments is not None and "protocol" not in signature:
         found.append(("Scored on", f"{whole(segments)} inputs, {whole(references)} references"))
-    elif references is not None and (inputs := signature.get("inputs")) is not None:  # the scorer of triples counts so
+    elif references is not None and inputs is not None:  # the scorer of triples counts so
         found.append(("Scored on", f"{whole(inputs)} inputs, up to {references} references of each"))
     if "protocol" in signature:
         found.append(("By the protocol", signature["protocol"]))

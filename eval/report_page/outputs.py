@@ -6,6 +6,7 @@ from report_page.contents import Contents, Row
 
 SENTENCE_BLEU = "sentBLEU"  # stands for BLEU, which without smoothing is 0 for most sentences
 WORST = 5
+KINDS = ("missing", "wrong", "invented")
 
 
 def segment_metrics(run: Contents) -> list[str]:
@@ -23,8 +24,8 @@ def slot_counts(run: Contents) -> list[tuple[str, Counter]]:
     """Return (slot, {"missing", "wrong", "invented": outputs}), the slot with most errors first."""
     counts: dict[str, Counter] = {}
     for row in run.rows or []:
-        for kind, marks in (row.slots or {}).items():
-            for mark in marks:
+        for kind in KINDS:
+            for mark in (row.slots or {}).get(kind, ()):
                 counts.setdefault(mark if kind == "missing" else mark["slot"], Counter())[kind] += 1
     return sorted(counts.items(), key=lambda item: (-sum(item[1].values()), item[0]))
 

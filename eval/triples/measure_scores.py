@@ -57,6 +57,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """Return the parsed flags; flags that would do nothing are errors."""
     p = parser()
     args = p.parse_args(argv)
+    if "" in (args.references, *args.systems, args.categories, *args.seg_level, args.json):
+        p.error("the name of a file is empty; give the file, or leave its flag out")
     if args.seg_level and len(args.seg_level) != len(args.systems):
         p.error(f"each SYS needs its own -l: {len(args.systems)} SYS, but {len(args.seg_level)} -l")
     if args.categories and not Path(args.references).is_dir():
@@ -76,6 +78,10 @@ def with_categories(references: "triples.References", path: str) -> "triples.Ref
         counts = f"{errors.visible(path)} has {there} inputs, the references {here}"
         print(f"warning: unseen and seen categories are not told apart: {counts}", file=sys.stderr)
         return references
+    if formatted.splits and (number := triples.other_input(references, formatted)):
+        others = f"input {number} of {errors.visible(path)} has other references"
+        print(f"warning: unseen and seen categories are not told apart: {others}", file=sys.stderr)
+        return references
     return replace(references, splits=formatted.splits)
 
 
@@ -83,12 +89,13 @@ def main(argv: list[str] | None = None) -> int:
     """Score the systems."""
     args = parse(argv)
 
-    from metrics import bootstrap, files, java, results, triples
+    from metrics import bootstrap, files, inputs, java, results, triples
 
-    folder = Path(args.references).is_dir()  # whose files are not looked at one by one
     outputs = [*args.seg_level, *([args.json] if args.json else [])]
-    given = [args.categories if folder else args.references, *args.systems]
-    files.check_outputs(outputs, inputs=[path for path in given if path])
+    folder = Path(args.references)
+    given = [*(folder.iterdir() if folder.is_dir() else [folder]), *args.systems]
+    given += [path + inputs.COVERED for path in args.systems]
+    files.check_outputs(outputs, inputs=[*given, *([args.categories] if args.categories else [])])
     protocol = PROTOCOLS[args.protocol]
     references = triples.read_references(args.references)
     if args.categories:
@@ -96,6 +103,7 @@ def main(argv: list[str] | None = None) -> int:
     if references.are_raw and protocol.repeats_first:
         protocol = triples.as_decoded(protocol)
     systems = [triples.read_outputs(path, len(references.groups)) for path in args.systems]
+    coverage = inputs.common_coverage(args.systems, systems)
     for path, texts in zip(args.systems, systems, strict=True):
         if empty := results.count_empty(texts):
             print(f"warning: {empty} of {len(texts)} outputs in {errors.visible(path)} are empty", file=sys.stderr)
@@ -113,13 +121,16 @@ def main(argv: list[str] | None = None) -> int:
         results.write_segments(path, references.sources, texts, one.segments)
     if args.json:
         signature = triples.signature(args.protocol, protocol, references, runtime)
+        if coverage:
+            signature |= {"inputs": coverage.inputs, "segments": len(coverage.covered)}
         results.write_json(args.json, args.systems, systems, scored, signature, intervals, differences, splits)
-    for number, (path, one) in enumerate(zip(args.systems, scored, strict=True)):
-        print(errors.visible(path))
-        of_splits = {name: scores[number].corpus for name, scores in splits.items() if scores is not scored}
+    names = [f"{path} ({coverage})" if coverage else path for path in args.systems]
+    for number, (name, one) in enumerate(zip(names, scored, strict=True)):
+        print(errors.visible(name))
+        of_splits = {split: scores[number].corpus for split, scores in splits.items() if scores is not scored}
         print(results.for_people(one, intervals[number] if intervals else None, of_splits))
     if differences:
-        print(results.paired_for_people(args.systems[0], args.systems[1], scored[0], scored[1], differences))
+        print(results.paired_for_people(names[0], names[1], scored[0], scored[1], differences))
     return 0
 
 

@@ -3,7 +3,8 @@
 Every mistake is a lora_nlg.errors.UserError of one sentence.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,18 +19,21 @@ from lora_nlg.data.examples import Example
 from lora_nlg.decoding.generate import Answer, Generator
 from lora_nlg.errors import UserError
 from lora_nlg.flags import E2E_SEARCH
+from lora_nlg.methods import kinds
 from lora_nlg.methods.placement import LoraConfig
 from lora_nlg.methods.switch import Switch
 from lora_nlg.model.gpt2 import GPT2
 from lora_nlg.storage import checkpoints, hub, models
+from lora_nlg.tasks import formatted
 from lora_nlg.training.saves import Saves, check_folder
-from lora_nlg.training.train import train
+from lora_nlg.training.train import are_finite, train
 
 E2E_RULES = BeamConfig(**vars(E2E_SEARCH), eos_token_ids=(END_OF_TEXT_ID, BLANK_LINE_ID))
 # The public recipe's settings, but for the number of steps
 PAPER_LORA = LoraConfig(4, 32, dropout=0.1)
 PAPER_OPTIM = OptimConfig(2e-4, 1000, correct_bias=True, beta2=0.999, warmup_step=100)
 PAPER_TRAINING = TrainConfig(label_smooth=0.1)
+PATH = str | os.PathLike
 
 
 def load(
@@ -47,15 +51,22 @@ def load(
     what `card` says (gpt2.sm, …), else config.json in the base's folder, else the adapters' file. `vocab` is the folder with GPT-2's
     vocabulary.
     """
+    kinds.check("base", base, PATH)
+    kinds.check("adapters", adapters, PATH | None)
+    kinds.check("card", card, PATH | None)
+    kinds.check("vocab", vocab, PATH)
+    kinds.check("device", device, str)
     config.require(precision in config.PRECISIONS, "precision", f"one of {', '.join(config.PRECISIONS)}", precision)
     card = card or str(hub.config_beside(base) or "") or (checkpoints.read(adapters).card if adapters else None)
     if card is None:
         raise UserError(f"{base} has no config.json; pass the shape of the model as card, e.g. gpt2.md")
     shape = config.model_config(card)
+    formatted.check_vocabulary(shape.vocab_size, f"the model of {card}")
     ranks = dist.start(device, rank=0, world_size=1, local_rank=0)
     encoding = bpe.load_encoding(vocab)
     network = models.merged_model(shape, str(base), adapters, precision=precision)
-    return Model(network.to(ranks.device).eval(), encoding, ranks, precision, hub.called(base, card))
+    published = "" if adapters else hub.published(base)  # merged into it they make other weights of it
+    return Model(network.to(ranks.device).eval(), encoding, ranks, precision, hub.called(base, card), published)
 
 
 @dataclass(frozen=True)
@@ -67,13 +78,18 @@ class Model:
     ranks: dist.Ranks
     precision: str
     card: str  # the base's name on the Hub, else that of its shape, for what is saved
+    published: str = ""  # the base's name on the Hub, if it is one
 
     def generate(self, text: str, n: int = 1, rules: BeamConfig = E2E_RULES) -> list[Answer]:
         """Return up to `n` texts for the input `text`, each with its score, best first; any input will do."""
+        kinds.check("text", text, str)
+        kinds.check("n", n, int)
+        kinds.check("rules", rules, BeamConfig)
+        kinds.check_fields(rules)
         if not 1 <= n <= config.MOST_BEAMS:
             raise UserError(f"n must be from 1 to {config.MOST_BEAMS}, but is {n}")
         size = self.network.config.vocab_size
-        known = all(0 <= token < size for token in rules.eos_token_ids)
+        known = all(type(token) is int and 0 <= token < size for token in rules.eos_token_ids)
         config.require(known, "eos_token_id", f"of the vocabulary, from 0 to {size - 1}", rules.eos_token_ids)
         answerer = Generator(
             self.network.eval(), self.encoding, rules, self.ranks.device, self.precision, lambda text, where: None
@@ -93,6 +109,8 @@ class Model:
 
         `optim.max_step` micro-batches are taken. The work dir gets what gpt2_ft.py writes: model.final.pt, log.jsonl and so on.
         """
+        self._check_training(work_dir, lora, optim, settings)
+        pairs, valid_pairs = texts_of(pairs, "pairs"), texts_of(valid_pairs, "valid_pairs")
         longest = self.network.config.n_positions - methods.positions_before(lora)
         settings = replace(settings, seq_len=min(settings.seq_len, longest))
         train_split = Split(self._encoded(pairs), settings, self.ranks)
@@ -104,41 +122,97 @@ class Model:
             )
         with locks.held(locks.of_folder(Path(work_dir))):
             check_is_free(Path(work_dir))
-            saves = self._begin(Path(work_dir), lora, settings)
-            torch.manual_seed(settings.random_seed)  # of dropout
-            return train(self.network, train_split, valid_split, optim, saves, self.ranks)
+            methods.merge_adapters(self.network)  # of an earlier training, which are part of this one's base
+            before = Before(self.network, lora)
+            try:
+                saves = self._begin(Path(work_dir), lora, settings)
+                torch.manual_seed(settings.random_seed)  # of dropout
+                return train(self.network, train_split, valid_split, optim, saves, self.ranks)
+            except BaseException:  # what is half put on, or no number, would answer, and could be saved
+                before.restore()
+                self.network.to(self.ranks.device)
+                raise
+
+    def _check_training(self, work_dir: object, lora: object, optim: object, settings: TrainConfig) -> None:
+        """Raise UserError for arguments of `train` that are none, or that this model cannot follow."""
+        kinds.check("work_dir", work_dir, PATH)
+        methods.check(lora, self.network.config)
+        if getattr(lora, "seed", 0) is None:  # as of a file of PEFT's that holds what the seed would draw
+            raise UserError("the seed must be a whole number, but is None, which only a file can make up for")
+        for name, value, kind in (("optim", optim, OptimConfig), ("settings", settings, TrainConfig)):
+            kinds.check(name, value, kind)
+            kinds.check_fields(value)
+        dtype = self.network.wte.weight.dtype
+        if (settings.precision == "fp64") != (dtype == torch.float64):
+            computes = "fp64" if dtype == torch.float64 else "fp32"
+            raise UserError(
+                f"the settings' precision {settings.precision} would have no effect: the model computes in {computes}; give "
+                f"TrainConfig precision={computes!r}, or load the model with precision={settings.precision!r}"
+            )
 
     def _begin(self, work_dir: Path, lora: LoraConfig, settings: TrainConfig) -> Saves:
         """Put new adapters on, and make the work dir ready for their training."""
-        methods.merge_adapters(self.network)  # of an earlier training, which are part of this one's base
-        alone = Switch(self.network)
-        try:
-            base = self._base()
-            saves = Saves(work_dir, None, settings.keep_last, base, settings.keep_epochs)
-            saves.start_anew()
-            methods.add_adapters(self.network, lora, torch.Generator().manual_seed(settings.random_seed))
-        except BaseException:  # what is half put on would answer, and could be saved
-            alone.take_off()
-            self.network.to(self.ranks.device)
-            raise
+        base = self._base()
+        saves = Saves(work_dir, None, settings.keep_last, base, settings.keep_epochs)
+        saves.start_anew()
+        methods.add_adapters(self.network, lora, torch.Generator().manual_seed(settings.random_seed))
         self.network.trained_on = base
         self.network.to(self.ranks.device)
         return saves
 
     def _base(self) -> checkpoints.Base:
         """Return what the model is, nothing being put on it."""
-        return checkpoints.Base(self.card, models.fingerprint(self.network.cpu()))
+        published = self.published if self.network.trained_on is None else ""  # an earlier training is a part of it
+        return checkpoints.Base(self.card, models.fingerprint(self.network.cpu()), published)
 
     def _encoded(self, pairs: Sequence[tuple[str, str]]) -> list[Example]:
         return [Example(*bpe.encode_pair(self.encoding, text, reference)) for text, reference in pairs]
 
     def save(self, path: str | Path) -> None:
         """Write the adapters of the last training as safetensors."""
+        kinds.check("path", path, PATH)
         trained, base = methods.adapter_config(self.network), self.network.trained_on
         if trained is None or base is None:
             raise UserError(f"nothing to write to {path}: no adapters were trained since the model was loaded")
-        checkpoints.save_adapters(methods.adapter_tensors(self.network), path, trained, base)
+        tensors = methods.adapter_tensors(self.network)
+        if not are_finite(tensors.values()):
+            raise UserError(
+                f"nothing is written to {path}: the adapters hold values that are no numbers; train again, with a lower lr"
+            )
+        checkpoints.save_adapters(tensors, path, trained, base)
         self.network.to(self.ranks.device)
+
+
+class Before:
+    """What a model without adapters was before a training with `lora`, to which it goes back when that fails."""
+
+    def __init__(self, network: GPT2, lora: LoraConfig):
+        self.alone = Switch(network)
+        # Full fine-tuning alone writes to the base's own weights
+        written = network.parameters() if lora.method == methods.PLAIN else ()
+        self.weights = [(parameter, parameter.detach().cpu().clone()) for parameter in written]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Leave the model as it was."""
+        self.alone.take_off()
+        for parameter, weights in self.weights:
+            parameter.copy_(weights)
+
+
+def texts_of(pairs: Iterable, name: str) -> list[tuple[str, str]]:
+    """Return the (input, reference) pairs of the argument `name` as a list. Raises UserError, naming the first that is none."""
+    if not isinstance(pairs, Iterable):
+        raise UserError(f"{name} must be (input, reference) pairs, but is {pairs!r:.60}")
+    texts = []
+    for number, pair in enumerate(pairs, 1):
+        where = f"pair {number} of {name}"
+        if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+            raise UserError(f"{where} must be two texts, an input and its reference, but is {pair!r:.60}")
+        for text in pair:
+            formatted.check_characters(text, where)
+        texts.append((pair[0], pair[1]))
+    return texts
 
 
 def check_is_free(work_dir: Path) -> None:

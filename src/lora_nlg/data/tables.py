@@ -113,7 +113,9 @@ def cells_of(path: str) -> list[tuple[int, list[str]]]:
     separator = said[1] if said else _separator(path, first)
     limit = csv.field_size_limit(_LONGEST_CELL)  # which is everybody's
     try:
-        rows = _in_single_quotes(lines, separator) or _as_csv(path, lines, separator)
+        # Blanks beside the separator first: else a row whose cells have them were one cell.
+        rows = _in_single_quotes(lines, separator, " *") or _in_single_quotes(lines, separator, "")
+        rows = rows or _as_csv(path, lines, separator)
     finally:
         csv.field_size_limit(limit)
     if not rows:
@@ -122,20 +124,25 @@ def cells_of(path: str) -> list[tuple[int, list[str]]]:
 
 
 def _separator(path: str, first: str) -> str:
-    """Return what separates the cells of a file whose first line is `first`; what is quoted does not."""
-    if "\t" in re.sub('"[^"]*"', "", first) or ("," not in first and path.lower().endswith(".tsv")):
+    """Return what separates the cells of a file whose first line is `first`; what is quoted does not, unless a .tsv has a tab."""
+    is_tsv = path.lower().endswith(".tsv")
+    if "\t" in (first if is_tsv else re.sub('"[^"]*"', "", first)) or (is_tsv and "," not in first):
         return "\t"
     bare = re.sub('"[^"]*("|$)', "", first)  # a quote may be closed on a later line
     return ";" if ";" in bare and "," not in first else ","
 
 
-def _in_single_quotes(lines: list[str], separator: str) -> list[tuple[int, list[str]]] | None:
-    """Return the rows if single quotes enclose every cell, but perhaps those of the first line, else None."""
+def _in_single_quotes(lines: list[str], separator: str, beside: str) -> list[tuple[int, list[str]]] | None:
+    """Return the rows if single quotes enclose every cell, but perhaps those of the first line, else None.
+
+    `beside` is a pattern of what may stand on both sides of the separator.
+    """
+    between = re.compile(f"'{beside}{separator}{beside}'")
     rows: list[tuple[int, list[str]]] = []
     for number, line in enumerate(lines, 1):
         line = line.strip()
         if len(line) > 1 and line[0] == line[-1] == "'":
-            cells = [cell.replace("''", "'") for cell in line[1:-1].split(f"'{separator}'")]
+            cells = [cell.replace("''", "'") for cell in between.split(line[1:-1])]
         elif rows and line:
             return None
         else:
@@ -153,7 +160,7 @@ def _as_csv(path: str, lines: list[str], separator: str) -> list[tuple[int, list
     reader = csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=skips)
     try:
         rows = [(reader.line_num, cells) for cells in reader if "".join(cells).strip()]
-        if not any("\n" in cell and "\t" in cell for _, cells in rows for cell in cells):
+        if separator != "\t" or not any("\n" in cell and "\t" in cell for _, cells in rows for cell in cells):
             return rows
     except csv.Error as error:
         if separator != "\t":

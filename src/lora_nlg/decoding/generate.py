@@ -39,6 +39,7 @@ class Generator:
         The first is what gpt2_beam.py and gpt2_decode.py make of it. Of hypotheses that differ in their end token alone the best
         stands for all, so there may be fewer. Raises UserError, with `where`, for what is no input of the task or is too long.
         """
+        formatted.check_characters(text, where)
         self.check_input(text, where)
         prompt = [*self.encoding.encode_ordinary(text), END_OF_TEXT_ID]
         longest = self.model.config.n_positions - self.model.n_before - self.rules.eval_len

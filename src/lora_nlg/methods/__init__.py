@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from lora_nlg.config import ModelConfig
 from lora_nlg.errors import UserError
 from lora_nlg.methods import common, placement
+from lora_nlg.methods.sizes import MOST_DIM
 from lora_nlg.mistakes import did_you_mean
 
 if TYPE_CHECKING:
@@ -36,8 +37,11 @@ class Method(Protocol):
     def summary(self, config: Config) -> str:
         """Return what is trained, in words for people."""
 
-    def attach(self, model: "GPT2", config: Config) -> None:
-        """Make of a plain model one that the method trains: put in what it needs, not set, and freeze what it does not train."""
+    def attach(self, model: "GPT2", config: Config) -> Config | None:
+        """Make of a plain model one that the method trains: put in what it needs, not set, and freeze what it does not train.
+
+        Return the configuration with what only the model could say; nothing, where that is nothing.
+        """
 
     def start(self, model: "GPT2", generator: "torch.Generator | None") -> None:
         """Set what `attach` put in to its start."""
@@ -274,14 +278,47 @@ def of_base(tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
     return {name: tensor for name, tensor in tensors.items() if of_tensors([name]) == PLAIN}
 
 
+def check(config: Config, model: ModelConfig) -> None:
+    """Raise UserError for what is no configuration of a method, or for one that does not fit a model of this shape.
+
+    Flags are checked where they are read, and files where they are put on; this is the door for what was made in Python.
+    """
+    if isinstance(config, type) or not dataclasses.is_dataclass(config) or getattr(config, "method", "") not in METHODS:
+        raise UserError(
+            f"what is trained must be the configuration of a method, such as LoraConfig(4, 32), but is {config!r:.60}"
+        )
+    parts = [part for part in vars(config).values() if dataclasses.is_dataclass(part)]  # of a pair
+    for part in parts or [config]:
+        _check_layers(getattr(part, "layers", None), model)
+        _check_sizes(part, model)
+
+
+def _check_layers(layers: Any, model: ModelConfig) -> None:
+    if layers is not None and not (layers and all(type(at) is int and 0 <= at < model.n_layer for at in layers)):
+        raise UserError(f"layers must be some of the model's, from 0 to {model.n_layer - 1}, but is {layers!r:.60}")
+
+
+def _check_sizes(config: Config, model: ModelConfig) -> None:
+    rank = getattr(config, "rank", 0)
+    sizes = {"rank": max(rank.values()) if isinstance(rank, dict) else rank}
+    sizes |= {name: getattr(config, name, 0) for name in common.SIZES if name != "n"}  # of that the matrix is the limit
+    if odd := next((name for name, size in sizes.items() if size > MOST_DIM), None):
+        raise UserError(f"{odd} must be at most {MOST_DIM:,}, but is {sizes[odd]:,}")
+    if sizes["prefix_length"] > model.n_positions - 2:
+        raise UserError(
+            f"the prefix takes {sizes['prefix_length']} of the model's {model.n_positions} positions, and leaves less than two; use a "
+            "shorter one"
+        )
+
+
 def attach(model: "GPT2", config: Config) -> None:
     """Make of a plain model one that is trained as `config` says, not set: for a caller that fills it from a file."""
-    method(config.method).attach(model, config)
-    model.trained_by = config
+    model.trained_by = method(config.method).attach(model, config) or config
 
 
 def add_adapters(model: "GPT2", config: Config, generator: "torch.Generator | None" = None) -> None:
-    """Make of a plain model one that is trained as `config` says, at its start."""
+    """Make of a plain model one that is trained as `config` says, at its start. Raises UserError."""
+    check(config, model.config)
     attach(model, config)
     method(config.method).start(model, generator)
 

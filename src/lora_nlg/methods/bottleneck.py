@@ -18,12 +18,11 @@ from torch.nn import functional as F
 
 from lora_nlg.config import ModelConfig
 from lora_nlg.methods import sizes
-from lora_nlg.methods.common import Common
+from lora_nlg.methods.common import Common, check_method, check_settings
 from lora_nlg.model.gpt2 import GPT2, Block, Conv1D
 
 STD_OF_DOWN = 0.01  # Houlsby et al.'s near-identity start
 DEFAULT_DIMS = {"adapter_h": 8, "adapter_l": 6}  # at which adapter_l has the table's .37M on GPT-2 Medium
-MOST_DIM = 65_536
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,10 @@ class AdapterConfig:
 
     method: str  # adapter_h, adapter_l
     adapter_dim: int  # d
+
+    def __post_init__(self):
+        check_settings(self)
+        check_method(self, DEFAULT_DIMS)
 
     def n_parameters(self, model: ModelConfig) -> int:
         """Return how many numbers are trained."""
@@ -98,7 +101,8 @@ class AdapterMethod(Common):
     def from_flags(self, args: argparse.Namespace, model: ModelConfig) -> AdapterConfig:
         """Return what the flags of gpt2_ft.py describe. Raises UserError."""
         count = lambda dim: AdapterConfig(self.name, dim).n_parameters(model)  # noqa: E731
-        return AdapterConfig(self.name, sizes.size_of(args, "adapter_dim", DEFAULT_DIMS[self.name], MOST_DIM, count))
+        dim = sizes.size_of(args, "adapter_dim", DEFAULT_DIMS[self.name], sizes.MOST_DIM, count)
+        return AdapterConfig(self.name, dim)
 
     def summary(self, config: AdapterConfig) -> str:
         """Return what is trained, in words for people."""

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lora_nlg.config import MOST_SEED
 from lora_nlg.errors import UserError
+from lora_nlg.methods import kinds
 from lora_nlg.methods.placement import TARGETS, Given
 
 if TYPE_CHECKING:
@@ -16,10 +18,42 @@ if TYPE_CHECKING:
 
 
 OF_SHAPES = ("n_in", "n_out")  # settings that are sizes of the model; 0: whatever it has
+SIZES = ("dim", "n", "prefix_length", "adapter_dim", "n_blocks")  # of what is trained
 
 
 def _is_count(value: Any) -> bool:
     return type(value) is int and value >= 0
+
+
+def rule_broken(field: dataclasses.Field, value: Any) -> str | None:
+    """Return what a setting of the name and kind of `field` must be, in words, if `value` is not that."""
+    if not kinds.is_of(value, field.type):
+        return kinds.in_words(field.type)
+    if field.name in SIZES:
+        return None if value >= 1 else "a whole number of at least 1"
+    if field.name in OF_SHAPES:
+        return None if value >= 0 else "a whole number of at least 0"
+    if field.name == "targets":
+        return None if value and all(target in TARGETS for target in value) else f"some of {', '.join(TARGETS)}"
+    if field.name == "layers":
+        return None if value is None or (value and all(map(_is_count, value))) else "whole numbers of at least 0"
+    if field.name == "seed":
+        return None if value is None or 0 <= value <= MOST_SEED else f"from 0 to {MOST_SEED}"
+    return None
+
+
+def check_settings(config: Any) -> None:
+    """Raise UserError for a setting that breaks the rule of its kind or name."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if (rule := rule_broken(field, value)) is not None:
+            raise UserError(f"{type(config).__name__}'s {field.name} must be {rule}, but is {value!r:.60}")
+
+
+def check_method(config: Any, known: Iterable[str]) -> None:
+    """Raise UserError for a configuration whose `method` is not one of those that are `known` to take it."""
+    if config.method not in (names := tuple(known)):
+        raise UserError(f"{type(config).__name__}'s method must be {' or '.join(names)}, but is {config.method!r:.60}")
 
 
 class Common:
@@ -58,25 +92,9 @@ class Common:
             raise UserError(f"the settings {said['settings'][:60]!r} are not {self.name}'s")
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
         for name, value in values.items():
-            if not self.is_value(name, value):
+            if rule_broken(known[name], value) is not None or (name == "method" and value != self.name):
                 raise UserError(f"{name} is {str(value)[:40]!r}")
         return self.config_class(**values)
-
-    def is_value(self, name: str, value: Any) -> bool:
-        """Return whether `value` can be that of the setting `name`: sizes are whole numbers from 1 on."""
-        if name == "method":
-            return value == self.name
-        if name == "targets":
-            return isinstance(value, tuple) and bool(value) and all(target in TARGETS for target in value)
-        if name == "layers":
-            return value is None or (isinstance(value, tuple) and bool(value) and all(map(_is_count, value)))
-        if name == "seed":
-            return value is None or (_is_count(value) and value < 1 << 63)
-        if name == "scale":
-            return type(value) in (int, float)
-        if name == "joined":
-            return isinstance(value, bool)
-        return _is_count(value) and value >= (0 if name in OF_SHAPES else 1)
 
     def from_file(self, found: Any, tensors: "Mapping[str, Tensor]", path: Path, given: Given) -> Any:
         """Return what the file says. Raises UserError where it says nothing, or for flags that describe LoRA's adapters."""

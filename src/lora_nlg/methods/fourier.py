@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lora_nlg.config import ModelConfig, require
 from lora_nlg.errors import UserError
 from lora_nlg.methods import placement, sizes
-from lora_nlg.methods.common import Common
+from lora_nlg.methods.common import Common, check_settings
 from lora_nlg.methods.places import columns_of, merge, plain, put
 from lora_nlg.model.gpt2 import GPT2, Conv1D
 from lora_nlg.model.matmul import autocasts_at, linear
@@ -42,7 +42,10 @@ class FourierConfig:
         return "fourier"
 
     def __post_init__(self):
+        check_settings(self)
         require(0 < self.scale < math.inf, "fourier_scale", "greater than 0 and finite", self.scale)
+        most = placement.MOST_SCALE
+        require(self.scale <= most, "fourier_scale", f"no more than {most:g}", self.scale)
         if "wte" in self.targets:
             raise placement.of_lora_alone("--lora_targets wte", "fourier")
         if self.joined and 0 < len({"q", "k", "v"} & set(self.targets)) < 3:

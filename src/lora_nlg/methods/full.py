@@ -29,6 +29,7 @@ def summary(config: LoraConfig) -> str:
 def attach(model: GPT2, config: LoraConfig) -> None:
     """Train all of the model, and put nothing on it."""
     model.requires_grad_(True)
+    model.zero_grad()  # an earlier training may have left some, which the first update would take for its own
 
 
 def start(model: GPT2, generator: torch.Generator | None) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_nlg.config import ModelConfig
-from lora_nlg.methods.common import Common
+from lora_nlg.methods.common import Common, check_settings
 from lora_nlg.methods.places import merge, plain
 from lora_nlg.model.gpt2 import GPT2, Conv1D
 
@@ -23,6 +23,9 @@ class IA3Config:
     """Nothing is to be chosen: keys, values and inner activations of every layer are scaled."""
 
     joined: bool = False  # queries as well, as PEFT's files have it, where c_attn is one matrix
+
+    def __post_init__(self):
+        check_settings(self)
 
     @property
     def method(self) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lora_nlg.config import ModelConfig
 from lora_nlg.errors import UserError
-from lora_nlg.methods import lora, prefix, sizes
+from lora_nlg.methods import kinds, lora, prefix, sizes
 from lora_nlg.methods.placement import Given, LoraConfig, without_rank
 from lora_nlg.methods.prefix import PrefixConfig, PrefixMethod
 from lora_nlg.model.gpt2 import GPT2
@@ -27,6 +27,9 @@ class PairConfig:
     prefix: PrefixConfig
 
     def __post_init__(self) -> None:
+        kinds.check_fields(self)
+        if type(self.lora) is not LoraConfig:  # DoRA's, which is one of these, would be put on as LoRA
+            raise UserError(f"PairConfig's lora must be a LoraConfig, but is {self.lora!r:.60}")
         if not self.lora.rank:
             raise without_rank(self.method)
         if self.lora.is_pissa:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lora_nlg.config import ModelConfig, require
 from lora_nlg.errors import UserError
+from lora_nlg.methods import kinds
 from lora_nlg.methods.sizes import largest
 from lora_nlg.methods.sizes import parse_budget as parse_budget
 
@@ -31,6 +32,7 @@ MODULES = {
 }
 TARGETS = tuple(target for targets in MODULES.values() for target in targets)
 LORA_SCALINGS = ("alpha/r", "rslora")
+MOST_SCALE = 3.4028234663852886e38  # float32 has no larger number
 PLACES = ("lora_targets", "lora_layers")  # flags of every method that is put on matrices
 FLAGS = (
     "lora_dim", "lora_alpha", "lora_budget", "trained_budget", "lora_dropout", "lora_checkpoint", *PLACES, "lora_init", "lora_scaling",
@@ -76,6 +78,10 @@ class LoraConfig:
     scaling: str = "alpha/r"  # rslora: by alpha / √R instead
 
     def __post_init__(self):
+        kinds.check_fields(self)
+        in_order = tuple(target for target in TARGETS if target in self.targets)
+        rule = f"a tuple of some of {', '.join(TARGETS)}, in this order"
+        require(bool(in_order) and self.targets == in_order, "lora_targets", rule, self.targets)
         if isinstance(self.rank, dict):
             rule = f"one rank, or a rank for each of --lora_targets ({','.join(self.targets)})"
             require(tuple(self.rank) == self.targets, "lora_dim", rule, rank_text(self.rank))
@@ -83,12 +89,13 @@ class LoraConfig:
         lowest, rule = (
             (1, "1 or more for every target") if isinstance(self.rank, dict) else (0, "0 (full fine-tuning) or more")
         )
+        require(all(type(R) is int for R in ranks), "lora_dim", "whole numbers", rank_text(self.rank))
         require(min(ranks) >= lowest, "lora_dim", rule, rank_text(self.rank))
         require(0 < self.alpha < math.inf, "lora_alpha", "greater than 0 and finite", self.alpha)
+        require(self.alpha <= MOST_SCALE, "lora_alpha", f"no more than {MOST_SCALE:g}", self.alpha)
         require(0 <= self.dropout < 1, "lora_dropout", "at least 0 and less than 1", self.dropout)
         require(self.scaling in LORA_SCALINGS, "lora_scaling", f"one of {', '.join(LORA_SCALINGS)}", self.scaling)
         self.init_std  # noqa: B018 (raises)
-        assert self.targets and self.targets == tuple(t for t in TARGETS if t in self.targets)
 
     @property
     def init_std(self) -> tuple[float | None, float]:

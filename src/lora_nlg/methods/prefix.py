@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from lora_nlg.config import ModelConfig
 from lora_nlg.methods import sizes
-from lora_nlg.methods.common import Common
+from lora_nlg.methods.common import Common, check_method, check_settings
 from lora_nlg.model.attention import Prefix, causal_attention, split_heads
 from lora_nlg.model.gpt2 import GPT2
 
@@ -33,6 +33,10 @@ class PrefixConfig:
 
     method: str  # prefix_embed, prefix_layer, prefix_kv
     prefix_length: int  # l, in positions
+
+    def __post_init__(self):
+        check_settings(self)
+        check_method(self, KINDS)
 
     def n_parameters(self, model: ModelConfig) -> int:
         """Return how many numbers are trained."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from lora_nlg.errors import UserError
 
+MOST_DIM = 65_536  # of a rank or a width: beyond is a mistake
 SUFFIXES = {"": 1, "k": 1_000, "M": 1_000_000}  # of a budget
 
 

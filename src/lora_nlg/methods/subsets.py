@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from lora_nlg.config import ModelConfig
 from lora_nlg.errors import UserError
-from lora_nlg.methods.common import Common
+from lora_nlg.methods.common import Common, check_method, check_settings
 from lora_nlg.methods.places import places, plain
 from lora_nlg.model.gpt2 import GPT2, Conv1D
 from lora_nlg.model.matmul import linear
@@ -24,6 +24,9 @@ class BiasConfig:
     """All biases: of the matrices and of the layer norms."""
 
     method: str = "bias"
+
+    def __post_init__(self):
+        check_method(self, ("bias",))
 
     def n_parameters(self, model: ModelConfig) -> int:
         """Return how many numbers are trained: c_attn's 3C, c_fc's, c_proj's C twice, two norms' C in a layer, and ln_f's."""
@@ -111,6 +114,9 @@ class TopConfig:
     """The last blocks."""
 
     n_blocks: int = 2
+
+    def __post_init__(self):
+        check_settings(self)
 
     @property
     def method(self) -> str:

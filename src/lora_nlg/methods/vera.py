@@ -6,6 +6,7 @@ Alphabet: C width, R rank, N rows.
 """
 
 import argparse
+import dataclasses
 import functools
 import math
 from dataclasses import KW_ONLY, dataclass
@@ -17,13 +18,12 @@ from torch.nn import functional as F
 from lora_nlg.config import ModelConfig
 from lora_nlg.errors import UserError
 from lora_nlg.methods import placement, sizes
-from lora_nlg.methods.common import Common
+from lora_nlg.methods.common import Common, check_settings
 from lora_nlg.methods.places import columns_of, merge, plain, put
 from lora_nlg.model.gpt2 import GPT2, Conv1D
 
 START_OF_D = 0.1
 DEFAULT_DIM = 256
-MOST_DIM = 65_536
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class VeraConfig:
         return "vera"
 
     def __post_init__(self):
+        check_settings(self)
         if "wte" in self.targets:
             raise placement.of_lora_alone("--lora_targets wte", "vera")
 
@@ -125,7 +126,7 @@ class Vera(Common):
         """Return what the flags of gpt2_ft.py describe. Raises UserError."""
         places = placement.places_of(args, model)
         count = lambda dim: VeraConfig(dim, **places).n_parameters(model)  # noqa: E731
-        dim = sizes.size_of(args, "vera_dim", DEFAULT_DIM, MOST_DIM, count)
+        dim = sizes.size_of(args, "vera_dim", DEFAULT_DIM, sizes.MOST_DIM, count)
         n_in, n_out = shapes_of(model, places["targets"])
         return VeraConfig(dim, n_in=n_in, n_out=n_out, **places)
 
@@ -133,8 +134,8 @@ class Vera(Common):
         """Return what is trained, in words for people."""
         return f"VeRA's vectors on {placement.places_text(config)}, rank {config.dim}"
 
-    def attach(self, model: GPT2, config: VeraConfig) -> None:
-        """Put vectors that are not set where `config` says, and freeze everything else."""
+    def attach(self, model: GPT2, config: VeraConfig) -> VeraConfig:
+        """Put vectors that are not set where `config` says, and freeze everything else; return it with the sizes of A and B."""
         n_in, n_out = shapes_of(model.config, config.targets)
         if (n_in, n_out) != (config.n_in or n_in, config.n_out or n_out):
             raise UserError(
@@ -144,6 +145,7 @@ class Vera(Common):
         put(model, config, lambda base: functools.partial(VeraConv1D, shared=shared))
         self.freeze_the_rest(model)
         shared.requires_grad_(False)
+        return dataclasses.replace(config, n_in=n_in, n_out=n_out)
 
     def start(self, model: GPT2, generator: torch.Generator | None) -> None:
         """Set every d and b; A and B are the seed's."""

@@ -9,9 +9,9 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lora_nlg.config import BLANK_LINE_ID, END_OF_TEXT_ID
+from lora_nlg.config import BLANK_LINE_ID, END_OF_TEXT_ID, GPT2_VOCAB_SIZE
 from lora_nlg.data.bpe import END_OF_TEXT
-from lora_nlg.data.lines import read_json_lines
+from lora_nlg.data.lines import HALF_PAIR, read_json_lines
 from lora_nlg.errors import UserError
 
 USUAL_ENDS = (END_OF_TEXT_ID, BLANK_LINE_ID)  # of the recipe's runs
@@ -45,6 +45,22 @@ def check_references(lines: Sequence[dict], path: str | Path) -> None:
     if empty is not None:
         raise UserError(
             f"{path}:{empty}: the completion is empty; expected a reference, so fill it in or drop the line"
+        )
+
+
+def check_characters(text: str, where: str) -> None:
+    """Raise UserError, with `where`, for a text that no UTF-8 file could hold; the engine would make another character of it."""
+    if HALF_PAIR.search(text):
+        raise UserError(
+            f"{where}: the text holds one half of a surrogate pair such as \\ud83d; expected whole characters"
+        )
+
+
+def check_vocabulary(vocab_size: int, model: str) -> None:
+    """Raise UserError unless the tokens of `model`, its name in words, are those that GPT-2's vocabulary has texts for."""
+    if vocab_size != GPT2_VOCAB_SIZE:
+        raise UserError(
+            f"{model} has {vocab_size} tokens, not GPT-2's {GPT2_VOCAB_SIZE}; take a model with GPT-2's vocabulary"
         )
 
 
