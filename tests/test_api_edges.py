@@ -21,6 +21,7 @@ from lora_nlg.methods.placement import DoraConfig, LoraConfig
 from lora_nlg.methods.prefix import PrefixConfig
 from lora_nlg.methods.subsets import BiasConfig, TopConfig
 from lora_nlg.methods.vera import VeraConfig
+from lora_nlg.model import gpt2
 from lora_nlg.storage import checkpoints, models
 
 LORA = LoraConfig(2, 8)
@@ -236,11 +237,16 @@ def written(config, change: dict, folder):
 
 
 @pytest.mark.parametrize("size", [50304, 100])
-def test_a_base_without_gpt2s_vocabulary_is_not_loaded(size, tmp_path):
+def test_a_base_without_gpt2s_vocabulary_takes_no_texts(size, tmp_path):
     """Its outputs would be no texts, or its inputs no tokens of it."""
-    (tmp_path / "config.json").write_text(json.dumps({**toy.formula.TOY, "vocab_size": size}))
-    with pytest.raises(UserError, match=f"has {size} tokens, not GPT-2's 50257; take a model with GPT-2's vocabulary"):
-        lora_nlg.load(tmp_path, vocab="nowhere", device="cpu")
+    network = gpt2.empty_model(replace(toy.CONFIG, vocab_size=size))
+    model = api.Model(network, None, dist.start("cpu", 0, 1, 0), "fp32", "toy")
+    says = f"the model has {size} tokens, not GPT-2's 50257; take a model with GPT-2's vocabulary"
+    with pytest.raises(UserError, match=says):
+        model.generate("a", rules=RULES)
+    with pytest.raises(UserError, match=says):
+        train(model, tmp_path / "work")
+    assert not (tmp_path / "work").exists()
 
 
 # Arguments

@@ -61,7 +61,6 @@ def load(
     if card is None:
         raise UserError(f"{base} has no config.json; pass the shape of the model as card, e.g. gpt2.md")
     shape = config.model_config(card)
-    formatted.check_vocabulary(shape.vocab_size, f"the model of {card}")
     ranks = dist.start(device, rank=0, world_size=1, local_rank=0)
     encoding = bpe.load_encoding(vocab)
     network = models.merged_model(shape, str(base), adapters, precision=precision)
@@ -91,6 +90,8 @@ class Model:
         size = self.network.config.vocab_size
         known = all(type(token) is int and 0 <= token < size for token in rules.eos_token_ids)
         config.require(known, "eos_token_id", f"of the vocabulary, from 0 to {size - 1}", rules.eos_token_ids)
+        formatted.check_characters(text, "the input")
+        formatted.check_vocabulary(size, "the model")
         answerer = Generator(
             self.network.eval(), self.encoding, rules, self.ranks.device, self.precision, lambda text, where: None
         )
@@ -166,6 +167,7 @@ class Model:
         return checkpoints.Base(self.card, models.fingerprint(self.network.cpu()), published)
 
     def _encoded(self, pairs: Sequence[tuple[str, str]]) -> list[Example]:
+        formatted.check_vocabulary(self.network.config.vocab_size, "the model")
         return [Example(*bpe.encode_pair(self.encoding, text, reference)) for text, reference in pairs]
 
     def save(self, path: str | Path) -> None:

@@ -5,7 +5,7 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,7 +17,8 @@ from lora_nlg.mistakes import did_you_mean
 
 DEVICES = ("auto", "cpu", "cuda")
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-_MEETINGS = itertools.count()  # of all ranks at the same point, so that each has the same number there
+_meetings = itertools.count()  # of all ranks at the same point, so that each has the same number there
+_stores: list[distributed.Store] = []  # the one that all ranks see, from `start` to `stop`
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,6 @@ class Ranks:
     world_size: int
     device: torch.device
     on_this_node: int = 1  # processes of the run on this machine
-    store: distributed.Store | None = field(default=None, compare=False, repr=False)  # which all of them see
 
     @property
     def is_main(self) -> bool:
@@ -49,11 +49,10 @@ def start(device: str, rank: int, world_size: int, local_rank: int) -> Ranks:
     chosen = device_of(device, 0 if _has_a_gpu_of_its_own() else here.local_rank)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    store = None
     if several:
         backend, gpu = ("nccl", _name_of(chosen)) if chosen.type == "cuda" else ("gloo", "")
-        store = rendezvous.join(here, backend, gpu)
-    return Ranks(here.rank, here.world_size, chosen, here.on_this_node, store)
+        _stores[:] = [rendezvous.join(here, backend, gpu)]
+    return Ranks(here.rank, here.world_size, chosen, here.on_this_node)
 
 
 def devices_of(name: str, processes: int) -> list[torch.device]:
@@ -112,6 +111,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 def stop() -> None:
     """Leave the run."""
+    _stores.clear()  # its thread would meet an interpreter that ends
     if distributed.is_initialized():
         distributed.destroy_process_group()
 
@@ -175,13 +175,13 @@ def take_from_main(tensors: Iterable[Tensor], ranks: Ranks) -> None:
 
 def wait_for_main(ranks: Ranks) -> None:
     """Wait until the main rank is here, too, however long that takes: to decode a sample it may be more than a collective waits."""
-    if ranks.store is None:
+    if ranks.world_size == 1 or not _stores:
         return
-    key = f"main is here {next(_MEETINGS)}"
+    [store], key = _stores, f"main is here {next(_meetings)}"
     if ranks.is_main:
-        ranks.store.set(key, "")
+        store.set(key, "")
     else:
-        rendezvous.wait_for(ranks.store, key)
+        rendezvous.wait_for(store, key)
 
 
 def on_main(work: Callable, ranks: Ranks):

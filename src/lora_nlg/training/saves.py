@@ -98,6 +98,7 @@ class Saves:
         ours, theirs = flat(self.listed["settings"]), flat(self.earlier)
         for settings in (ours, theirs):  # a base may be named by its folder or on the Hub; its sha256 is what counts
             settings.pop("base.card", None)
+            settings.pop("base.name", None)
         different = [
             f"{name} {theirs.get(name)}, now {ours.get(name)}"
             for name in ours | theirs
