@@ -11,6 +11,7 @@ runs made elsewhere or before, with other methods or other seeds: their rows com
 
 import argparse
 import csv
+import os
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -73,7 +74,9 @@ def main(argv: list[str] | None = None) -> int:
         print(min(args.work_dirs, key=lambda folder: (valid_loss(folder), str(folder))))
         return 0
     tests = args.paired.glob("*.json") if args.paired else ()
-    run_dir.check_outputs([args.output, args.json, args.doc], args.work_dirs, [*args.earlier, *tests])
+    # The figures that are joined to earlier ones may take their place: they hold them all.
+    kept = [path for path in args.earlier if args.json is None or os.path.realpath(path) != os.path.realpath(args.json)]
+    run_dir.check_outputs([args.output, args.json, args.doc], args.work_dirs, [*kept, *tests])
     earlier = [(run_dir.read_object(path, TABLE, "methods.sh"), path) for path in args.earlier]
     if args.coming:
         check_coming(earlier, args.coming)

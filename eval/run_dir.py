@@ -39,7 +39,7 @@ METHODS = {  # what published tables call a method; another is called by its own
 RANK = (int, {str: int}, None)
 # What the steps leave in a work dir, as patterns: no program of eval/ writes over a file that another one has made.
 WRITTEN = (
-    *("*.pt", "run.json", "log.jsonl", "saves.json", "beam_*", "prediction.txt*", "base.txt*"),
+    *("*.pt", "*.safetensors", "run.json", "log.jsonl", "saves.json", "beam_*", "prediction.txt*", "base.txt*"),
     *("reference.txt", "references/*", "scores.json", "*segments.tsv", "comparison.json", "slots.json"),
 )  # fmt: skip
 

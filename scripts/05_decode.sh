@@ -19,12 +19,14 @@ references=$(of_task references) decode_flags=$(of_task decode_flags)
 read -ra decode_flags <<<"$decode_flags"
 texts() { find "$work_dir"/{base,prediction}.txt "$work_dir/$references" -type f -exec cksum {} + 2>/dev/null | sort; }
 earlier=$(texts) || true
+forget_scores() {
+  [[ -f $work_dir/scores.json && $(texts || true) != "$earlier" ]] || return 0 # which does not say what texts it is of
+  rm "$work_dir/scores.json"
+  echo "removed $work_dir/scores.json, which was of other texts; step 6 makes it again"
+}
+trap forget_scores EXIT # also where the second decoding fails
 for name in ${COMPARE_WITH_BASE:+base} prediction; do
   attended "$python" src/gpt2_decode.py --sample_file "$work_dir/beam_$name.jsonl" --input_file "$data/test_formatted.jsonl" \
     --output_pred_file "$work_dir/$name.txt" --output_ref_file "$work_dir/$references" --ref_type "$TASK" \
     ${decode_flags[@]+"${decode_flags[@]}"} ${rest[@]+"${rest[@]}"}
 done
-if [[ -f $work_dir/scores.json && $(texts || true) != "$earlier" ]]; then # which does not say what texts it is of
-  rm "$work_dir/scores.json"
-  echo "removed $work_dir/scores.json, which was of other texts; step 6 makes it again"
-fi

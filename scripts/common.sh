@@ -15,7 +15,7 @@ for name in ${!PYTHON@} ${!PIP_@}; do
     *) unset "$name" ;;
   esac
 done
-[[ ${PYTHONHASHSEED-} =~ ^([0-9]{1,9}|random)?$ ]] || unset PYTHONHASHSEED # with another no Python starts
+[[ ${PYTHONHASHSEED-} =~ ^([0-9]{1,9}|random)?$ ]] || unset PYTHONHASHSEED # with a word no Python starts
 export PIP_USER=0   # also against a pip.conf: .venv is where things go
 export PYTHONUTF8=1 # what is printed has ×, ≥ and accents, whatever the locale
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit

@@ -114,12 +114,14 @@ is_done() { [[ -f $1/made_with.txt && $(made_with) == "$(cat "$1/made_with.txt")
 
 # Run a step, with what it says in the log alone, and what it is doing on the last line of a terminal.
 step() {
+  local code=0
   if [[ -t 1 ]]; then printf '\r\033[Krun %d of %d: %s %s' "$((n + 1))" "$n_runs" "$1" "$training"; fi
-  if attended bash scripts/"$@" >>"$log" 2>&1; then
+  attended bash scripts/"$@" >>"$log" 2>&1 || code=$?
+  if [[ $code == 0 ]]; then
     if [[ -t 1 ]]; then printf '\r\033[K'; fi
     return
   fi
-  if [[ $1 == 03_train.sh && -n $may_diverge ]] && diverged; then return 1; fi
+  if [[ $1 == 03_train.sh && -n $may_diverge ]] && diverged "$code"; then return "$DIVERGED"; fi
   fail "$1 failed for $training: $(last_said); all it said is in $log, and the same command goes on from there"
 }
 
@@ -135,26 +137,31 @@ check_training() {
   CHECK_ONLY=1 attended bash scripts/03_train.sh "${flags[@]}" >"$log" 2>&1 || fail "03_train.sh failed for $training: $(last_said)"
 }
 
-# Whether what a training said at last is that its loss or its weights are no numbers.
-diverged() {
+# Whether what a training said at last is that its loss or its weights are no numbers. The first node says it for the others.
+diverged() { # EXIT_CODE
+  if [[ ${NODE_RANK:-0} != 0 ]]; then
+    [[ $1 == 2 ]]
+    return
+  fi
   [[ $(last_said) =~ (^|': ')('the loss of step '[0-9]+' is '|'the weights after step '[0-9]+' are no numbers') ]]
 }
 
 may_diverge="" # 1 while rates are tried
+DIVERGED=3     # what a training returns that diverged
 
-# Train where it is not done. Returns 1 for a rate that diverged; it is not tried again.
+# Train where it is not done. A rate that diverged is not tried again.
 train() {
   is_done "$training" && return
   local mark=$training/diverged.txt
-  [[ ! -f $mark || $(made_with) != "$(cat "$mark")" ]] || return 1
+  [[ -z $may_diverge || ! -f $mark || $(made_with) != "$(cat "$mark")" ]] || return "$DIVERGED"
   mkdir -p "$training"
   log=$training/sweep.log
   rm -f "$mark" "$training"/made_with.txt "$training"/lp*/made_with.txt
   if ! step 03_train.sh "${flags[@]}"; then
-    made_with >"$mark"
-    return 1
+    made_with >"$mark" || true # it will be tried again
+    return "$DIVERGED"
   fi
-  made_with >"$training/made_with.txt"
+  made_with >"$training/made_with.txt" || fail "cannot write $training/made_with.txt; see its rights and the free space"
 }
 
 # Put several runs on one page, the first as the one that the others are tested against.

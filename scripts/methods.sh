@@ -27,19 +27,19 @@ for extra in ${budget[@]+"${budget[@]:1}"} ${rates_of[@]+"${rates_of[@]:1}"} ${d
 done
 take_preset ${others[@]+"${others[@]}"}
 [[ " ${others[*]-} " == *" --work_dir"* ]] || work_dir=trained_models/methods_$preset
+table=scripts/methods_$preset.tsv # a base that has more to learn takes higher rates
+[[ -f $table ]] || table=scripts/methods.tsv
 for argument in ${rest[@]+"${rest[@]}"}; do
   case $argument in
     --method | --method=*) instead --method --methods ;;
     --random_seed*) instead --random_seed --seeds ;;
     --trained_budget*) instead --trained_budget --budget ;;
-    --lr | --lr=*) fail "--lr is what is chosen for each method; scripts/methods.tsv has the rates" ;;
+    --lr | --lr=*) fail "--lr is what is chosen for each method; $table has the rates" ;;
     --lora_dim*) instead --lora_dim --budget ;;
   esac
 done
 refuse_flags_of_all_steps
 [[ ${#LORA[@]} -gt 0 ]] || fail "preset $preset trains no adapters; expected one that does, whose size the others are given"
-table=scripts/methods_$preset.tsv # a base that has more to learn takes higher rates
-[[ -f $table ]] || table=scripts/methods.tsv
 known=$(tail -n +2 "$table" | cut -f 1)
 [[ ${#methods[@]} -gt 0 ]] || read -r -d '' -a methods <<<"$known" || true
 for method in "${methods[@]}"; do
@@ -135,7 +135,13 @@ for method in "${methods[@]}"; do
   tried=() may_diverge=1
   for rate in $(rates_of "$method"); do
     name_training "$method" "$rate" "${seeds[0]}"
-    if train; then tried+=("$training"); else printf '%-18s rate %s diverges\n' "$method" "$rate"; fi
+    code=0
+    train || code=$?
+    case $code in
+      0) tried+=("$training") ;;
+      "$DIVERGED") printf '%-18s rate %s diverges\n' "$method" "$rate" ;;
+      *) exit "$code" ;;
+    esac
     n=$((n + 1))
   done
   may_diverge=""

@@ -175,8 +175,8 @@ def export_adapters(args: argparse.Namespace, output: Path) -> list[str]:
         tensors, of_method = interchange.recipe_lora(tensors, of_method)
         if not interchange.fits_the_recipe(of_method):
             print(
-                "warning: the recipe's own layer has adapters of q and v alone, in every layer and of one rank, and takes others for "
-                "those; the programs here read them as they are",
+                "warning: the recipe's own layer has adapters of q and v alone, in every layer and of one rank, and no place for "
+                "others; the programs here read them as they are",
                 file=sys.stderr,
             )
         checkpoints.save_recipe_tensors(tensors, output, of_method, adapters.base, adapters.step)

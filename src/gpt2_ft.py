@@ -254,7 +254,7 @@ def make_model(args: argparse.Namespace, model_config: config.ModelConfig, metho
     generator = torch.Generator().manual_seed(args.random_seed)
     model = models.base_model(model_config, args.init_checkpoint, generator, precision, adapters)
     called = hub.called(args.init_checkpoint, args.model_card)
-    base = checkpoints.Base(called, models.fingerprint(model), hub.published(args.init_checkpoint))
+    base = checkpoints.Base(called, models.fingerprint(model), hub.published(args.init_checkpoint, args.model_card))
     methods.add_adapters(model, method_config, generator)
     if adapters:
         models.load_adapters(model, adapters, base.sha256, precision)

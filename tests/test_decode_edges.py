@@ -305,12 +305,19 @@ def test_texts_are_not_joined_to_other_inputs(tmp_path):
     formatted.write_text("{}\n")
     encoded.write_text("first\nsecond\n")
     settings = {"search": {"eos_token_ids": [628]}, "data": files.sha256(encoded)}
-    record = {"settings": settings, "sha256": files.sha256(output)}
-    (tmp_path / "beam.run.json").write_text(json.dumps(record))
-    assert outputs.end_tokens(output, formatted) == (628,)
+
+    def record(*argv):
+        said = {"settings": settings, "sha256": files.sha256(output), "argv": argv}
+        (tmp_path / "beam.run.json").write_text(json.dumps(said))
+        return outputs.end_tokens(output, formatted)
+
+    assert record("--data", str(encoded)) == (628,)
     encoded.write_text("second\nfirst\n")
-    with pytest.raises(errors.UserError, match=r"test.jsonl is not the data that .*beam.jsonl was decoded from"):
-        outputs.end_tokens(output, formatted)
+    for part in (["--data", "first_half.jsonl"], ["--data=x/test_bos.jsonl"], ["--beam", "3"]):
+        assert record(*part) == (628,)  # of which nothing is known here
+    for given in (["--data", "x/test.jsonl"], ["--beam", "3", "--data=test.jsonl"]):
+        with pytest.raises(errors.UserError, match=r"test.jsonl is not the data that .*beam.jsonl was decoded from"):
+            record(*given)
     assert outputs.end_tokens(output, tmp_path / "lines.jsonl") == (628,)  # another name has no encoded file beside it
     encoded.unlink()
     assert outputs.end_tokens(output, formatted) == (628,)
@@ -399,3 +406,15 @@ def test_scores_of_other_texts_are_not_left_beside_new_ones(other, kept, checkou
     assert (done.returncode, done.stderr) == (0, "")
     assert (work / "scores.json").exists() == kept
     assert ("removed trained_models/mini/scores.json, which was of other texts" in done.stdout) == (not kept)
+
+
+def test_nor_where_the_second_decoding_fails(checkout):
+    """Fails when the next run finds the new texts of the base there already, and takes the scores for theirs."""
+    work = checkout / "trained_models/mini"
+    for name, text in {"base.txt": "a", "prediction.txt": "a", "reference.txt": "a", "scores.json": "{}"}.items():
+        (work / name).write_text(f"{text}\n")
+    first = "[ -e once ] && exit 7; echo b >trained_models/mini/base.txt; touch once"
+    decoding = f"case $1 in src/describe_task.py) echo reference.txt ;; src/gpt2_decode.py) {first} ;; esac"
+    (checkout / ".venv/bin/python").write_text(f"#!/bin/sh\n{decoding}\n")
+    done = subprocess.run(["bash", checkout / "scripts/05_decode.sh"], capture_output=True, text=True)
+    assert done.returncode == 7 and not (work / "scores.json").exists()

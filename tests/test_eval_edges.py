@@ -278,6 +278,7 @@ def run(tmp_path):
     (folder / "references").mkdir()
     (folder / "references/reference0").write_text("a\n")
     (folder / "earlier.json").write_text("{}")
+    (folder / "adapter.safetensors").write_text("weights")
     record = json.loads((folder / "run.json").read_text())
     record["settings"]["train"]["random_seed"] = 110
     change(folder / "run.json", settings=record["settings"])
@@ -303,14 +304,14 @@ READ = [
     "reference.txt",
     "references/reference0",
 ]
-READ += ["beam_prediction.run.json", "model.final.pt", "comparison.json", "slots.json"]
+READ += ["beam_prediction.run.json", "model.final.pt", "adapter.safetensors", "comparison.json", "slots.json"]
 
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_no_file_of_a_run_is_written_over(name, run):
     program, (flag, given), output = WRITERS[name]
     made = {"compare": "comparison.json", "slots": "slots.json"}.get(name)
-    for target in {*READ, given} - {made}:
+    for target in {*READ, given} - {made, given if output == "--json" and program is methods_table else None}:
         before = (run / target).read_bytes()
         with pytest.raises(UserError, match="it is an input, too, and would be lost"):
             program.main([str(run), flag, str(run / given), output, str(run / target)])

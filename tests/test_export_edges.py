@@ -21,7 +21,7 @@ from lora_nlg.config import ModelConfig, VariantConfig
 from lora_nlg.errors import UserError
 from lora_nlg.methods.lora import wide_B
 from lora_nlg.methods.placement import LoraConfig
-from lora_nlg.methods.vera import VeraConfig
+from lora_nlg.methods.vera import Projections, VeraConfig
 from lora_nlg.storage import checkpoints, fitting, hub, models, tensor_files
 from metrics import files as metrics_files
 from metrics.errors import UserError as MetricsError
@@ -108,8 +108,9 @@ def test_veras_projections_are_those_of_the_training(tmp_path):
     tensors = {name: tensor.detach().half() for name, tensor in methods.adapter_tensors(model).items()}
     checkpoints.save_adapters(tensors, tmp_path / "adapter.safetensors", config)
     export(tmp_path, "peft")
-    packed = load_file(tmp_path / "out/adapter_model.safetensors")
-    assert packed["base_model.vera_A"].dtype == torch.float32
+    A = load_file(tmp_path / "out/adapter_model.safetensors")["base_model.vera_A"]
+    drawn = Projections(config.n_in, config.n_out, config, torch.empty(0)).vera_A
+    assert torch.equal(A, drawn.repeat(2, 1))  # for the query and for the value
 
 
 # Shapes
@@ -152,6 +153,8 @@ def test_a_layer_that_no_model_has_is_found_out_at_once():
         ("pretrained_checkpoints/gpt2-medium/model.safetensors", "openai-community/gpt2-medium"),
         ("trained_models/mine/model.final.pt", ""),
         ("gpt2/experiments/mine/model.final.pt", ""),
+        ("gpt2/mine.pt", ""),
+        ("pretrained_checkpoints/gpt2", ""),
         ("random", ""),
         (None, ""),
     ],
@@ -160,7 +163,7 @@ def test_a_base_is_published_where_its_place_says_so(given, name, monkeypatch, t
     monkeypatch.chdir(tmp_path)
     for folder in ("pretrained_checkpoints", "trained_models", "gpt2/experiments"):
         (tmp_path / folder).mkdir(parents=True)
-    assert hub.published(given) == name
+    assert hub.published(given, "gpt2.md") == name
 
 
 @pytest.mark.parametrize(
@@ -212,6 +215,27 @@ def test_an_export_that_fails_leaves_the_one_before(way, fails_at, tmp_path, mon
     monkeypatch.undo()
     assert make(tmp_path, name="other.safetensors") == 0
     assert everything_in(tmp_path / "out") != before
+
+
+@pytest.mark.parametrize("at", range(1, 9))
+def test_an_export_that_fails_while_it_is_put_in_place_puts_back_the_one_before(at, tmp_path, monkeypatch):
+    """At whichever move. Fails when files that were not moved yet are taken for new ones and deleted."""
+    write(tmp_path, LoraConfig(4, 2.0))
+    write(tmp_path, LoraConfig(4, 64.0), name="other.safetensors")
+    export(tmp_path, "peft")
+    (tmp_path / "out/mine.txt").write_text("mine")
+    before, real, moves = everything_in(tmp_path / "out"), os.replace, iter(range(1, 100))
+
+    def replace(old, new):
+        if Path(old).parent != Path(new).parent and next(moves) == at:
+            raise OSError(errno.EIO, "Input/output error")
+        real(old, new)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(UserError, match="Input/output error"):
+        export(tmp_path, "peft", name="other.safetensors")
+    assert everything_in(tmp_path / "out") == before
+    assert len(list((tmp_path / "out").iterdir())) == len(before)
 
 
 @pytest.mark.parametrize("name", ["README.md", "generation_config.json", "adapter_config.json"])
@@ -316,5 +340,7 @@ def test_weights_that_cannot_be_read_are_not_called_damaged(tmp_path, monkeypatc
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr("builtins.open", locked)
-    with pytest.raises(UserError, match=r"cannot read .*base.safetensors: Permission denied; check its rights"):
+    with pytest.raises(
+        UserError, match=r"cannot read .*base.safetensors: Permission denied; check the path and its rights"
+    ):
         tensor_files.load(tmp_path / "base.safetensors")

@@ -258,7 +258,7 @@ class Checkout:
         shutil.copytree(ROOT / "scripts", self.folder / "scripts")
         (self.folder / ".venv/bin").mkdir(parents=True)
         note = '#!/usr/bin/env bash\ncall="${CHECK_ONLY:+check }${0##*/} $*"\necho "$call" >>"$CALLS"\n'
-        fails = 'if [[ -n ${FAIL_ON:-} && $call == "$FAIL_ON"* ]]; then echo "${WHY:-it broke}"; exit 1; fi\n'
+        fails = 'if [[ -n ${FAIL_ON:-} && $call == "$FAIL_ON"* ]]; then echo "${WHY:-it broke}"; exit ${CODE:-1}; fi\n'
         work_dir = "work_dir=${call##*--work_dir } work_dir=${work_dir%% *}"
         leaves = {
             "03_train.sh": f"[[ -z ${{CHECK_ONLY:-}} ]] || exit 0; {work_dir}; echo weights >$work_dir/model.final.pt\n",
@@ -441,6 +441,29 @@ def test_a_rate_that_diverges_is_one_that_is_not_chosen(why, checkout):
     checkout.run(*flags, "--weight_decay", "0.5", script="methods.sh")
     tried = [call.split("_seed")[0].rpartition("/")[2] for call in checkout.made("03_train.sh")]
     assert tried[:3] == ["bias_lr0.02", "bias_lr0.05", "bias_lr0.1"]  # but with other flags
+
+
+def test_a_rate_that_diverged_with_another_seed_is_told_again(checkout):
+    """Fails when the mark that it left ends the script without a word."""
+    name = "bias_lr0.05_seed111"
+    at = f"03_train.sh --preset mini --work_dir trained_models/methods_mini/{name}"
+    best = 'case "$*" in *--best_of*) echo "trained_models/methods_mini/bias_lr${BEST}_seed110" ;; esac\n'
+    python = checkout.folder / ".venv/bin/python"
+    python.write_text(python.read_text() + best)
+    flags = ("--methods", "bias", "--seeds")
+    checkout.run(*flags, "111", script="methods.sh", FAIL_ON=at, WHY=OF_NO_NUMBERS[0], BEST="0.02")
+    assert (checkout.folder / "trained_models/methods_mini" / name / "diverged.txt").exists()
+    done = checkout.run(*flags, "110", "111", script="methods.sh", FAIL_ON=at, WHY=OF_NO_NUMBERS[0], BEST="0.05")
+    assert done.returncode == 2 and f"{name}: 03_train.sh: error: the loss of step 7 is nan" in done.stderr
+
+
+def test_other_nodes_take_their_first_ones_word_for_it(checkout):
+    """Of several, only the first one's rank says why."""
+    at = "03_train.sh --preset mini --work_dir trained_models/methods_mini/bias_lr0.02"
+    nodes = {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "a"}
+    done = checkout.run("--methods", "bias", "--seeds", "110", script="methods.sh", FAIL_ON=at, CODE="2", **nodes)
+    assert "bias               rate 0.02 diverges" in done.stdout
+    assert any("bias_lr0.1" in call for call in checkout.made("03_train.sh"))
 
 
 def test_what_a_rate_that_diverges_says_is_what_training_says():

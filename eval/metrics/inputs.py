@@ -170,7 +170,7 @@ def plain_lines(path: str) -> Iterator[str]:
         yield line
     if len(tabs) > 1 and len(set(tabs)) == 1 and (n := tabs[0]):
         has = "a tab" if n == 1 else f"{n} tabs"
-        raise UserError(f"{path} has {has} in every line, as a table has; name it .tsv, or leave the texts alone in it")
+        raise UserError(f"{path} has {has} in every line, as a table has; name it .tsv, or keep the texts alone")
 
 
 def _is_own_row(line: str) -> bool:

@@ -114,7 +114,7 @@ def cells_of(path: str) -> list[tuple[int, list[str]]]:
     separator = said[1] if said else _separator(path, first)
     limit = csv.field_size_limit(_LONGEST_CELL)  # which is everybody's
     try:
-        # Blanks beside the separator first: else a row whose cells have them were one cell.
+        # Blanks beside the separator first: else a row whose cells have them would be one cell.
         rows = _in_single_quotes(lines, separator, " *") or _in_single_quotes(lines, separator, "")
         rows = rows or _as_csv(path, lines, separator)
     finally:

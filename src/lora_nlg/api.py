@@ -12,12 +12,12 @@ import tiktoken
 import torch
 
 from lora_nlg import config, dist, locks, methods
-from lora_nlg.config import BLANK_LINE_ID, END_OF_TEXT_ID, BeamConfig, OptimConfig, TrainConfig
+from lora_nlg.config import BLANK_LINE_ID, END_OF_TEXT_ID, GPT2_VOCAB_SIZE, BeamConfig, OptimConfig, TrainConfig
 from lora_nlg.data import bpe
 from lora_nlg.data.batches import Split
 from lora_nlg.data.examples import Example
 from lora_nlg.decoding.generate import Answer, Generator
-from lora_nlg.errors import UserError
+from lora_nlg.errors import Stopped, UserError
 from lora_nlg.flags import E2E_SEARCH
 from lora_nlg.methods import kinds
 from lora_nlg.methods.placement import LoraConfig
@@ -129,6 +129,8 @@ class Model:
                 saves = self._begin(Path(work_dir), lora, settings)
                 torch.manual_seed(settings.random_seed)  # of dropout
                 return train(self.network, train_split, valid_split, optim, saves, self.ranks)
+            except Stopped:  # and saved: what is trained so far is on the model, as in the work dir
+                raise
             except BaseException:  # what is half put on, or no number, would answer, and could be saved
                 before.restore()
                 self.network.to(self.ranks.device)
@@ -167,7 +169,8 @@ class Model:
         return checkpoints.Base(self.card, models.fingerprint(self.network.cpu()), published)
 
     def _encoded(self, pairs: Sequence[tuple[str, str]]) -> list[Example]:
-        formatted.check_vocabulary(self.network.config.vocab_size, "the model")
+        if self.network.config.vocab_size < GPT2_VOCAB_SIZE:  # a larger one is padded
+            formatted.check_vocabulary(self.network.config.vocab_size, "the model")
         return [Example(*bpe.encode_pair(self.encoding, text, reference)) for text, reference in pairs]
 
     def save(self, path: str | Path) -> None:
@@ -189,7 +192,7 @@ class Before:
     """What a model without adapters was before a training with `lora`, to which it goes back when that fails."""
 
     def __init__(self, network: GPT2, lora: LoraConfig):
-        self.alone = Switch(network)
+        self.alone, self.network, self.trained_on = Switch(network), network, network.trained_on
         # Full fine-tuning alone writes to the base's own weights
         written = network.parameters() if lora.method == methods.PLAIN else ()
         self.weights = [(parameter, parameter.detach().cpu().clone()) for parameter in written]
@@ -198,6 +201,7 @@ class Before:
     def restore(self) -> None:
         """Leave the model as it was."""
         self.alone.take_off()
+        self.network.trained_on = self.trained_on
         for parameter, weights in self.weights:
             parameter.copy_(weights)
 
@@ -209,11 +213,13 @@ def texts_of(pairs: Iterable, name: str) -> list[tuple[str, str]]:
     texts = []
     for number, pair in enumerate(pairs, 1):
         where = f"pair {number} of {name}"
-        if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+        in_order = isinstance(pair, Iterable) and not isinstance(pair, str | dict | set)
+        both = tuple(pair) if in_order else ()  # also of a row of an array
+        if len(both) != 2 or not all(isinstance(text, str) for text in both):
             raise UserError(f"{where} must be two texts, an input and its reference, but is {pair!r:.60}")
-        for text in pair:
+        for text in both:
             formatted.check_characters(text, where)
-        texts.append((pair[0], pair[1]))
+        texts.append((both[0], both[1]))
     return texts
 
 

@@ -17,7 +17,7 @@ from lora_nlg.mistakes import did_you_mean
 
 DEVICES = ("auto", "cpu", "cuda")
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-_meetings = itertools.count()  # of all ranks at the same point, so that each has the same number there
+_meetings = itertools.count()  # numbers the points where all ranks meet, the same in each
 _stores: list[distributed.Store] = []  # the one that all ranks see, from `start` to `stop`
 
 

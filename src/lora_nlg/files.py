@@ -74,15 +74,17 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
 def atomic_files(folder: str | os.PathLike, last: str) -> Iterator[Path]:
     """Yield a new folder, and move its files into `folder`, beside what is there, when the block ends well; `last` comes last.
 
-    On any error `folder` is as before. A kill between two moves leaves no file `last`, so that old and new ones are never read
-    together. Raises UserError, naming the file in `folder`, when it cannot be written.
+    On any error the files are as before. A kill between two moves leaves no file `last`, so that old and new ones are never read
+    together. Raises UserError when something cannot be written.
     """
     folder = Path(folder)
     is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder) as temporary:
-            new = Path(temporary)
+            new, old = Path(temporary, "new"), Path(temporary, "old")
+            new.mkdir()
+            old.mkdir()
             try:
                 yield new
             except UserError as error:
@@ -90,9 +92,20 @@ def atomic_files(folder: str | os.PathLike, last: str) -> Iterator[Path]:
             names = sorted(path.name for path in new.iterdir())
             for name in names:
                 _refuse_other_kinds(folder / name)
-            (folder / last).unlink(missing_ok=True)
-            for name in sorted(names, key=last.__eq__):
-                os.replace(new / name, folder / name)
+            placed: list[str] = []
+            try:
+                for name in sorted(names, key=last.__ne__):
+                    if (folder / name).exists():
+                        os.replace(folder / name, old / name)
+                for name in sorted(names, key=last.__eq__):
+                    os.replace(new / name, folder / name)
+                    placed.append(name)
+            except BaseException:
+                for name in placed:
+                    (folder / name).unlink(missing_ok=True)
+                for name in sorted((path.name for path in old.iterdir()), key=last.__eq__):
+                    os.replace(old / name, folder / name)
+                raise
         _sync_folder(folder)
     except OSError as error:
         raise cannot_write(folder, error) from error

@@ -21,7 +21,7 @@ def _parts(kind: Any) -> list[type]:
 
 
 def is_of(value: Any, kind: Any) -> bool:
-    """Return whether `value` is of the annotation `kind`; a whole number will do for a number, a list for a tuple, True for none."""
+    """Return whether `value` is of the annotation `kind`; whole numbers are numbers, lists tuples, but True is no number."""
     parts = _parts(kind)
     if type(value) is bool:
         return bool in parts

@@ -221,7 +221,7 @@ def _description(config: methods.Config, base: Base | None, step: int) -> dict[s
     fields |= {"step": step}
     if base is not None:
         fields |= {"base_card": base.card, "base_sha256": base.sha256}
-        if base.name is not None and hub.name_of(base.card):  # else the card is no name, either
+        if base.name or (base.name is not None and hub.name_of(base.card)):  # else nobody takes the card for a name
             fields["base_name"] = base.name
     return {name: str(value) for name, value in fields.items()} | {"version": lora_nlg.__version__}
 

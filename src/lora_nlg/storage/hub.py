@@ -86,15 +86,19 @@ def called(base: str | Path | None, card: str) -> str:
     return said[0] if said else card
 
 
-def published(base: str | Path | None) -> str:
-    """Return the name on the Hub of a base: its id, or that of a folder or file as step 1 downloads it; "" of any other."""
+def published(base: str | Path | None, card: str | None = None) -> str:
+    """Return the name on the Hub of a base: its id, or that of a folder or file as step 1 downloads it; "" of any other.
+
+    A folder that is called so, but whose model has the shape of another card, is none.
+    """
     if not base:
         return ""
     said = parsed(base)
     if said:
         return said[0]
     path = Path(base).absolute()
-    return LEGACY.get(path.name) or LEGACY.get(path.parent.name) or ""
+    name = LEGACY.get(path.parent.name if path.name in BASE_FILES else path.name, "")
+    return "" if card in NAMES and name != name_of(card) else name
 
 
 def config_beside(base: str | Path) -> Path | None:

@@ -181,9 +181,8 @@ def _vera_to(tensors: Mapping[str, Tensor], config: VeraConfig) -> tuple[dict[st
     wide_A, wide_B, R = A.repeat(n_blocks, 1), B.new_zeros(len(B), n_blocks * config.dim), config.dim
     if others:
         wide_B[:, :R] = B
-    dtype = at_least_float32(
-        tensors[next(iter(modules)) + ".vera_b"]
-    ).dtype  # half-precision files have the vectors alone
+    # Of half-precision files only the vectors are in that.
+    dtype = at_least_float32(tensors[next(iter(modules)) + ".vera_b"]).dtype
     packed: dict[str, Tensor] = {}
     for module, d in modules.items():
         b = tensors[f"{module}.vera_b"]

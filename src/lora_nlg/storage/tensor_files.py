@@ -28,7 +28,7 @@ def load(path: Path) -> tuple[dict, dict[str, str]]:
         with open(path, "rb"):  # of which safetensors says that there is none
             pass
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}; check its rights") from error
+        raise UserError(f"cannot read {path}: {error.strerror or error}; check the path and its rights") from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on forms that are going out of use
