@@ -471,7 +471,7 @@ def test_memory_grows_by_the_statistics_of_a_segment_only(count):
         tracemalloc.stop()
         return highest
 
-    peak(1)  # imports
+    peak(600)  # imports, and what the interpreter keeps of freed tuples, which tracemalloc takes for memory in use
     assert peak(600) - peak(100) < 500 * 1000
 
 
