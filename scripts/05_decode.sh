@@ -17,10 +17,10 @@ ensure_setup
 say "Ids to text"
 references=$(of_task references) decode_flags=$(of_task decode_flags)
 read -ra decode_flags <<<"$decode_flags"
-texts() { find "$work_dir"/{base,prediction}.txt "$work_dir/$references" -type f -exec cksum {} + 2>/dev/null | sort; }
-earlier=$(texts) || true
+texts() { find "$work_dir"/{base,prediction}.txt "$work_dir/$references" -type f -exec cksum {} + 2>/dev/null | sort || true; }
+earlier=$(texts)
 forget_scores() {
-  [[ -f $work_dir/scores.json && $(texts || true) != "$earlier" ]] || return 0 # which does not say what texts it is of
+  [[ -f $work_dir/scores.json && $(texts) != "$earlier" ]] || return 0 # which does not say what texts it is of
   rm "$work_dir/scores.json"
   echo "removed $work_dir/scores.json, which was of other texts; step 6 makes it again"
 }

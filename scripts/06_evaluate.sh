@@ -14,7 +14,7 @@ for name in ${COMPARE_WITH_BASE:+base} prediction; do from_step "$work_dir/$name
 ensure_setup
 scorer=$(of_task scorer) references=$(of_task references) protocols=$(of_task protocols)
 check_flags "$scorer"
-refuse_own_flags "$scorer" --json -l --seg_level --seg-level --categories
+refuse_own_flags "$scorer" --json -l --seg_level --categories
 from_step "$work_dir/$references" 05
 
 say "Scores"

@@ -219,16 +219,16 @@ def card_files(args: argparse.Namespace, library: str, whole, vocab_size: int, f
     else:
         scores = run.scores_of(models.digest(found.adapters()), "adapters")
     lora_config = found.adapter_config(placement.Given.by(args)) if found and args.lora_checkpoint else None
-    card = found.base.card if found and found.base else args.model_card
-    of_hub = found.base.published_as if found and found.base else args.model_card
+    base = found.base if found else None
+    card, published_as = (base.card, base.published_as) if base else (args.model_card, args.model_card)
     return model_card.files(
         model_card.Card(
             name=args.push or errors.visible(Path(args.output).name),
             library=library,
             run=run,
-            base=model_card.base_of(run, of_hub, args.init_checkpoint),
+            base=model_card.base_of(run, published_as, args.init_checkpoint),
             card=card if card in config.CARDS else None,
-            base_sha256=found.base.sha256 if found and found.base else None,
+            base_sha256=base.sha256 if base else None,
             config=lora_config,
             step=found.step if found else 0,
             scores=scores,

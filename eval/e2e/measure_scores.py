@@ -10,10 +10,14 @@ two, source and text. Outputs with sources go to the references of their source.
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the metrics are, for the programs of every task
 
 from metrics import errors
+
+if TYPE_CHECKING:
+    from metrics import inputs
 
 
 class CheckJava(argparse.Action):
@@ -108,12 +112,14 @@ def show(
         print(results.paired_for_people(first_name, second_name, first, second, differences))
 
 
-def say_first_lines(args: argparse.Namespace) -> None:
+def say_first_lines(args: argparse.Namespace, references: "inputs.References", systems: "list[inputs.Outputs]") -> None:
     """Say of tables without a header, whose first lines are the same, that they are read as an input: they may be a header."""
     from metrics import inputs
 
-    first = inputs.first_line_as_input(args.references, inputs.REFERENCE)
-    for path in args.systems:
+    for path, system in zip(args.systems, systems, strict=True):
+        if references.sources is None or system.texts[0] != references.groups[0][0]:
+            continue  # the tables are read once more only where their first texts are the same
+        first = inputs.first_line_as_input(args.references, inputs.REFERENCE)
         if first is not None and inputs.first_line_as_input(path, inputs.OUTPUT) == first:
             print(
                 f"{errors.visible(path)}: the first line, which is that of {errors.visible(args.references)}, is read as an input, "
@@ -135,7 +141,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.src:
         references = inputs.with_sources(references, args.src)
     systems = [inputs.read_outputs(path, references) for path in args.systems]
-    say_first_lines(args)
+    say_first_lines(args, references, systems)
     texts = [system.texts for system in systems]
     coverage = inputs.common_coverage(args.systems, texts)
     for path, system in zip(args.systems, systems, strict=True):

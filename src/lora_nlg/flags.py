@@ -1,6 +1,7 @@
 """Flags that several programs share, and a parser whose errors are one sentence."""
 
 import argparse
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -138,6 +139,16 @@ def search_rules(args: argparse.Namespace, end_tokens: Iterable[int]) -> BeamCon
     """Return what the search's flags say, with these end tokens. Raises UserError."""
     names = "beam eval_len min_length length_penalty no_repeat_ngram_size repetition_penalty".split()
     return BeamConfig(**{name: getattr(args, name) for name in names}, eos_token_ids=tuple(dict.fromkeys(end_tokens)))
+
+
+def recorded(argv: Iterable[object], flag: str) -> str | None:
+    """Return what a recorded command line gives as `flag`; None if that is not there."""
+    for word, following in itertools.pairwise([*map(str, argv), ""]):
+        if word == flag:
+            return following or None
+        if word.startswith(f"{flag}="):
+            return word.partition("=")[2]
+    return None
 
 
 def numbers(text: str, kind: type, flag: str) -> tuple:

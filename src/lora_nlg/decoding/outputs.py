@@ -1,10 +1,9 @@
 """What goes with a decoding's output, and what is made of it, so that neither is taken for another decoding's. No torch."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
-from lora_nlg import files
+from lora_nlg import files, flags
 from lora_nlg.errors import UserError
 from lora_nlg.tasks.formatted import USUAL_ENDS
 
@@ -54,7 +53,7 @@ def end_tokens(output: Path, formatted: Path | None = None) -> tuple[int, ...]:
     try:
         said = json.loads(record.read_text(encoding="utf-8"))
         tokens, sha256 = said["settings"]["search"]["eos_token_ids"], said.get("sha256")
-        data, sha256_of_data = flag_in(said.get("argv", ()), "--data"), said["settings"].get("data")
+        data, sha256_of_data = flags.recorded(said.get("argv", ()), "--data"), said["settings"].get("data")
         if not isinstance(tokens, list) or not all(type(token) is int for token in tokens):
             raise ValueError("its eos_token_ids are no whole numbers")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -68,22 +67,14 @@ def end_tokens(output: Path, formatted: Path | None = None) -> tuple[int, ...]:
             f"{output} is not what was decoded, by the sha256 in {record}; decode again, or move the record away to take the file "
             "as it is"
         )
-    encoded = encoded_beside(formatted) if formatted else None
-    is_decoded = (
-        encoded is not None and data is not None and Path(data).name == encoded.name
-    )  # no part, no other encoding
-    if encoded and is_decoded and sha256_of_data and files.sha256(encoded) != sha256_of_data:
+    encoded = encoded_beside(formatted) if formatted and sha256_of_data else None
+    # Another name is that of a part, or of another encoding of the same lines.
+    if encoded and data and Path(data).name == encoded.name and files.sha256(encoded) != sha256_of_data:
         raise UserError(
             f"{encoded} is not the data that {output} was decoded from, by the sha256 in {record}; decode again, or move the record "
             "away to take the file as it is"
         )
     return tuple(tokens)
-
-
-def flag_in(argv: Sequence[str], flag: str) -> str | None:
-    """Return the value of a flag in a recorded command line, None if it is not there."""
-    words = [word for argument in argv for word in argument.split("=", 1)] if flag not in argv else list(argv)
-    return words[words.index(flag) + 1] if flag in words[:-1] else None
 
 
 def encoded_beside(formatted: Path) -> Path | None:

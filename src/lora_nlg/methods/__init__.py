@@ -301,9 +301,8 @@ def _check_layers(layers: Any, model: ModelConfig) -> None:
 def _check_sizes(config: Config, model: ModelConfig) -> None:
     rank = getattr(config, "rank", 0)
     sizes = {"rank": max(rank.values()) if isinstance(rank, dict) else rank}
-    sizes |= {
-        name: getattr(config, name, 0) for name in common.SIZES if name != "n"
-    }  # whose limit is the matrix's size
+    # The limit of n is the matrix's size.
+    sizes |= {name: getattr(config, name, 0) for name in common.SIZES if name != "n"}
     if odd := next((name for name, size in sizes.items() if size > MOST_DIM), None):
         raise UserError(f"{odd} must be at most {MOST_DIM:,}, but is {sizes[odd]:,}")
     if sizes["prefix_length"] > model.n_positions - 2:

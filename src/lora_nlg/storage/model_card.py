@@ -12,7 +12,7 @@ from lora_nlg import methods
 from lora_nlg.config import END_OF_TEXT_ID
 from lora_nlg.data.bpe import END_OF_TEXT
 from lora_nlg.errors import UserError, visible
-from lora_nlg.flags import E2E_SEARCH
+from lora_nlg.flags import E2E_SEARCH, recorded
 from lora_nlg.storage import hub
 from lora_nlg.tasks import TASKS
 
@@ -88,9 +88,7 @@ class Run:
 
     def given(self, flag: str) -> str | None:
         """Return what the training was given as a flag; None if that is not recorded."""
-        words = [part for word in self.training.get("argv", ()) for part in str(word).split("=", 1)]
-        at = words.index(flag) + 1 if flag in words else len(words)
-        return words[at] if at < len(words) else None
+        return recorded(self.training.get("argv", ()), flag)
 
     @property
     def base(self) -> str | None:
