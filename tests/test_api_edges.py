@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 import lora_nlg
 import toy
 from lora_nlg import api, dist, methods
-from lora_nlg.config import BeamConfig, OptimConfig, TrainConfig
+from lora_nlg.config import BeamConfig, FactorConfig, OptimConfig, TrainConfig
 from lora_nlg.errors import Stopped, UserError
 from lora_nlg.methods.bottleneck import AdapterConfig
 from lora_nlg.methods.fourier import FourierConfig
@@ -32,6 +33,7 @@ DIVERGES = OptimConfig(1e30, 4)
 SETTINGS = TrainConfig(2, 2, seq_len=64, log_interval=1, eval_interval=100, save_interval=100)
 PAIRS = [("a", "b")] * 4
 BYTES = tiktoken.Encoding("bytes", pat_str=".", mergeable_ranks={bytes([n]): n for n in range(256)}, special_tokens={})
+CYCLE = partial(OptimConfig, 1e-3, 10, scheduler="cycle", i_steps=(0, 5), i_lrs=(0.1, 0.2))
 RULES = BeamConfig(2, 4, eos_token_ids=(1,))
 
 
@@ -111,6 +113,21 @@ def test_a_precision_that_the_model_computes_in_is_trained_in(dtype, precision, 
         (lambda: IA3Config(1), "joined must be True or False, but is 1"),
         (lambda: PairConfig(DoraConfig(2, 4.0), PrefixConfig("prefix_kv", 3)), "lora must be a LoraConfig, but is Dora"),
         (lambda: PairConfig(LORA, AdapterConfig("adapter_h", 3)), "prefix must be a PrefixConfig, but is AdapterConf"),
+        (lambda: BeamConfig(eos_token_ids=5), "eos_token_ids must be a tuple, but is 5"),
+        (lambda: BeamConfig(2.5, 4), "BeamConfig's beam must be a whole number .* but is 2.5"),
+        (lambda: BeamConfig(2, 4.5), "eval_len must be a whole number .* but is 4.5"),
+        (lambda: OptimConfig(1e-3, 2.5), "OptimConfig's max_step must be a whole number .* but is 2.5"),
+        (lambda: replace(SETTINGS, train_batch_size=2.5), "train_batch_size must be a whole number .* but is 2.5"),
+        (lambda: replace(SETTINGS, random_seed=1.5), "random_seed must be a whole number .* but is 1.5"),
+        (lambda: BeamConfig("3"), r"beam must be a whole number \(int\), but is '3'"),
+        (lambda: OptimConfig("1e-3", 5), "lr must be a number, but is '1e-3'"),
+        (lambda: OptimConfig(1e-3, 5, scheduler=None), "scheduler must be a string, but is None"),
+        (lambda: CYCLE(i_steps=("0", "5")), r"--i_steps must be two or more rising steps from 0, but is \('0', '5'\)"),
+        (lambda: CYCLE(i_steps=(), i_lrs=()), "--i_steps must be two or more rising steps"),
+        (lambda: CYCLE(i_lrs=("1", 2)), "--i_lrs must be rates of 0 or more"),
+        (lambda: TrainConfig("8"), "train_batch_size must be a whole number"),
+        (lambda: TrainConfig(seq_len=5.0), "seq_len must be a whole number .* but is 5.0"),
+        (lambda: FactorConfig("2"), "lora_plus_ratio must be a number, but is '2'"),
     ],
 )  # fmt: skip
 def test_a_configuration_that_nothing_could_be_trained_with_is_not_made(make, says):
@@ -303,8 +320,6 @@ def test_load_refuses_what_is_no_path(arguments, says):
         ({"text": 5}, "text must be a string, but is 5"), ({"text": None}, "text must be a string, but is None"),
         ({"n": 2.5}, r"n must be a whole number \(int\), but is 2.5"), ({"n": True}, "n must be .* but is True"),
         ({"rules": None}, "rules must be a BeamConfig, but is None"),
-        ({"rules": BeamConfig(2.5, 4, eos_token_ids=(1,))}, "BeamConfig's beam must be a whole number .* but is 2.5"),
-        ({"rules": BeamConfig(2, 4.5, eos_token_ids=(1,))}, "eval_len must be a whole number .* but is 4.5"),
         ({"rules": BeamConfig(2, 4, eos_token_ids=("a",))}, r"--eos_token_id must be .* but is \('a',\)"),
         ({"text": "name : \ud800"}, r"the input: the text holds one half of a surrogate pair such as \\ud83d; expected"),
     ],
@@ -324,9 +339,6 @@ def test_generate_refuses_what_it_cannot_follow(arguments, says):
         ({"pairs": [("a", "b\udfff")]}, "pair 1 of pairs: the text holds one half of a surrogate pair"),
         ({"work_dir": None}, "work_dir must be a string or a path, but is None"),
         ({"optim": None}, "optim must be a OptimConfig, but is None"), ({"settings": {}}, "settings must be a TrainConfig"),
-        ({"optim": OptimConfig(1e-3, 2.5)}, "OptimConfig's max_step must be a whole number .* but is 2.5"),
-        ({"settings": replace(SETTINGS, train_batch_size=2.5)}, "train_batch_size must be a whole number .* but is 2.5"),
-        ({"settings": replace(SETTINGS, random_seed=1.5)}, "random_seed must be a whole number .* but is 1.5"),
     ],
 )  # fmt: skip
 def test_train_refuses_what_it_cannot_follow(arguments, says, tmp_path):

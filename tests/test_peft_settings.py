@@ -22,6 +22,7 @@ transformers = pytest.importorskip("transformers")
 IDS = torch.arange(48).view(3, 16)
 FLOAT64 = dict(rtol=1e-10, atol=1e-10)  # the same sums in another order
 FLOAT32_START = dict(rtol=0, atol=1e-5)  # PEFT finds its starts in float32
+ENDLESS = r"(?:\w|\w\w|\.|[a-z]|.)+[!?]"  # no name is like that, and there are too many ways to find it out
 GPT2_S_MODULES = ["c_attn", "c_proj", "c_fc"]
 
 
@@ -184,6 +185,11 @@ def test_what_peft_saves_with_more_than_lora_is_refused_by_name(files, given):
         ({"target_modules": ["c_fc"]}, r"adapts transformer\.h\.0\.attn\.c_attn, which its adapter_config.json leaves out"),
         ({"target_modules": ["c_attn", "c_fc"]}, r"holds no adapters of transformer\.h\.0\.mlp\.c_fc, which .* names"),
         ({"target_modules": "(c_attn"}, "patterns of adapter_config.json cannot be understood"),
+        ({"target_modules": ENDLESS}, "patterns of adapter_config.json cannot be understood: regex timed out"),
+        ({"exclude_modules": ENDLESS}, "patterns of adapter_config.json cannot be understood: regex timed out"),
+        ({"rank_pattern": {ENDLESS: 4}}, "rank_pattern of adapter_config.json cannot be understood: regex timed out"),
+        ({"alpha_pattern": {ENDLESS: 4}}, "alpha_pattern of adapter_config.json cannot be understood: regex timed out"),
+        ({"layers_to_transform": [0], "layers_pattern": ENDLESS}, "patterns of .* cannot be understood: regex timed out"),
         ({"target_modules": [1]}, "target_modules of .* must be a pattern or a list of names"),
         ({"layers_to_transform": [1]}, r"adapts transformer\.h\.0\.attn\.c_attn, which .* leaves out"),
         ({"layers_to_transform": "1"}, "layers_to_transform of .* must be numbers of layers"),

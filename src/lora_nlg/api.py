@@ -11,7 +11,7 @@ from pathlib import Path
 import tiktoken
 import torch
 
-from lora_nlg import config, dist, locks, methods
+from lora_nlg import config, dist, kinds, locks, methods
 from lora_nlg.config import BLANK_LINE_ID, END_OF_TEXT_ID, GPT2_VOCAB_SIZE, BeamConfig, OptimConfig, TrainConfig
 from lora_nlg.data import bpe
 from lora_nlg.data.batches import Split
@@ -19,7 +19,6 @@ from lora_nlg.data.examples import Example
 from lora_nlg.decoding.generate import Answer, Generator
 from lora_nlg.errors import Stopped, UserError
 from lora_nlg.flags import E2E_SEARCH
-from lora_nlg.methods import kinds
 from lora_nlg.methods.placement import LoraConfig
 from lora_nlg.methods.switch import Switch
 from lora_nlg.model.gpt2 import GPT2
@@ -84,7 +83,6 @@ class Model:
         kinds.check("text", text, str)
         kinds.check("n", n, int)
         kinds.check("rules", rules, BeamConfig)
-        kinds.check_fields(rules)
         if not 1 <= n <= config.MOST_BEAMS:
             raise UserError(f"n must be from 1 to {config.MOST_BEAMS}, but is {n}")
         size = self.network.config.vocab_size
@@ -144,7 +142,6 @@ class Model:
             raise UserError("the seed must be a whole number, but is None, which only a file can make up for")
         for name, value, kind in (("optim", optim, OptimConfig), ("settings", settings, TrainConfig)):
             kinds.check(name, value, kind)
-            kinds.check_fields(value)
         dtype = self.network.wte.weight.dtype
         if (settings.precision == "fp64") != (dtype == torch.float64):
             computes = "fp64" if dtype == torch.float64 else "fp32"

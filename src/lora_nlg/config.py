@@ -7,6 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
+from lora_nlg import kinds
 from lora_nlg.errors import UserError
 from lora_nlg.mistakes import did_you_mean
 
@@ -206,6 +207,7 @@ class OptimConfig:
     clip: float = 0.0  # largest gradient norm; 0 = no clipping
 
     def __post_init__(self):
+        kinds.check_fields(self)
         require(self.lr >= 0 and math.isfinite(self.lr), "lr", "0 or more", self.lr)
         require(self.lr <= MOST_RATE, "lr", f"no more than {MOST_RATE}", self.lr)
         require(self.max_step >= 1, "max_step", "at least 1", self.max_step)
@@ -232,11 +234,12 @@ class OptimConfig:
                 f"as many values as --i_steps ({len(self.i_steps)})",
                 self.i_lrs,
             )
-            rates = all(0 <= lr <= MOST_RATE for lr in self.i_lrs)
+            rates = all(kinds.is_of(lr, float) and 0 <= lr <= MOST_RATE for lr in self.i_lrs)
             require(rates, "i_lrs", f"rates of 0 or more, and no more than {MOST_RATE}", self.i_lrs)
-            rising = all(a < b for a, b in zip(self.i_steps, self.i_steps[1:], strict=False))
+            numbers = len(self.i_steps) > 1 and all(kinds.is_of(step, int) for step in self.i_steps)
+            rising = numbers and all(a < b for a, b in zip(self.i_steps, self.i_steps[1:], strict=False))
             require(
-                self.i_steps[0] == 0 and len(self.i_steps) > 1 and rising,
+                rising and self.i_steps[0] == 0,
                 "i_steps",
                 "two or more rising steps from 0",
                 self.i_steps,
@@ -251,6 +254,7 @@ class FactorConfig:
     precondition: bool = False  # each one's gradient times the inverse Gram matrix of the other (Zhang & Pilanci 2024)
 
     def __post_init__(self):
+        kinds.check_fields(self)
         require(
             0 < self.lora_plus_ratio < math.inf, "lora_plus_ratio", "greater than 0 and finite", self.lora_plus_ratio
         )
@@ -286,6 +290,7 @@ class TrainConfig:
     select: str = "loss"  # which validation is the better one: of the lower loss, or of the higher bleu
 
     def __post_init__(self):
+        kinds.check_fields(self)
         counts = "train_batch_size", "valid_batch_size", "log_interval", "eval_interval", "save_interval", "keep_last"
         for name in counts:
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
@@ -318,6 +323,7 @@ class BeamConfig:
     eos_token_ids: tuple[int, ...] = (END_OF_TEXT_ID,)
 
     def __post_init__(self):
+        kinds.check_fields(self)
         require(1 <= self.beam <= MOST_BEAMS, "beam", f"from 1 to {MOST_BEAMS}", self.beam)
         require(self.eval_len >= 1, "eval_len", "at least 1 token", self.eval_len)
         require(

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lora_nlg import kinds
 from lora_nlg.config import MOST_SEED
 from lora_nlg.errors import UserError
-from lora_nlg.methods import kinds
 from lora_nlg.methods.placement import TARGETS, Given
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lora_nlg import kinds
 from lora_nlg.config import ModelConfig
 from lora_nlg.errors import UserError
-from lora_nlg.methods import kinds, lora, prefix, sizes
+from lora_nlg.methods import lora, prefix, sizes
 from lora_nlg.methods.placement import Given, LoraConfig, without_rank
 from lora_nlg.methods.prefix import PrefixConfig, PrefixMethod
 from lora_nlg.model.gpt2 import GPT2

@@ -12,9 +12,9 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lora_nlg import kinds
 from lora_nlg.config import ModelConfig, require
 from lora_nlg.errors import UserError
-from lora_nlg.methods import kinds
 from lora_nlg.methods.sizes import largest
 from lora_nlg.methods.sizes import parse_budget as parse_budget
 

@@ -268,6 +268,6 @@ def base_of(run: Run, card: str | None, given: str | None = None) -> str | None:
     if run.base:
         return run.base
     began = run.given("--init_checkpoint") or given
-    if began and card in hub.NAMES and hub.NAMES[card] not in Path(began).absolute().parts:
+    if began and card in hub.NAMES and not hub.published(began, card):
         return None
     return hub.name_of(card)

@@ -4,10 +4,11 @@ A setting that is not in the table, or has another value, is refused by its name
 adapter that is read without one of them would compute something else in silence.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import regex
 
 from lora_nlg.errors import UserError
 
@@ -70,6 +71,9 @@ INITS = (True, False, None, "gaussian", "orthogonal", "eva", "mica")
 # What PiSSA took is computed again from the base; of the others it is not known without the start's own settings and data.
 PISSA = "pissa"
 DEFAULT_TARGETS = ["c_attn"]  # PEFT's for GPT-2
+# Of computing, for a pattern and a name: those that people write take microseconds, others would take years.
+SECONDS = 0.5
+NO_PATTERN = (regex.error, TimeoutError, RecursionError, OverflowError)  # what is raised for one that is no use
 
 
 def _is_plain(kind: str, name: str, value: object) -> bool:
@@ -171,7 +175,7 @@ class PeftSettings:
             values = list(patterns.values())
             for pattern in patterns:
                 _ends(pattern, "")
-        except (AttributeError, re.error, RecursionError, OverflowError) as error:
+        except (AttributeError, *NO_PATTERN) as error:
             raise UserError(f"{self.where}: the {name} of {FILE} cannot be understood: {error}") from error
         self._require(all(map(is_value, values)), name, rule)
 
@@ -190,21 +194,24 @@ class PeftSettings:
 
     def _by_pattern(self, name: str, module: str, common):
         patterns = self.said.get(name) or {}
-        return next((value for pattern, value in patterns.items() if _ends(pattern, module)), common)
+        try:
+            return next((value for pattern, value in patterns.items() if _ends(pattern, module)), common)
+        except TimeoutError as error:
+            raise UserError(f"{self.where}: the {name} of {FILE} cannot be understood: {error}") from error
 
     def is_adapted(self, module: str) -> bool:
         """Return whether PEFT puts an adapter on `module`. Raises UserError for patterns that cannot be understood."""
         try:
             return self._is_named(module)
-        except (re.error, RecursionError, OverflowError) as error:
+        except NO_PATTERN as error:
             raise UserError(f"{self.where}: the patterns of {FILE} cannot be understood: {error}") from error
 
     def _is_named(self, module: str) -> bool:
         targets, excluded = self.said.get("target_modules"), self.said.get("exclude_modules") or []
-        if re.fullmatch(excluded, module) if isinstance(excluded, str) else _is_one_of(module, excluded):
+        if _is(excluded, module) if isinstance(excluded, str) else _is_one_of(module, excluded):
             return False
         if isinstance(targets, str):
-            return targets.lower() == "all-linear" or re.fullmatch(targets, module) is not None
+            return targets.lower() == "all-linear" or _is(targets, module)
         if targets is not None and module in targets:  # named in full it is adapted in whichever layer
             return True
         return _is_one_of(module, DEFAULT_TARGETS if targets is None else targets) and self._is_in_layer(module)
@@ -214,7 +221,7 @@ class PeftSettings:
         if layers is None or layers == []:
             return True
         ways = [rf"(?:^|.*?\.){pattern}\.(?P<idx>\d+)\." for pattern in patterns] or [r".*?\.[^.]*\.(?P<idx>\d+)\."]
-        found = next(filter(None, (re.match(way, module) for way in ways)), None)
+        found = next(filter(None, (regex.match(way, module, timeout=SECONDS) for way in ways)), None)
         return found is not None and int(found["idx"]) in (layers if isinstance(layers, list) else [layers])
 
 
@@ -228,5 +235,9 @@ def _is_one_of(module: str, names: list[str]) -> bool:
     return any(module == name or module.endswith(f".{name}") for name in names)
 
 
+def _is(pattern: str, module: str) -> bool:
+    return regex.fullmatch(pattern, module, timeout=SECONDS) is not None
+
+
 def _ends(pattern: str, module: str) -> bool:
-    return re.match(rf"(.*\.)?({pattern})$", module) is not None
+    return regex.match(rf"(.*\.)?({pattern})$", module, timeout=SECONDS) is not None
