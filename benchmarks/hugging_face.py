@@ -83,9 +83,9 @@ def total_log_p(model, prompts: list[list[int]], outputs: list[list[int]]) -> li
 
 
 class Ctranslate2:
-    """CTranslate2 in float32 with a transformers model's weights. Its tokens are the ids, written as numbers."""
+    """CTranslate2, computing in float32 or int8, with a transformers model's weights. Its tokens are the ids, written as numbers."""
 
-    def __init__(self, model, threads: int):
+    def __init__(self, model, threads: int, compute_type: str = "float32"):
         import ctranslate2
         from ctranslate2.converters.transformers import GPT2Loader
 
@@ -99,7 +99,7 @@ class Ctranslate2:
             spec.validate()
             spec.save(folder)
             self.generator = ctranslate2.Generator(
-                folder, device="cpu", compute_type="float32", inter_threads=1, intra_threads=threads
+                folder, device="cpu", compute_type=compute_type, inter_threads=1, intra_threads=threads
             )
 
     def generate(self, prompts: list[list[int]], config) -> list[list[int]]:

@@ -21,6 +21,7 @@ from lora_nlg.decoding.beam import (
     beam_search,
     best_candidates,
     can_win,
+    largest,
     next_logits,
     penalise_repetition,
     start_beams,
@@ -47,6 +48,37 @@ def test_repetition_penalty_divides_above_zero_and_multiplies_below():
     logits = torch.tensor([[2.0, -2.0, 3.0, 0.0]])
     out = penalise_repetition(logits, torch.tensor([[0, 1, 0]]), 2.0)  # token 0 twice: penalised once
     assert out.tolist() == [[1.0, -4.0, 3.0, 0.0]]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_rules_write_into_logits_that_are_given_away_alone(overwrite):
+    config = rules(min_length=4, no_repeat_ngram_size=2, repetition_penalty=2.0)
+    before = torch.arange(1.0, 7).unsqueeze(0)
+    out = next_logits(logits := before.clone(), torch.tensor([[0, 1, 0]]), config, overwrite)
+    assert out.tolist() == [[0.5, IMPOSSIBLE, 3.0, 4.0, 5.0, IMPOSSIBLE]]
+    assert torch.equal(logits, out if overwrite else before)
+
+
+@pytest.mark.parametrize(
+    ("V", "k"), [(5, 5), (64 * 12, 3), (64 * 12 + 1, 3), (64 * 13 - 1, 1), (50257, 10), (3000, 20)]
+)
+@pytest.mark.parametrize("kind", ["all different", "many alike", "few possible", "one is none"])
+def test_the_largest_are_those_that_topk_finds(V, k, kind):
+    generator = torch.Generator().manual_seed(V + k)
+    logits = torch.stack([torch.randperm(V, generator=generator) for _ in range(7)]).float()
+    if kind == "many alike":
+        logits = torch.div(logits, V / 3, rounding_mode="floor")
+    if kind == "few possible":
+        logits = logits.masked_fill(logits < V - 2, IMPOSSIBLE)
+    if kind == "one is none":
+        logits[3, V // 2] = math.nan
+    top, places = largest(logits, k)
+    theirs, of_theirs = logits.topk(k, dim=-1)
+    assert torch.equal(top.nan_to_num(1e30), theirs.nan_to_num(1e30))
+    assert torch.equal(logits.gather(-1, places).nan_to_num(1e30), top.nan_to_num(1e30))
+    assert all(len(set(row)) == k for row in places.tolist())
+    if kind == "all different":
+        assert torch.equal(places, of_theirs)
 
 
 def test_no_end_before_min_length():

@@ -103,6 +103,40 @@ def test_the_fastest_is_found_by_time(slow, expected, chosen, monkeypatch):
         forms.product(torch.randn(forms.MOST_ROWS - 1, 40), matrix.T)  # of so few rows nothing is known
 
 
+@pytest.mark.parametrize(("off", "expected"), [(0, "packed"), (1, "onednn")])
+def test_a_little_faster_is_enough_where_the_numbers_are_the_same(off, expected, chosen, monkeypatch):
+    """Else chance would choose among numbers, and a repeated run would differ."""
+    real = forms._onednn
+
+    def delayed(x, weight, bias):
+        time.sleep(SLOW if weight.is_mkldnn else 1.2 * SLOW)
+        made = real(torch.ones_like(x), torch.ones(24, 40), bias)  # whole numbers, which every order sums alike
+        return made + off if weight.is_mkldnn else made
+
+    monkeypatch.setattr(forms, "_onednn", delayed)
+    monkeypatch.setattr(forms.F, "linear", lambda x, weight, bias: time.sleep(2 * SLOW) or delayed(x, weight, bias))
+    forms.product(torch.randn(forms.MOST_ROWS, 40), frozen(40, 24).T)
+    assert chosen == {"40 to 24": expected}
+
+
+@pytest.mark.parametrize("form", ["onednn", "mkl"])
+@pytest.mark.parametrize(("n_in", "n_out"), [(40, 24), (24, 40), (300, 8), (8, 300)])
+def test_a_matrix_learns_what_torchs_own_product_says(form, n_in, n_out, chosen):
+    forms.decide({f"gradient of {n_in} to {n_out}": form})
+    x, grad = torch.randn(50, n_in), torch.randn(50, n_out)
+    torch.testing.assert_close(forms.gradient(x, grad), x.double().T.mm(grad.double()).float(), rtol=1e-4, atol=1e-4)
+
+
+def test_the_gradient_of_a_large_matrix_is_timed_once(chosen, monkeypatch):
+    x, grad = torch.randn(forms.LEAST_ROWS, 40), torch.randn(forms.LEAST_ROWS, 70)
+    forms.gradient(x[1:], grad[1:])
+    assert chosen == {}  # too few rows to tell
+    forms.gradient(x, grad)
+    assert list(chosen) == ["gradient of 40 to 70"]
+    monkeypatch.setattr(forms, "_choose", None)
+    forms.gradient(x, grad)
+
+
 @pytest.mark.parametrize("why", ["trained", "changing", "part", "no memory", "large"])
 def test_what_is_never_packed(why, chosen, monkeypatch):
     """A trained matrix changes at every step, and one that a method computes is there for one step."""

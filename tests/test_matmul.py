@@ -47,6 +47,42 @@ def test_product_and_gradients(given, frozen):
         torch.testing.assert_close(ours, theirs, **FLOAT32)
 
 
+@pytest.mark.parametrize("frozen", ["nothing", "y", "x", "B"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_of_low_rank_is_added_in_place(frozen, dtype):
+    """Fails when a gradient is another's, or is computed for what does not learn."""
+    given = {
+        name: torch.randn(*size, dtype=dtype) for name, size in (("y", (50, 300)), ("x", (50, 8)), ("B", (300, 8)))
+    }
+    wanted = [tensor.requires_grad_() for name, tensor in given.items() if name != frozen]
+    y, x, B = given.values()
+    added = y * 1
+    outputs = [matmul.add_low_rank_(added, x, B), y + x @ B.T]
+    assert outputs[0].data_ptr() == added.data_ptr()
+    gradients = [torch.autograd.grad(output.square().sum(), wanted) for output in outputs]
+    for ours, theirs in zip((outputs[0], *gradients[0]), (outputs[1], *gradients[1]), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3 if dtype == torch.float32 else 1e-9)
+
+
+@pytest.mark.parametrize("form", ["onednn", "mkl", "packed"])
+@pytest.mark.parametrize("rows", [3, 50])
+def test_gelu_within_the_product_is_gelu_after_it(form, rows, monkeypatch):
+    """Fails when it is taken where something learns, or with another form of the function."""
+    monkeypatch.setattr(matmul.forms, "LEAST", 1)
+    monkeypatch.setattr(matmul.forms, "chosen", {"40 to 24": form})
+    x, weight, bias = 3 * torch.randn(rows, 40), torch.randn(40, 24), torch.randn(24)
+    weight = torch.nn.Parameter(weight, requires_grad=False)
+    wanted = F.gelu(x.double() @ weight.double() + bias.double(), approximate="tanh").float()
+    with torch.no_grad():
+        torch.testing.assert_close(matmul.linear_gelu(x, weight, bias), wanted, **FLOAT32)
+        torch.testing.assert_close(
+            matmul.linear_gelu(x.double(), weight.double(), bias.double()).float(), wanted, **FLOAT32
+        )
+    learning = matmul.linear_gelu(x.requires_grad_(), weight, bias)
+    torch.testing.assert_close(learning, wanted, **FLOAT32)
+    assert torch.autograd.grad(learning.sum(), x)[0].count_nonzero()
+
+
 def test_no_bias_strided_input_and_transposed_weight(given):
     x, weight, _ = given
     ours = matmul.linear(x[:, ::2, ::2], weight[::2].T.contiguous().T)

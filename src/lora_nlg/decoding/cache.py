@@ -77,14 +77,15 @@ class Cache:
     def extend(self, layer: int, qkv: Tensor, n_head: int) -> Tensor:
         """Attend from the newest token of every row, (N, 3C) to (N, C), to its prompt, its ancestors and itself."""
         B, K, _ = self.mask.shape
-        beams = qkv.new_zeros(B * K, qkv.shape[-1]).index_copy_(0, self.rows, qkv)
+        are_all = len(qkv) == B * K  # then `rows` is 0, 1, 2, …
+        beams = qkv if are_all else qkv.new_zeros(B * K, qkv.shape[-1]).index_copy_(0, self.rows, qkv)
         q, k, v = split_heads(beams.view(B, K, -1), n_head)  # (B, H, K, D)
         self.keys[layer].index_copy_(2, self.newest, k)
         self.values[layer].index_copy_(2, self.newest, v)
         mask = self.mask[:, None, :, : self.end]  # (B, 1, K, end)
         keys, values = self.keys[layer][:, :, : self.end], self.values[layer][:, :, : self.end]
         y = join_heads(F.scaled_dot_product_attention(q, keys, values, attn_mask=mask))  # (B, K, C)
-        return y.flatten(0, 1)[self.rows]
+        return y.flatten(0, 1) if are_all else y.flatten(0, 1)[self.rows]
 
     @property
     def is_full(self) -> bool:

@@ -20,6 +20,7 @@ from lora_nlg.config import ModelConfig
 from lora_nlg.methods import sizes
 from lora_nlg.methods.common import Common, check_method, check_settings
 from lora_nlg.model.gpt2 import GPT2, Block, Conv1D
+from lora_nlg.model.matmul import linear
 
 STD_OF_DOWN = 0.01  # Houlsby et al.'s near-identity start
 DEFAULT_DIMS = {"adapter_h": 8, "adapter_l": 6}  # at which adapter_l has the table's .37M on GPT-2 Medium
@@ -55,7 +56,7 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., C) to (..., C)."""
-        return F.linear(F.relu(F.linear(x, self.down_weight, self.down_bias)), self.up_weight, self.up_bias)
+        return linear(F.relu(linear(x, self.down_weight.T, self.down_bias)), self.up_weight.T, self.up_bias)
 
     @torch.no_grad()
     def start(self, generator: torch.Generator | None) -> None:

@@ -18,7 +18,7 @@ from lora_nlg.methods.lora import LoraConv1D, is_own, start, tensors
 from lora_nlg.methods.placement import DoraConfig, check_start, from_file
 from lora_nlg.methods.places import columns_of, merge, plain, put
 from lora_nlg.model.gpt2 import GPT2, Conv1D
-from lora_nlg.model.matmul import linear
+from lora_nlg.model.matmul import add_low_rank_, linear
 
 __all__ = ["attach", "check_start", "described", "from_description", "from_file", "from_flags", "is_own", "merge", "start",
            "summary", "tensors"]  # fmt: skip
@@ -71,7 +71,7 @@ class DoraConv1D(LoraConv1D):
         rows = x.reshape(-1, x.shape[-1])  # (N, in)
         y = linear(rows, self.weight)  # (N, out), W x
         Ax = self.take_down(rows)  # (N, ΣR)
-        y.addmm_(Ax, self.scaled_B().T.to(y.dtype))
+        add_low_rank_(y, Ax, self.scaled_B().to(y.dtype))
         factors = self.factors()  # not rounded to half precision, in which 1.003 is 1
         y = torch.addcmul(self.bias.to(factors.dtype), y.to(factors.dtype), factors).to(y.dtype)
         return y.view(*x.shape[:-1], y.shape[1])

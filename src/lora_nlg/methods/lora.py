@@ -25,6 +25,7 @@ from lora_nlg.methods.placement import (
 )
 from lora_nlg.methods.places import merge, plain, put
 from lora_nlg.model.gpt2 import GPT2, Conv1D, Embedding
+from lora_nlg.model.matmul import add_low_rank_, linear
 
 # The functions of a method's module; those that need no torch are placement's.
 __all__ = ["attach", "check_start", "described", "from_description", "from_file", "from_flags", "is_own", "merge", "start",
@@ -73,7 +74,7 @@ class Adapters(nn.Module):
         dropout = self.config.dropout if self.training else 0.0
         if dropout:  # torch's own takes twice as long to draw, and scales x in place of the small product
             x = x * (torch.rand(x.shape, device=x.device) >= dropout)
-        return F.linear(x, self.lora_A) * (1 / (1 - dropout))
+        return linear(x, self.lora_A.T) * (1 / (1 - dropout))
 
     def scaled_B(self) -> Tensor:
         """Return scale · B (all outputs, ΣR): one matrix, zero where a target's outputs would meet another's A.
@@ -129,7 +130,7 @@ class LoraConv1D(Adapters, Conv1D):
         rows = x.reshape(-1, x.shape[-1])  # (N, in)
         y = super().forward(rows)  # (N, out), W x + b: a fresh matrix, to which the rest can be added in place
         Ax = self.take_down(rows)  # (N, ΣR)
-        y.addmm_(Ax, self.scaled_B().T.to(y.dtype))  # to: autocast leaves calls in place alone
+        add_low_rank_(y, Ax, self.scaled_B().to(y.dtype))  # to: autocast leaves calls in place alone
         return y.view(*x.shape[:-1], y.shape[1])
 
     def delta_weight(self) -> Tensor:
@@ -162,7 +163,7 @@ class LoraEmbedding(Adapters, Embedding):
         """Map hidden states (..., C) to (..., V): W x + scale · B (A x)."""
         rows = hidden.reshape(-1, hidden.shape[-1])  # (N, C)
         y = super().logits(rows)  # (N, V), W x
-        y.addmm_(self.take_down(rows), self.scaled_B().T.to(y.dtype))
+        add_low_rank_(y, self.take_down(rows), self.scaled_B().to(y.dtype))
         return y.view(*hidden.shape[:-1], y.shape[1])
 
     def delta_weight(self) -> Tensor:

@@ -13,7 +13,6 @@ from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lora_nlg.config import ModelConfig
 from lora_nlg.errors import UserError
@@ -21,6 +20,7 @@ from lora_nlg.methods import placement, sizes
 from lora_nlg.methods.common import Common, check_settings
 from lora_nlg.methods.places import columns_of, merge, plain, put
 from lora_nlg.model.gpt2 import GPT2, Conv1D
+from lora_nlg.model.matmul import linear
 
 START_OF_D = 0.1
 DEFAULT_DIM = 256
@@ -101,9 +101,9 @@ class VeraConv1D(Conv1D):
         """Map (..., in) to (..., out): W x + bias + b · (B (d · (A x)))."""
         rows = x.reshape(-1, x.shape[-1])  # (N, in)
         y = super().forward(rows)  # (N, out), a fresh matrix
-        Ax = F.linear(rows, self.shared.vera_A[:, : rows.shape[1]])  # (N, R)
+        Ax = linear(rows, self.shared.vera_A[:, : rows.shape[1]].T)  # (N, R)
         for columns, d, b in self.each():
-            y[:, columns] += (F.linear(d * Ax, self.shared.vera_B[columns]) * b).to(y.dtype)
+            y[:, columns] += (linear(d * Ax, self.shared.vera_B[columns].T) * b).to(y.dtype)
         return y.view(*x.shape[:-1], y.shape[1])
 
     def each(self):

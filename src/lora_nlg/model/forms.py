@@ -1,8 +1,9 @@
 """The fastest form of a matrix on this machine: as it is, for oneDNN or for MKL, or packed once for oneDNN.
 
 Which is fastest depends on the processor and on the shape: on an Intel Xeon oneDNN took 1.6 times as long as MKL for products with
-3 072 outputs, on an AMD EPYC MKL takes longer for nearly all. So the first product of a shape times them, and the process keeps
-to what it found. A packed copy takes as much memory as the matrix; frozen matrices alone get one, where it pays and memory is.
+3 072 outputs; on an AMD EPYC with AVX-512 MKL, which does not use it there, takes twice as long as oneDNN, and a packed copy was up to
+a fifth faster. So the first product of a shape times them, and the process keeps to what it found. A packed copy takes as much memory
+as the matrix; frozen matrices alone get one, where it pays and memory is.
 
 Alphabet: N rows, I inputs, O outputs.
 """
@@ -20,9 +21,11 @@ from lora_nlg import memory
 HAS_PACKED = hasattr(torch.ops.mkldnn, "_linear_pointwise") and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
 LEAST = 2**19  # numbers in a matrix; the products of smaller ones are over before it matters
 LEAST_ROWS, MOST_ROWS = 32, 128  # that are timed; what has fewer is not
+NARROW = 64  # columns, of which oneDNN makes rows: with the 8 of LoRA's A it took thirty times as long
 FLOPS = 6e9  # of a product that is timed, if that leaves enough rows: GPT-2 Medium's head would take seconds
 ROUNDS = 5  # in each of which a way has to be faster
 GAIN = 1.25  # over oneDNN's, so that chance does not choose: a repeated run is to give the same numbers
+GAIN_ALIKE = 1.05  # where the numbers are the same, bit for bit, as a packed copy's were wherever it was tried
 PACKED_GAIN = 1.1  # over MKL's, which takes no memory
 MOST_PACKED = 2**25  # numbers in a matrix: a head's copy is a fifth of a GB, and none was seen to pay
 SHARE_OF_MEMORY = 0.2  # of what is available, that the packed copies of a process may take
@@ -32,19 +35,36 @@ chosen: dict[str, str] = {}  # onednn, mkl or packed, for each kind of product, 
 _copies = WeakTensorKeyDictionary()
 
 
-def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return x (..., I) @ weightᵀ + bias, weight being (O, I) or a transposed view of (I, O), without a gradient."""
-    matrix = _whole(weight)
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, gelu: bool = False) -> Tensor:
+    """Return x (..., I) @ weightᵀ + bias, weight being (O, I) or a transposed view of (I, O), without a gradient.
+
+    With `gelu`, GELU by tanh of that.
+    """
+    matrix, onednn = _whole(weight), _onednn_gelu if gelu else _onednn
     if matrix is None or matrix.numel() < LEAST:
-        return _onednn(x, weight, bias)
+        return onednn(x, weight, bias)
     n_rows = min(MOST_ROWS, max(LEAST_ROWS, int(FLOPS / (2 * matrix.numel()))))
     rows = x.flatten(0, -2)[:n_rows]
     if len(rows) < n_rows:  # of which nothing was timed
-        return _onednn(x, weight, bias)
-    form = chosen.get(_kind(weight, matrix)) or _choose(rows, weight, matrix)
-    if form == "packed":
-        return _onednn(x, _packed(weight, matrix), bias)
-    return F.linear(x, weight, bias) if form == "mkl" else _onednn(x, weight, bias)
+        return onednn(x, weight, bias)
+    form = chosen.get(kind := _kind(weight, matrix)) or _choose(kind, rows, weight, matrix)
+    if form == "mkl":
+        y = F.linear(x, weight, bias)
+        return F.gelu(y, approximate="tanh") if gelu else y
+    return onednn(x, _packed(weight, matrix) if form == "packed" else weight, bias)
+
+
+def gradient(x: Tensor, grad: Tensor) -> Tensor:
+    """Return x (N, I)ᵀ @ grad (N, O): what a matrix (I, O) learns from its inputs and its outputs' gradients."""
+    (N, I), O = x.shape, grad.shape[1]  # noqa: E741
+    if O < NARROW and O < I:
+        return _onednn(grad.T, x.T, None).T
+    if I * O < LEAST or N < LEAST_ROWS:
+        return _onednn(x.T, grad.T, None)
+    kind = f"gradient of {I} to {O}"
+    n_rows = min(MOST_ROWS, max(LEAST_ROWS, int(FLOPS / (2 * N * O))))
+    form = chosen.get(kind) or _choose(kind, x.T[:n_rows], grad.T)
+    return x.T @ grad if form == "mkl" else _onednn(x.T, grad.T, None)
 
 
 def decide(forms: dict[str, str]) -> None:
@@ -57,30 +77,31 @@ def packed_bytes() -> int:
     return sum(matrix.nbytes * len(of_sides) for matrix, of_sides in _copies.items())
 
 
-def _choose(rows: Tensor, weight: Tensor, matrix: Tensor) -> str:
-    """Return the fastest form for rows (N, I), and keep to it."""
+def _choose(kind: str, rows: Tensor, weight: Tensor, matrix: Tensor | None = None) -> str:
+    """Return the fastest form for rows (N, I), and keep to it; `matrix` is the one that could be packed, if there is one."""
     ways: dict[str, Callable[..., Tensor]] = {"onednn": _onednn, "mkl": F.linear}
     factors = {name: weight for name in ways}
-    if _may_pack(matrix):
+    if matrix is not None and _may_pack(matrix):
         ways["packed"], factors["packed"] = _onednn, _pack(weight)
-    faster, beats_mkl = set(ways) - {"onednn"}, True
-    for round_ in range(1 + ROUNDS):  # the first makes the kernels
-        seconds = {}
-        for name, way in ways.items():
+    # The first product of each makes its kernel. A packed copy is taken for little where it gives the same numbers.
+    made = {name: way(rows, factors[name], None) for name, way in ways.items()}
+    gain = {name: 1.0 if name == "packed" and made[name].equal(made["onednn"]) else GAIN for name in ways}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(ROUNDS):
+        for name in seconds:
             started = time.perf_counter()
-            way(rows, factors[name], None)
-            seconds[name] = time.perf_counter() - started
-        if round_:  # what is not faster each time is so by chance
-            faster = {name for name in faster if seconds[name] * GAIN < seconds["onednn"]}
-            beats_mkl &= "packed" in faster and seconds["packed"] * PACKED_GAIN < seconds["mkl"]
-        if not faster:
-            break
+            ways[name](rows, factors[name], None)
+            seconds[name].append(time.perf_counter() - started)
+        for name in set(seconds) - {"onednn"}:  # what is not faster each time is so by chance
+            if seconds[name][-1] * gain[name] >= seconds["onednn"][-1]:
+                del seconds[name]
+    least = {name: min(of_name) for name, of_name in seconds.items()}
     best = "onednn"
-    if "mkl" in faster:
+    if "mkl" in least:
         best = "mkl"
-    if "packed" in faster and (beats_mkl or best == "onednn"):
+    if "packed" in least and least["packed"] * (PACKED_GAIN if best == "mkl" else GAIN_ALIKE) < least[best]:
         best = "packed"
-    return chosen.setdefault(_kind(weight, matrix), best)
+    return chosen.setdefault(kind, best)
 
 
 def _packed(weight: Tensor, matrix: Tensor) -> Tensor:
@@ -136,3 +157,7 @@ def _kind(weight: Tensor, matrix: Tensor) -> str:
 
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+def _onednn_gelu(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "gelu", [], "tanh")

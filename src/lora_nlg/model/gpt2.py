@@ -17,11 +17,12 @@ from torch.nn import functional as F
 from lora_nlg.config import ModelConfig
 from lora_nlg.model import first_calls
 from lora_nlg.model.attention import Attend, Prefix, causal_after
-from lora_nlg.model.matmul import linear
+from lora_nlg.model.matmul import linear, linear_gelu
 
 first_calls.make()  # at import, as an exception: every program that computes comes through here before it does
 
 INIT_STD = 0.02
+ROWS_AT_ONCE = 32  # of (rows, V) numbers on a CPU: what is written stays in the processor's cache until it is read
 # What config.json calls activation_function: GPT-2's own is the approximation of GELU by tanh.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_new": functools.partial(F.gelu, approximate="tanh"),
@@ -102,7 +103,11 @@ class MLP(nn.Module):
         self.c_proj = Conv1D(config.n_inner, config.n_embd)
         self.activate = ACTIVATIONS[config.activation_function]
 
+        self.is_gelu_new = config.activation_function == "gelu_new"
+
     def forward(self, x: Tensor) -> Tensor:
+        if self.is_gelu_new and type(self.c_fc) is Conv1D:  # a method's own module may add to what comes out of it
+            return self.c_proj(linear_gelu(x, self.c_fc.weight, self.c_fc.bias))
         return self.c_proj(self.activate(self.c_fc(x)))
 
 
@@ -196,6 +201,11 @@ def store_frozen_in(model: GPT2, dtype: torch.dtype) -> None:
 def at_least_float32(logits: Tensor) -> Tensor:
     """Return half-precision logits as float32, in which sums over V are taken; float32 and float64 as they are."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def rows_at_once(logits: Tensor) -> int:
+    """Return how many rows are worked on together: all of them on a GPU, where a launch costs more than its cache gives."""
+    return ROWS_AT_ONCE if logits.device.type == "cpu" else max(1, len(logits))
 
 
 def empty_model(config: ModelConfig, dtype: torch.dtype = torch.float32) -> GPT2:

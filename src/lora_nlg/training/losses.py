@@ -9,16 +9,10 @@ from torch.nn import functional as F
 
 from lora_nlg.data.batches import IGNORED, Batch
 from lora_nlg.model import attention
-from lora_nlg.model.gpt2 import GPT2, at_least_float32
+from lora_nlg.model.gpt2 import GPT2, at_least_float32, rows_at_once
 
 MASK_SUM_EPS = 1e-4  # Kept for parity: the recipe divides by M + 1e-4, not by M
-ROWS_AT_ONCE = 32  # of (M, V) numbers on a CPU: what is written stays in the processor's cache until it is read
 SMALLEST_SMOOTHING = 1e-4  # Kept for parity: the recipe takes this much, or less, for none
-
-
-def rows_at_once(logits: Tensor) -> int:
-    """Return how many rows are worked on together: all of them on a GPU, where a launch costs more than its cache gives."""
-    return ROWS_AT_ONCE if logits.device.type == "cpu" else max(1, len(logits))
 
 
 class SummedCrossEntropy(torch.autograd.Function):
