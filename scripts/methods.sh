@@ -161,6 +161,7 @@ for method in "${methods[@]}"; do
 done
 if [[ ${NODE_RANK:-0} == 0 ]]; then
   # Each method's outputs against LoRA's of the same, first, seed.
+  rm -rf "$work_dir/paired" # those of an earlier call may be of other rates
   mkdir -p "$work_dir/paired"
   of_lora=""
   for run in "${runs[@]}"; do

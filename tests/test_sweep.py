@@ -488,6 +488,16 @@ def test_every_table_of_rates_has_every_method():
         assert all(len(three) == 3 and three == sorted(set(three)) for three in rates)
 
 
+def test_a_paired_test_of_an_earlier_call_is_in_no_later_table(checkout):
+    """Fails when what was tested at another rate, against another LoRA, is the p of this one."""
+    earlier = checkout.folder / "trained_models/methods_mini/paired/bias.json"
+    earlier.parent.mkdir(parents=True)
+    earlier.write_text("{}")
+    assert checkout.run("--methods", "bias", "--seeds", "110", script="methods.sh").returncode == 0
+    assert any("methods_table.py" in call and "--paired" in call for call in checkout.calls)
+    assert not earlier.exists()
+
+
 def test_another_failure_of_a_rate_is_the_end(checkout):
     at = "03_train.sh --preset mini --work_dir trained_models/methods_mini/bias_lr0.05"
     done = checkout.run("--methods", "bias", script="methods.sh", FAIL_ON=at)
