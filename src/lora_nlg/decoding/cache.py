@@ -80,12 +80,15 @@ class Cache:
         are_all = len(qkv) == B * K  # then `rows` is 0, 1, 2, …
         beams = qkv if are_all else qkv.new_zeros(B * K, qkv.shape[-1]).index_copy_(0, self.rows, qkv)
         q, k, v = split_heads(beams.view(B, K, -1), n_head)  # (B, H, K, D)
-        self.keys[layer].index_copy_(2, self.newest, k)
-        self.values[layer].index_copy_(2, self.newest, v)
+        for kept, own in ((self.keys[layer], k), (self.values[layer], v)):
+            if own.is_cuda:  # a recording reads where it is
+                kept.index_copy_(2, self.newest, own)
+            else:
+                kept[:, :, self.filled - K : self.filled] = own
         mask = self.mask[:, None, :, : self.end]  # (B, 1, K, end)
         keys, values = self.keys[layer][:, :, : self.end], self.values[layer][:, :, : self.end]
         y = join_heads(F.scaled_dot_product_attention(q, keys, values, attn_mask=mask))  # (B, K, C)
-        return y.flatten(0, 1) if are_all else y.flatten(0, 1)[self.rows]
+        return y.flatten(0, 1) if are_all else y.flatten(0, 1).index_select(0, self.rows)
 
     @property
     def is_full(self) -> bool:

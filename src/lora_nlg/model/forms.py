@@ -23,11 +23,13 @@ LEAST = 2**19  # numbers in a matrix; the products of smaller ones are over befo
 LEAST_ROWS, MOST_ROWS = 32, 128  # that are timed; what has fewer is not
 NARROW = 64  # columns, of which oneDNN makes rows: with the 8 of LoRA's A it took thirty times as long
 FLOPS = 6e9  # of a product that is timed, if that leaves enough rows: GPT-2 Medium's head would take seconds
-ROUNDS = 5  # in each of which a way has to be faster
+ROUNDS = 9  # in each of which a way has to be faster, or in all but one where the numbers are the same
 GAIN = 1.25  # over oneDNN's, so that chance does not choose: a repeated run is to give the same numbers
 GAIN_ALIKE = 1.05  # where the numbers are the same, bit for bit, as a packed copy's were wherever it was tried
 PACKED_GAIN = 1.1  # over MKL's, which takes no memory
-MOST_PACKED = 2**25  # numbers in a matrix: a head's copy is a fifth of a GB, and none was seen to pay
+MOST_PACKED = (
+    2**26
+)  # numbers in a matrix: the heads of all sizes but the largest, whose copy would take a third of a GB
 SHARE_OF_MEMORY = 0.2  # of what is available, that the packed copies of a process may take
 
 chosen: dict[str, str] = {}  # onednn, mkl or packed, for each kind of product, see `_kind`
@@ -85,7 +87,10 @@ def _choose(kind: str, rows: Tensor, weight: Tensor, matrix: Tensor | None = Non
         ways["packed"], factors["packed"] = _onednn, _pack(weight)
     # The first product of each makes its kernel. A packed copy is taken for little where it gives the same numbers.
     made = {name: way(rows, factors[name], None) for name, way in ways.items()}
-    gain = {name: 1.0 if name == "packed" and made[name].equal(made["onednn"]) else GAIN for name in ways}
+    is_alike = "packed" in made and made["packed"].equal(made["onednn"])
+    gain, may_lose = dict.fromkeys(ways, GAIN), dict.fromkeys(ways, 0)
+    if is_alike:
+        gain["packed"], may_lose["packed"] = 1.0, 1
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(ROUNDS):
         for name in seconds:
@@ -93,7 +98,8 @@ def _choose(kind: str, rows: Tensor, weight: Tensor, matrix: Tensor | None = Non
             ways[name](rows, factors[name], None)
             seconds[name].append(time.perf_counter() - started)
         for name in set(seconds) - {"onednn"}:  # what is not faster each time is so by chance
-            if seconds[name][-1] * gain[name] >= seconds["onednn"][-1]:
+            may_lose[name] -= seconds[name][-1] * gain[name] >= seconds["onednn"][-1]
+            if may_lose[name] < 0:
                 del seconds[name]
     least = {name: min(of_name) for name, of_name in seconds.items()}
     best = "onednn"
