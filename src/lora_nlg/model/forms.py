@@ -27,9 +27,8 @@ ROUNDS = 9  # in each of which a way has to be faster, or in all but one where t
 GAIN = 1.25  # over oneDNN's, so that chance does not choose: a repeated run is to give the same numbers
 GAIN_ALIKE = 1.05  # where the numbers are the same, bit for bit, as a packed copy's were wherever it was tried
 PACKED_GAIN = 1.1  # over MKL's, which takes no memory
-MOST_PACKED = (
-    2**26
-)  # numbers in a matrix: the heads of all sizes but the largest, whose copy would take a third of a GB
+# Numbers in a matrix: the heads of all sizes but the largest, whose copy would take a third of a GB.
+MOST_PACKED = 2**26
 SHARE_OF_MEMORY = 0.2  # of what is available, that the packed copies of a process may take
 
 chosen: dict[str, str] = {}  # onednn, mkl or packed, for each kind of product, see `_kind`
@@ -45,7 +44,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, gelu: bool = 
     matrix, onednn = _whole(weight), _onednn_gelu if gelu else _onednn
     if matrix is None or matrix.numel() < LEAST:
         return onednn(x, weight, bias)
-    n_rows = min(MOST_ROWS, max(LEAST_ROWS, int(FLOPS / (2 * matrix.numel()))))
+    n_rows = _rows_timed(matrix.numel())
     rows = x.flatten(0, -2)[:n_rows]
     if len(rows) < n_rows:  # of which nothing was timed
         return onednn(x, weight, bias)
@@ -64,9 +63,13 @@ def gradient(x: Tensor, grad: Tensor) -> Tensor:
     if I * O < LEAST or N < LEAST_ROWS:
         return _onednn(x.T, grad.T, None)
     kind = f"gradient of {I} to {O}"
-    n_rows = min(MOST_ROWS, max(LEAST_ROWS, int(FLOPS / (2 * N * O))))
-    form = chosen.get(kind) or _choose(kind, x.T[:n_rows], grad.T)
+    form = chosen.get(kind) or _choose(kind, x.T[: _rows_timed(N * O)], grad.T)
     return x.T @ grad if form == "mkl" else _onednn(x.T, grad.T, None)
+
+
+def _rows_timed(numbers: int) -> int:
+    """Return how many rows are timed with a matrix of so many numbers."""
+    return min(MOST_ROWS, max(LEAST_ROWS, int(FLOPS / (2 * numbers))))
 
 
 def decide(forms: dict[str, str]) -> None:
