@@ -5,6 +5,7 @@ import torch
 
 import toy
 from lora_nlg import methods
+from lora_nlg.errors import UserError
 from lora_nlg.methods.ia3 import IA3Config
 from lora_nlg.storage import peft_methods
 from lora_nlg.storage.peft_settings import PeftSettings
@@ -39,3 +40,13 @@ def test_queries_that_are_not_scaled_stay_so_on_the_way_through_peft():
     back, config = peft_methods.from_peft(theirs, PeftSettings(said, "here"))
     assert config == IA3Config(joined=False) == model.trained_by
     assert back.keys() == own.keys() and all(torch.equal(back[name], own[name]) for name in own)
+
+
+@pytest.mark.parametrize(
+    ("module", "shape"), [("attn.c_attn", (48, 2)), ("attn.c_attn", (1, 96)), ("mlp.c_proj", (128, 1))]
+)
+def test_factors_of_another_shape_are_refused_as_peft_does(module, shape):
+    theirs, said = peft_methods.to_peft(methods.adapter_tensors(trained("ia3")), IA3Config(), "gpt2.toy")
+    theirs[f"base_model.model.transformer.h.0.{module}.ia3_l"] = torch.ones(shape)
+    with pytest.raises(UserError, match=rf"ia3_l of h.0.{module} is \({shape[0]}, {shape[1]}\)"):
+        peft_methods.from_peft(theirs, PeftSettings(said, "here"))

@@ -292,3 +292,35 @@ def test_the_api_keeps_the_base_of_what_it_trained(tmp_path):
     with pytest.raises(UserError, match="load the base alone"):
         model.train(pairs, pairs[:2], tmp_path / "three", LoraConfig(2, 8), OptimConfig(1e-3, 2), settings)
     assert torch.equal(hidden(network), before)
+
+
+NOT_ALL = [
+    {"alpha": None, "targets": "k,v"}, {"alpha": None, "scaling": "rslora"}, {"rank": None}, {"method": "prefix_kv"},
+    {"method": "full"}, {"method": "ia3"}, {"scalinh": "rslora", "version": "9.9"}, {"later": "1", "version": "9.9"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", NOT_ALL)
+def test_a_description_that_is_not_whole_is_not_passed_over(change, tmp_path):
+    """Fails when a file of k and v, whose alpha is lost, is read as one of q and v; or a later version's setting is left out."""
+    said = {"rank": "4", "alpha": "32.0", "targets": "q,v"} | change
+    path = tmp_path / "a.safetensors"
+    save_file(runs.adapters(), path, {name: value for name, value in said.items() if value is not None})
+    with pytest.raises(
+        UserError, match=r"says of its adapters what cannot be understood \((it has|its \w+ is not known here)"
+    ):
+        models.put_adapters(toy.model(0), checkpoints.read(path), Given(0, 32))
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"), [("fourier", "scale"), ("fourier", "seed"), ("vera", "targets"), ("adapter_h", "adapter_dim")]
+)
+def test_a_setting_that_is_lost_is_not_made_up(name, setting, tmp_path):
+    path = write(tmp_path, trained(name))
+    with safe_open(path, "pt") as file:
+        said = file.metadata()
+    fields = json.loads(said["settings"])
+    del fields[setting]
+    save_file(load_file(path), path, said | {"settings": json.dumps(fields)})
+    with pytest.raises(UserError, match=f"its settings have no {setting}"):
+        checkpoints.read(path)

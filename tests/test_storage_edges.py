@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,10 +18,10 @@ from lora_nlg import methods
 from lora_nlg.config import ModelConfig
 from lora_nlg.errors import UserError
 from lora_nlg.methods.fourier import FourierConfig
-from lora_nlg.methods.placement import LoraConfig
+from lora_nlg.methods.placement import DoraConfig, Given, LoraConfig
 from lora_nlg.methods.prefix import PrefixConfig
 from lora_nlg.methods.vera import VeraConfig
-from lora_nlg.storage import checkpoints, compact, models, tensor_files
+from lora_nlg.storage import checkpoints, compact, interchange, models, tensor_files
 from lora_nlg.storage.peft_settings import PeftSettings
 from test_methods import config_of, trained
 from test_tensor_files import SMALL, is_right, load, weights
@@ -324,3 +325,142 @@ def test_records_of_odd_kinds_beside_a_checkpoint_are_one_sentence(exported):
 def test_a_deep_json_line_is_one_sentence():
     with pytest.raises(UserError, match="not JSON"):
         gpt2_generate.mr_of("[" * 100_000, "line 1")
+
+
+def write_peft(folder, tensors, **more) -> Path:
+    """The toy's LoRA of all of c_attn as PEFT names it, with settings."""
+    folder.mkdir(exist_ok=True)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps(PLAIN | {"target_modules": ["c_attn"]} | more))
+    return folder
+
+
+def peft_pairs(layers=(0, 1)) -> dict[str, torch.Tensor]:
+    C, names = toy.CONFIG.n_embd, {"A": (4, toy.CONFIG.n_embd), "B": (3 * toy.CONFIG.n_embd, 4)}
+    key = "base_model.model.transformer.h.{}.attn.c_attn.lora_{}.weight"
+    return {key.format(i, matrix): torch.full(shape, 1 / C) for i in layers for matrix, shape in names.items()}
+
+
+NAMED_BUT_MISSING = [
+    {"layers_to_transform": [0, 1]}, {"target_modules": r".*h\.(0|1)\.attn\.c_attn"},
+    {"exclude_modules": ["h.7.attn.c_attn"]}, {"layers_to_transform": [1, 0], "layers_pattern": "h"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("more", NAMED_BUT_MISSING)
+def test_a_layer_that_the_settings_name_and_the_file_lacks_is_missed(more, tmp_path):
+    """PEFT starts such a layer anew. Fails when the last layer in the file is taken for the model's last."""
+    folder = write_peft(tmp_path / "peft", peft_pairs((0,)), **more)
+    with pytest.raises(
+        UserError, match=r"h\.1\.attn\.c_attn(\.lora_A is missing|, which its adapter_config\.json names)"
+    ):
+        models.put_adapters(toy.model(0), checkpoints.read(folder))
+
+
+def test_layers_that_the_model_does_not_have_may_be_listed(tmp_path):
+    """PEFT passes over them. Without the model nothing says which those are."""
+    folder = write_peft(tmp_path / "peft", peft_pairs(), layers_to_transform=[0, 1, 7])
+    models.put_adapters(toy.model(0), checkpoints.read(folder))
+    with pytest.raises(UserError, match=r"h\.7\.attn\.c_attn\.lora_A is missing"):
+        gpt2_export.main(
+            ["--to", "safetensors", "--lora_checkpoint", str(folder), "--output", str(tmp_path / "a.safetensors")]
+        )
+
+
+@pytest.mark.parametrize(
+    "targets", [["c_attn", "lm_head"], ["c_attn", "wte"], ["wpe", "c_attn"], r".*c_attn|lm_head", r".*(c_attn|wte)"]
+)
+def test_a_module_beside_the_layers_that_the_settings_name_is_missed(targets, tmp_path):
+    with pytest.raises(
+        UserError, match=r"holds no adapters of (transformer\.w[tp]e|lm_head), which its adapter_config"
+    ):
+        checkpoints.read(write_peft(tmp_path / "peft", peft_pairs(), target_modules=targets))
+
+
+UNLIKE_RE = [
+    "h.{i}.attn.c_attn",
+    "(?:c_atn){e<=1}",
+    "[[:alpha:]_.]*c_attn",
+    "(?i)c_attn",
+    r"\p{L}_attn",
+    r"c_attn\M",
+    "a{}",
+]
+
+
+@pytest.mark.parametrize("pattern", UNLIKE_RE)
+@pytest.mark.parametrize("setting", ["alpha_pattern", "rank_pattern", "target_modules"])
+def test_a_pattern_that_means_something_else_to_peft_is_refused(setting, pattern, tmp_path):
+    """PEFT goes by `re`; only `regex` can be stopped, and knows more. Fails when h.{i}.attn is taken for any layer's."""
+    more = {setting: pattern} if setting == "target_modules" else {setting: {pattern: 4}}
+    with pytest.raises(UserError, match="cannot be understood"):
+        checkpoints.read(write_peft(tmp_path / "peft", peft_pairs(), **more))
+
+
+def test_quantifiers_are_those_of_re(tmp_path):
+    more = {
+        "alpha_pattern": {r"h\.\d{1,3}\.attn\.c_at{2}n": 64},
+        "target_modules": r"transformer\.h\.\d{1}\.(at{2,}n){1,1}\.c_attn",
+    }
+    read = checkpoints.read(write_peft(tmp_path / "peft", peft_pairs(), **more))
+    B = peft_pairs()["base_model.model.transformer.h.1.attn.c_attn.lora_B.weight"]
+    assert torch.equal(read.tensors["h.1.attn.c_attn.lora_B"], 8 * B)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"lora_alpha": 1e299}, "lora_alpha of adapter_config.json"),
+        ({"alpha_pattern": {"c_attn": 1e39}}, "alpha_pattern of"),
+    ],
+)
+def test_an_alpha_that_float32_has_not_is_a_fault_of_the_file(more, says, tmp_path):
+    with pytest.raises(UserError, match=f"{says}.* in float32"):
+        checkpoints.read(write_peft(tmp_path / "peft", peft_pairs(), **more))
+
+
+@pytest.mark.parametrize("to", ["safetensors", "peft", "loralib"])
+def test_tensors_whose_signs_are_turned_when_they_are_read_are_written_as_they_are(to, tmp_path):
+    """torch keeps a bit for that, which numpy does not know. Fails when A is exported with the other sign."""
+    adapters = runs.adapters()
+    turned = {name: torch._neg_view(-tensor) for name, tensor in adapters.items()}
+    path = tmp_path / "turned.pt"
+    torch.save({"model_state_dict": turned, "lora": {"rank": "4", "alpha": "32.0"}}, path)
+    output = tmp_path / ("out" if to == "peft" else "out.pt" if to == "loralib" else "out.safetensors")
+    assert gpt2_export.main(["--to", to, "--lora_checkpoint", str(path), "--output", str(output)]) == 0
+    model, expected = toy.model(0), toy.model(4)
+    models.put_adapters(model, checkpoints.read(output), Given(0, 32.0 if to == "loralib" else None))
+    assert torch.allclose(model(toy_ids()), expected(toy_ids()), rtol=1e-10, atol=1e-10)
+
+
+def toy_ids() -> torch.Tensor:
+    return torch.arange(1, 33).view(2, 16)
+
+
+def test_stored_rows_beside_a_whole_embedding_or_with_half_a_seed_are_refused(tmp_path):
+    stored = {
+        compact.ROWS: torch.ones(3, 4),
+        compact.IDS: torch.tensor([1, 2, 3]),
+        compact.SEED: torch.tensor([1]),
+        compact.ENTRY: torch.tensor([0.1]),
+    }
+    for more in ({"wte.weight": torch.zeros(50257, 4)}, {compact.SEED: torch.tensor([1.9])}):
+        with pytest.raises(UserError, match="do not fit together"):
+            compact.expanded(stored | more, tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(7, 96), (96,), (1, 32, 96), (32, 95)])
+def test_lengths_of_doras_other_outputs_come_from_a_matrix_of_their_shape(shape):
+    lora = DoraConfig(2, 8.0, targets=("q", "v"))
+    model = toy.model(0)
+    methods.add_adapters(model, lora)
+    tensors = methods.adapter_tensors(model)
+    base = toy.tensors(0) | {"h.0.attn.c_attn.weight": torch.ones(shape)}
+    with pytest.raises(UserError, match=r"has no h\.0\.attn\.c_attn\.weight of 32 inputs and 96 outputs"):
+        interchange.to_peft(tensors, lora, None, base)
+    for damaged, says in (
+        (torch.ones(32, 96).long(), "has no h.0"),
+        (torch.full((32, 96), torch.nan), "are no numbers"),
+    ):
+        with pytest.raises(UserError, match=says):
+            interchange.to_peft(tensors, lora, None, base | {"h.0.attn.c_attn.weight": damaged})

@@ -179,7 +179,10 @@ def check_said(path: Path, model: ModelConfig) -> None:
     plain = ModelConfig(model.n_embd, model.n_layer, model.n_head)
     theirs = {name: getattr(plain, name) for name in VARIANTS} | said_of_model(path)  # unsaid: as GPT-2 has it
     ours = {name: getattr(model, name) for name in theirs}
-    other = [f"{name} {theirs[name]} (--model_card: {ours[name]})" for name in theirs if theirs[name] != ours[name]]
+    shown = {
+        name: str(value) if type(value) is type(ours[name]) else repr(value) for name, value in theirs.items()
+    }  # "12" for 12
+    other = [f"{name} {shown[name]} (--model_card: {ours[name]})" for name in theirs if theirs[name] != ours[name]]
     if other:
         raise UserError(
             f"{path} says {' and '.join(other)}; pass --model_card {path}, or the base that belongs to the card"

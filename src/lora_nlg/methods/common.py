@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 OF_SHAPES = ("n_in", "n_out")  # settings that are sizes of the model; 0: whatever it has
+LATER = (*OF_SHAPES, "joined")  # settings that files of earlier versions do not have, whose default is what was then
 SIZES = ("dim", "n", "prefix_length", "adapter_dim", "n_blocks")  # of what is trained
 
 
@@ -90,6 +91,8 @@ class Common:
         known = {field.name: field for field in dataclasses.fields(self.config_class) if field.init}
         if not isinstance(fields, dict) or set(fields) - set(known):
             raise UserError(f"the settings {said['settings'][:60]!r} are not {self.name}'s")
+        if missing := next((name for name in known if name not in fields and name not in LATER), None):
+            raise UserError(f"its settings have no {missing}")
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
         for name, value in values.items():
             if rule_broken(known[name], value) is not None or (name == "method" and value != self.name):

@@ -339,6 +339,10 @@ def places_text(config: Any) -> str:
     return f"{','.join(config.targets)}{where}"
 
 
+# What `described` says
+DESCRIBED = ("rank", "alpha", "dropout", "targets", "layers", "init", "scaling")
+
+
 def described(config: LoraConfig) -> dict[str, object]:
     """Return what a file says of its adapters."""
     return {
@@ -354,8 +358,10 @@ def described(config: LoraConfig) -> dict[str, object]:
 
 def from_description(said: Mapping[str, str], method: str = "lora") -> LoraConfig | None:
     """Undo `described`, of which an earlier version left out what was then not to be chosen; None for what others saved."""
-    if not {"rank", "alpha"} <= set(said):
+    if not (ours := [name for name in DESCRIBED if name in said]):
         return None
+    if missing := next((name for name in ("rank", "alpha") if name not in said), None):
+        raise UserError(f"it has {', '.join(ours)} and no {missing}")
     if said["rank"] == "0":
         raise UserError("its rank is 0, which is that of no adapters")
     return KINDS[method](

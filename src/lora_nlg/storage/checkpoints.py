@@ -37,6 +37,8 @@ MOST_REPEATED = 1 << 32  # bytes of a tensor that a file holds fewer numbers of,
 WEIGHT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32)
 
 AS_THE_FILE_SAYS = Given()
+# What any file may say of itself, beside its method's settings
+OF_FILES = {"format", "method", "step", "version", "base_card", "base_sha256", "base_name"}
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Checkpoint:
     base: Base | None = None
     step: int = 0  # micro-batches they were trained for, as far as the file says
     is_peft: bool = False
+    is_named: Callable[[str], bool] | None = None  # of PEFT's adapters: whether their settings name a module of GPT2
 
     @property
     def method(self) -> str:
@@ -120,12 +123,15 @@ def read(path: str | Path) -> Checkpoint:
     ):
         raise UserError(f"{path} is damaged or not a checkpoint of tensors (it holds something else); save it again")
     _check(tensors, path, _fault)
+    tensors = {name: tensor.resolve_neg() for name, tensor in tensors.items()}  # numpy, and so writing, knows no other
     settings = path.with_name(peft_settings.FILE)
     is_peft = any(matrix in name for name in tensors for matrix in PEFT_MATRICES)
     if settings.is_file() and (is_peft or path.name in PEFT_FILES):
         _check(tensors, path, _fault_of_weights)
-        tensors, config = interchange.from_peft(tensors, _read_json(settings), str(path))
-        return Checkpoint(path, tensors, config, is_peft=True)
+        said = _read_json(settings)
+        is_named = peft_methods.is_named(tensors, said, str(path))
+        tensors, config = interchange.from_peft(tensors, said, str(path))
+        return Checkpoint(path, tensors, config, is_peft=True, is_named=is_named)
     if is_peft:
         raise UserError(
             f"{path} holds PEFT's adapters without {settings.name} beside it; pass the folder that PEFT saved"
@@ -237,7 +243,13 @@ def _described(
         raise UserError(f"the method {str(method)[:40]!r} is not known here")
     if "base_sha256" in said:
         base = Base(said.get("base_card", ""), said["base_sha256"], said.get("base_name"))
-    return methods.method(method).from_description(said), base, int(said.get("step", 0))
+    config = methods.method(method).from_description(said)
+    if config is None and "method" in said:
+        raise UserError(f"it has the method {method} without its settings")
+    known = _description(config, base, 0).keys() | OF_FILES
+    if "version" in said and (unknown := next((name for name in said if name not in known), None)):
+        raise UserError(f"its {unknown[:40]} is not known here")  # a later version's setting may change the function
+    return config, base, int(said.get("step", 0))
 
 
 def _plain_names(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:

@@ -32,6 +32,10 @@ def expanded(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
         return tensors
     try:
         rows, ids, seed, entry = (tensors.pop(name) for name in (ROWS, IDS, SEED, ENTRY))
+        if "wte.weight" in tensors:
+            raise ValueError("it holds the whole wte.weight as well")
+        if seed.is_floating_point():
+            raise ValueError("its seed is no whole number")
         if ids.is_floating_point() or ids.shape != rows.shape[:1] or len(ids.unique()) < len(rows):
             raise ValueError("its ids are not one token's each")
         if not 0 <= int(ids.min()) <= int(ids.max()) < GPT2_VOCAB_SIZE:

@@ -63,7 +63,7 @@ def to_peft(
             packed[PEFT_KEY.format(module=module, matrix="A")] = A.contiguous()
             packed[PEFT_KEY.format(module=module, matrix="B")] = B
             if isinstance(lora, DoraConfig):
-                m = _all_lengths(tensors[f"{module}.lora_m"], module, targets, len(B), base)
+                m = _all_lengths(tensors[f"{module}.lora_m"], module, targets, (A.shape[1], len(B)), base)
                 packed[PEFT_LENGTHS.format(module=module)] = m
     rank, alpha = next(iter(ranks.values())), next(iter(alphas.values()))
     return packed, {
@@ -130,9 +130,10 @@ def needs_base(tensors: Mapping[str, Tensor], config: methods.Config) -> bool:
 
 
 def _all_lengths(
-    m: Tensor, module: str, targets: tuple[str, ...], n_out: int, base: Mapping[str, Tensor] | None
+    m: Tensor, module: str, targets: tuple[str, ...], shape: tuple[int, int], base: Mapping[str, Tensor] | None
 ) -> Tensor:
-    """Return the lengths of all outputs of a module (n_out,): DoRA's own `m`, and those of the base where it has none."""
+    """Return the lengths of all outputs of a module of `shape` (in, out): DoRA's own `m`, and the base's where it has none."""
+    n_out = shape[1]
     if len(m) == n_out:
         return m.contiguous()
     if base is None:
@@ -140,10 +141,13 @@ def _all_lengths(
             "--to peft has a length for every output of c_attn, and DoRA leaves some of them to the base; pass it as --init_checkpoint"
         )
     weight = base.get(f"{module}.weight")
-    if weight is None or weight.shape[-1] != n_out:
+    if weight is None or tuple(weight.shape) != shape or not weight.is_floating_point():
         raise UserError(
-            f"the base given has no {module}.weight of {n_out} outputs; pass the one that the adapters were trained on"
+            f"the base given has no {module}.weight of {shape[0]} inputs and {n_out} outputs; pass the one that the adapters were "
+            "trained on"
         )
+    if not torch.isfinite(weight).all():
+        raise UserError(f"the base given has values in {module}.weight that are no numbers; download or save it again")
     lengths = weight.to(m.dtype).square().sum(0).sqrt()
     parts = zip(columns_of(targets, n_out), m.chunk(len(targets)), strict=True)
     for columns, own in parts:

@@ -15,6 +15,7 @@ from lora_nlg.config import ModelConfig, check_said
 from lora_nlg.errors import UserError
 from lora_nlg.methods import pissa
 from lora_nlg.methods.placement import Given
+from lora_nlg.methods.places import places
 from lora_nlg.methods.switch import Switch
 from lora_nlg.model.gpt2 import GPT2, empty_model, init_weights
 from lora_nlg.storage.checkpoints import AS_THE_FILE_SAYS, BASE_FILES, Checkpoint, read
@@ -43,7 +44,7 @@ def base_model(
         rest = "leave --init_checkpoint out" if base.base_tensors() else "pass the base as --init_checkpoint"
         raise UserError(f"{base.path} holds {methods.called(base.method)}; pass it as --lora_checkpoint, and {rest}")
     settings = base.path.with_name("config.json")
-    if base.path.name in BASE_FILES and settings.is_file():
+    if base.path.name in BASE_FILES and settings.exists():
         check_said(settings, config)
     _fill(model, base.base_tensors(), base.path, wanted=dict(model.named_parameters()))
     if precision in dist.AUTOCAST:
@@ -141,6 +142,7 @@ def load_adapters(model: GPT2, adapters: Checkpoint, weights: str | None = None,
         computed = pissa.start_of_whole_modules(model)
         wanted = {name: tensor for name, tensor in wanted.items() if name not in computed}
     _fill(model, tensors, adapters.path, wanted)
+    _check_named(model, adapters)
     if adapters.base and (given := weights or fingerprint(model)) != adapters.base.sha256:
         raise UserError(
             f"{adapters.path} was trained on another base ({adapters.base.card}, weights {adapters.base.sha256[:12]}…) than the one "
@@ -162,6 +164,18 @@ def load_adapters(model: GPT2, adapters: Checkpoint, weights: str | None = None,
             merged = dict(module.merged().named_parameters())
             for part, made in merged.items():
                 _check_range(getattr(module, part), made, f"{adapters.path}, merged into {name}", precision)
+
+
+def _check_named(model: GPT2, adapters: Checkpoint) -> None:
+    """Raise UserError where PEFT's settings name a layer of `model` of which the file holds nothing."""
+    held = {tuple(name.split(".")[:2]) for name in adapters.tensors}
+    for layer, name, _, _ in places(model):
+        module = f"h.{layer}.{name}"
+        if layer is None or adapters.is_named is None or ("h", str(layer)) in held or not adapters.is_named(module):
+            continue
+        raise UserError(
+            f"{adapters.path} holds no adapters of {module}, which its adapter_config.json names; save it again"
+        )
 
 
 def _check_range(given: Tensor, made: Tensor, where: str, precision: str) -> None:

@@ -25,6 +25,7 @@ from lora_nlg.storage.peft_settings import PeftSettings
 
 IN_LAYERS = [name for name in MODULES if name != "wte"]
 KEY = "base_model.model.transformer.{module}.{name}"
+MOST_LAYERS = 10_000  # as names of tensors have them
 PATTERN = re.compile(r"base_model\.model\.((transformer\.)?h\.(0|[1-9][0-9]{0,3})\.(\w+\.\w+))\.(\w+)")
 IA3_MODULES = ("attn.c_attn", "mlp.c_proj")  # of the second the inputs are scaled
 PROMPT = "prompt_embeddings"
@@ -58,7 +59,13 @@ def adapted_layers(adapted: Mapping[Place, object], settings: PeftSettings) -> t
     PEFT leaves out tensors that the settings do not name, and starts anew, where they name others.
     """
     [prefix] = {prefix for prefix, _, _ in adapted}
+    for module in (f"{prefix}wte", f"{prefix}wpe", *(["lm_head"] if prefix else [])):
+        if settings.is_adapted(module):
+            raise UserError(
+                f"{settings.where} holds no adapters of {module}, which its adapter_config.json names; save it again"
+            )
     layers = sorted({layer for _, layer, _ in adapted})
+    beyond = [layer for layer in settings.listed_layers() if layers[-1] < layer < MOST_LAYERS]
     for layer in range(layers[-1] + 1):
         for name in IN_LAYERS:
             module = f"{prefix}h.{layer}.{name}"
@@ -68,8 +75,19 @@ def adapted_layers(adapted: Mapping[Place, object], settings: PeftSettings) -> t
                 raise UserError(
                     f"{settings.where} {holds} {module}, which its adapter_config.json {says}; save it again"
                 )
+    # Listed without tensors: whether the model has them is not known here.
+    layers += [layer for layer in beyond if any(settings.is_adapted(f"{prefix}h.{layer}.{name}") for name in IN_LAYERS)]
     goes_on = any(settings.is_adapted(f"{prefix}h.{layers[-1] + 1}.{name}") for name in IN_LAYERS)
     return None if goes_on and layers == list(range(len(layers))) else tuple(layers)
+
+
+def is_named(tensors: Mapping[str, Tensor], said: Mapping[str, Any], where: str) -> Callable[[str], bool] | None:
+    """Return whether the settings name a module of GPT2, as a function; None for methods that are not put on modules."""
+    settings = PeftSettings(said, where)
+    if not any(".h." in name for name in tensors):
+        return None
+    prefix = "transformer." if any(".transformer.h." in name for name in tensors) else ""
+    return lambda module: settings.is_adapted(prefix + module)
 
 
 def to_peft(tensors: Mapping[str, Tensor], config: methods.Config, card: str | None) -> tuple[dict[str, Tensor], dict]:
@@ -278,7 +296,12 @@ def _ia3_from(tensors: Mapping[str, Tensor], settings: PeftSettings) -> tuple[di
     adapted_layers(adapted, settings)
     if {name for _, _, name in adapted} != set(IA3_MODULES):
         raise UserError(f"{settings.where} must scale what {' and '.join(IA3_MODULES)} give and take, and nothing else")
-    packed = {f"h.{layer}.{name}.ia3_factors": held["ia3_l"].flatten() for (_, layer, name), held in adapted.items()}
+    packed = {}
+    for (_, layer, name), held in adapted.items():
+        n = held["ia3_l"].numel()
+        shape = (1, n) if name == IA3_MODULES[1] else (n, 1)
+        factors = _shaped(held["ia3_l"], shape, f"ia3_l of h.{layer}.{name}", settings.where)
+        packed[f"h.{layer}.{name}.ia3_factors"] = factors.flatten()
     of_attention = {name: factors for name, factors in packed.items() if ".c_attn." in name}
     joined = any(bool((factors[: len(factors) // 3] != 1).any()) for factors in of_attention.values())
     if not joined:

@@ -4,6 +4,7 @@ A setting that is not in the table, or has another value, is refused by its name
 adapter that is read without one of them would compute something else in silence.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -73,7 +74,17 @@ PISSA = "pissa"
 DEFAULT_TARGETS = ["c_attn"]  # PEFT's for GPT-2
 # Of computing, for a pattern and a name: those that people write take microseconds, others would take years.
 SECONDS = 0.5
-NO_PATTERN = (regex.error, TimeoutError, RecursionError, OverflowError)  # what is raised for one that is no use
+# What means something to `regex`, which can be stopped, and is text to `re`, by which PEFT goes.
+UNLIKE_RE = re.compile(r"\{(?!\d+(,\d*)?\}|,\d+\})|\[:")
+NO_PATTERN = (
+    re.error,
+    regex.error,
+    TimeoutError,
+    RecursionError,
+    OverflowError,
+)  # what is raised for one that is no use
+MOST_ALPHA = 3.4028234e38  # in float32
+ALPHA_RULE = "a finite number greater than 0, in float32"
 
 
 def _is_plain(kind: str, name: str, value: object) -> bool:
@@ -90,7 +101,7 @@ def _is_rank(value: object) -> bool:
 
 
 def _is_alpha(value: object) -> bool:
-    return isinstance(value, int | float) and type(value) is not bool and 0 < value < 1e300  # NaN is not
+    return isinstance(value, int | float) and type(value) is not bool and 0 < value < MOST_ALPHA  # NaN is not
 
 
 @dataclass(frozen=True)
@@ -123,7 +134,7 @@ class PeftSettings:
             self._require(_names(self.said.get(name)) is not None, name, "a pattern or a list of names")
         layers = self.said.get("layers_to_transform")
         numbers = layers if isinstance(layers, list) else [] if layers is None else [layers]
-        self._require(all(type(n) is int for n in numbers), "layers_to_transform", "numbers of layers")
+        self._require(all(type(n) is int and n >= 0 for n in numbers), "layers_to_transform", "numbers of layers")
         for name in ("layers_to_transform", "layers_pattern"):  # as PEFT has it, which takes no such file
             of_pattern = isinstance(self.said.get("target_modules"), str) and self.said.get(name) not in (None, [], "")
             self._require(not of_pattern, name, "left out where target_modules is a pattern")
@@ -148,7 +159,7 @@ class PeftSettings:
         for name in ("projection_prng_key", "random_loc_seed"):
             seed = self.said.get(name, 0)
             self._require(type(seed) is int and 0 <= seed < 1 << 63, name, "a whole number from 0 on")
-        self._require(_is_alpha(self.said.get("scaling", 1)), "scaling", "a finite number greater than 0")
+        self._require(_is_alpha(self.said.get("scaling", 1)), "scaling", ALPHA_RULE)
         inputs_of = self.said.get("feedforward_modules")  # None: PEFT's for GPT-2
         self._require(inputs_of in (None, ["mlp.c_proj"]), "feedforward_modules", '["mlp.c_proj"]')
         parts = self.said.get("num_transformer_submodules", 1)
@@ -165,9 +176,9 @@ class PeftSettings:
         for name in ("use_rslora", "use_dora"):
             self._require(self.said.get(name) in (True, False, None), name, "true or false")
         self._require(_is_rank(self.said["r"]), "r", "a whole number of at least 1")
-        self._require(_is_alpha(self.said["lora_alpha"]), "lora_alpha", "a finite number greater than 0")
+        self._require(_is_alpha(self.said["lora_alpha"]), "lora_alpha", ALPHA_RULE)
         self._check_pattern("rank_pattern", _is_rank, "whole numbers of at least 1")
-        self._check_pattern("alpha_pattern", _is_alpha, "finite numbers greater than 0")
+        self._check_pattern("alpha_pattern", _is_alpha, "finite numbers greater than 0, in float32")
 
     def _check_pattern(self, name: str, is_value: Callable[[object], bool], rule: str) -> None:
         patterns = self.said.get(name) or {}
@@ -211,18 +222,25 @@ class PeftSettings:
         if _is(excluded, module) if isinstance(excluded, str) else _is_one_of(module, excluded):
             return False
         if isinstance(targets, str):
-            return targets.lower() == "all-linear" or _is(targets, module)
+            if targets.lower() == "all-linear":  # but what turns states into logits
+                return ".h." in f".{module}"
+            return _is(targets, module)
         if targets is not None and module in targets:  # named in full it is adapted in whichever layer
             return True
         return _is_one_of(module, DEFAULT_TARGETS if targets is None else targets) and self._is_in_layer(module)
 
+    def listed_layers(self) -> list[int]:
+        """Return the layers that the settings list, rising; none where they go by names alone."""
+        layers = self.said.get("layers_to_transform")
+        return sorted(set(layers if isinstance(layers, list) else [] if layers is None else [layers]))
+
     def _is_in_layer(self, module: str) -> bool:
-        layers, patterns = self.said.get("layers_to_transform"), _names(self.said.get("layers_pattern")) or []
-        if layers is None or layers == []:
+        layers, patterns = self.listed_layers(), _names(self.said.get("layers_pattern")) or []
+        if not layers:
             return True
         ways = [rf"(?:^|.*?\.){pattern}\.(?P<idx>\d+)\." for pattern in patterns] or [r".*?\.[^.]*\.(?P<idx>\d+)\."]
-        found = next(filter(None, (regex.match(way, module, timeout=SECONDS) for way in ways)), None)
-        return found is not None and int(found["idx"]) in (layers if isinstance(layers, list) else [layers])
+        found = next(filter(None, (_match(way, module) for way in ways)), None)
+        return found is not None and int(found["idx"]) in layers
 
 
 def _names(value: object) -> list[str] | None:
@@ -236,8 +254,16 @@ def _is_one_of(module: str, names: list[str]) -> bool:
 
 
 def _is(pattern: str, module: str) -> bool:
-    return regex.fullmatch(pattern, module, timeout=SECONDS) is not None
+    return _match(rf"(?:{pattern})\Z", module) is not None
 
 
 def _ends(pattern: str, module: str) -> bool:
-    return regex.match(rf"(.*\.)?({pattern})$", module, timeout=SECONDS) is not None
+    return _match(rf"(.*\.)?({pattern})$", module) is not None
+
+
+def _match(pattern: str, module: str) -> "regex.Match[str] | None":
+    """Match as `re` does, in SECONDS. Raises one of NO_PATTERN where that cannot be."""
+    if unlike := UNLIKE_RE.search(pattern):
+        raise re.error(f"{unlike[0]} is not expected in a pattern", pattern)
+    re.compile(pattern)  # it refuses what `regex` alone knows by a backslash or a flag
+    return regex.match(pattern, module, timeout=SECONDS)
