@@ -418,3 +418,13 @@ def test_nor_where_the_second_decoding_fails(checkout):
     (checkout / ".venv/bin/python").write_text(f"#!/bin/sh\n{decoding}\n")
     done = subprocess.run(["bash", checkout / "scripts/05_decode.sh"], capture_output=True, text=True)
     assert done.returncode == 7 and not (work / "scores.json").exists()
+
+
+@pytest.mark.parametrize("tokens", [[50256, -11], [10**30], [50257], [True]])
+def test_end_tokens_that_are_none_are_not_believed(tokens, tmp_path):
+    """Fails when -11 takes a token off the end of the vocabulary."""
+    (tmp_path / "a.jsonl").write_text("{}\n")
+    said = {"settings": {"search": {"eos_token_ids": tokens}}, "sha256": files.sha256(tmp_path / "a.jsonl")}
+    (tmp_path / "a.run.json").write_text(json.dumps(said))
+    with pytest.raises(errors.UserError, match=r"a\.run\.json is damaged .*decode again, or move it away"):
+        outputs.end_tokens(tmp_path / "a.jsonl")

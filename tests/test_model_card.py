@@ -1,6 +1,7 @@
 """Model cards and generation settings of exports, read by transformers, PEFT and the Hub's client; exports that are pushed."""
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -159,8 +160,20 @@ def test_without_a_run_the_card_says_what_the_file_says(work, tmp_path, capsys):
         ("scores.json", '{"systems": {}}'),
         ("run.json", "{"),
         ("beam_prediction.run.json", '{"settings": {"search": {"eos_token_ids": 3}}}'),
+        *(
+            ("beam_prediction.run.json", json.dumps({"settings": {"search": SEARCH | change}}))
+            for change in (
+                {"beam": "ten"}, {"beam": True}, {"beam": -3}, {"length_penalty": math.nan}, {"eval_len": 2.5}, {"min_length": {}},
+                {"eos_token_ids": [-1]}, {"eos_token_ids": [10**30]},
+            )
+        ),
+        *(
+            ("scores.json", json.dumps({"systems": [{"file": "prediction.txt", "scores": scores}]}))
+            for scores in ({"BLEU": "x"}, {"BLEU": None}, {"BLEU": math.nan}, {"BLEU": 10**400}, {"B|U\n# no": 0.1}, [1])
+        ),
+        ("scores.json", json.dumps({"systems": [], "signature": {"segments": "x\n# no"}})),
     ],
-)
+)  # fmt: skip
 def test_a_damaged_record_is_one_sentence_and_nothing_is_written(work, tmp_path, name, content):
     (work / name).write_text(content)
     with pytest.raises(errors.UserError, match=rf"{name} is damaged \(.*\); make it again, or move it away"):
@@ -328,3 +341,16 @@ def test_the_records_are_those_that_the_programs_write(tmp_path, capsys):
     assert run.data == tmp_path.name and run.search["beam"] == 2
     gpt2_beam.main([*flags, *search.split(), "--beam", "3"])  # whose scores are not known yet
     assert beside(tmp_path / "work/model.final.pt").scores_of(models.digest(tensors), "adapters") == {}
+
+
+@pytest.mark.parametrize(("name", "content"), [("scores.json", {"systems": None}), ("run.json", {"argv": None})])
+def test_a_record_with_null_says_nothing(work, tmp_path, name, content, capsys):
+    (work / name).write_text(json.dumps(content))
+    export(work, "peft", tmp_path / "out")
+    assert (tmp_path / "out/README.md").is_file()
+
+
+def test_the_name_of_a_base_is_one(work, tmp_path, capsys):
+    (work / "run.json").write_text(json.dumps({"argv": [], "hub": {"init_checkpoint": "a\n# no\nb@c"}}))
+    export(work, "peft", tmp_path / "out")
+    assert "# no" not in (tmp_path / "out/README.md").read_text()

@@ -287,3 +287,43 @@ def test_losses_of_a_save_and_of_a_gpu_are_one_interval(tmp_path, restored):
     resumed.add(torch.zeros((), device="meta"), 5)
     assert resumed._stacked().shape == (restored + 1,) and resumed._stacked().device.type == "meta"
     resumed.close()
+
+
+@pytest.mark.parametrize("name", ["saves.json", "model.4.pt", "state.2.pt", "run.json", "model.final.pt"])
+@pytest.mark.parametrize("resume", [[], ["--resume", "auto"], ["--resume", "never"]])
+def test_a_folder_in_the_place_of_a_file_is_refused_before_anything_is_moved(flags, tmp_path, name, resume, capsys):
+    """Fails when a run's results are in previous/ by the time that the folder is found out."""
+    assert gpt2_ft.main(flags) == 0
+    work = tmp_path / "work"
+    (work / name).rename(tmp_path / "away")
+    (work / name).mkdir()
+    before = {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.suffix != ".lock"}
+    with pytest.raises(UserError, match=f"{name}(: it)? is a folder"):
+        gpt2_ft.main([*flags, *resume])
+    assert {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.suffix != ".lock"} == before
+
+
+def test_what_saves_json_says_twice_is_not_believed(listed, flags, tmp_path, capsys):
+    """Fails when the second list, which is empty, starts a run anew that deletes the first one's saves."""
+    text = (tmp_path / "work/saves.json").read_text()
+    (tmp_path / "work/saves.json").write_text(text.rstrip().removesuffix("}") + ', "saves": []}')
+    with pytest.raises(UserError, match=r"saves\.json is damaged \(it has 'saves' twice\)"):
+        gpt2_ft.main(flags)
+
+
+def test_a_second_prediction_for_an_input_is_not_believed(tmp_path, monkeypatch, capsys):
+    flags = [*runs.write_decoding(tmp_path, 22).split(), *DECODING]
+    gpt2_beam.main(flags)
+    expected = (tmp_path / "work/beam_prediction.jsonl").read_bytes()
+    partial, count, real = tmp_path / "work/beam_prediction.partial.jsonl", iter(range(99)), beam.beam_search
+    with monkeypatch.context() as cut:
+        cut.setattr(
+            "lora_nlg.decoding.predictions.beam_search", lambda *a, **k: real(*a, **k) if next(count) < 3 else 1 / 0
+        )
+        with pytest.raises(ZeroDivisionError):
+            gpt2_beam.main(flags)
+    one = json.loads(partial.read_text().splitlines()[1])
+    with open(partial, "a") as file:
+        file.write(json.dumps(one | {"predict": one["predict"][::-1]}) + "\n")
+    assert gpt2_beam.main([*flags, "--resume"]) == 0
+    assert (tmp_path / "work/beam_prediction.jsonl").read_bytes() == expected

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from lora_nlg import files, flags
+from lora_nlg.config import GPT2_VOCAB_SIZE
 from lora_nlg.errors import UserError
 from lora_nlg.tasks.formatted import USUAL_ENDS
 
@@ -48,14 +49,14 @@ def end_tokens(output: Path, formatted: Path | None = None) -> tuple[int, ...]:
     beside `formatted` is no longer the one that was decoded: line 7 may be another input now.
     """
     record = record_of(output)
-    if not record.is_file():
+    if not record.exists():
         return USUAL_ENDS
     try:
         said = json.loads(record.read_text(encoding="utf-8"))
         tokens, sha256 = said["settings"]["search"]["eos_token_ids"], said.get("sha256")
         data, sha256_of_data = flags.recorded(said.get("argv", ()), "--data"), said["settings"].get("data")
-        if not isinstance(tokens, list) or not all(type(token) is int for token in tokens):
-            raise ValueError("its eos_token_ids are no whole numbers")
+        if not isinstance(tokens, list) or not all(type(t) is int and 0 <= t < GPT2_VOCAB_SIZE for t in tokens):
+            raise ValueError("its eos_token_ids are no whole numbers of tokens")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{record} is damaged ({error}); decode again, or move it away") from error
     if sha256 is None:

@@ -79,7 +79,7 @@ class Partial:
                 return 0
             if whole:
                 one = self._decoded(line)
-                if one is None:
+                if one is None or one.context in self.decoded:  # no context is decoded twice
                     break  # what is after it is decoded again
                 self.decoded[one.context] = one
             whole += len(line)

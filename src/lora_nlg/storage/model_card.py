@@ -1,7 +1,9 @@
 """What goes with exported weights, from the records beside a checkpoint: a model card, and the settings that texts are made with."""
 
+import dataclasses
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 
 import lora_nlg
 from lora_nlg import methods
-from lora_nlg.config import END_OF_TEXT_ID
+from lora_nlg.config import END_OF_TEXT_ID, BeamConfig
 from lora_nlg.data.bpe import END_OF_TEXT
 from lora_nlg.errors import UserError, visible
 from lora_nlg.flags import E2E_SEARCH, recorded
@@ -25,6 +27,7 @@ DATA = {  # by the folder that step 2 makes: what people call it, and its name o
     "mini": ("this project's small bundled set of invented venues", None),
 }
 MADE_BY = "**made by**: lora-nlg"  # by which a card is known again
+LARGEST = 2**63  # a score is less
 OUTPUTS = "prediction.txt"  # the run's own, in scores.json
 # transformers' names of the search's settings. The bans and penalties of repetition are left out: theirs reach into the input.
 SEARCH = {
@@ -88,13 +91,14 @@ class Run:
 
     def given(self, flag: str) -> str | None:
         """Return what the training was given as a flag; None if that is not recorded."""
-        return recorded(self.training.get("argv", ()), flag)
+        return recorded(self.training.get("argv") or (), flag)
 
     @property
     def base(self) -> str | None:
         """The base's name on the Hub, where it was named so."""
         said = _within(self.training, "hub", "init_checkpoint")
-        return said.partition("@")[0] if isinstance(said, str) else None
+        found = hub.ID.fullmatch(said) if isinstance(said, str) else None
+        return found[1] if found else None
 
     @property
     def search(self) -> Mapping:
@@ -108,9 +112,9 @@ class Run:
         """
         if _within(self.decoding, "settings", name) != digest:
             return {}
-        own = (s for s in self.scored.get("systems", ()) if Path(str(_within(s, "file"))).name == OUTPUTS)
+        own = (s for s in self.scored.get("systems") or () if Path(str(_within(s, "file"))).name == OUTPUTS)
         scores = _within(next(own, {}), "scores")
-        return {str(name): score for name, score in scores.items()} if isinstance(scores, Mapping) else {}
+        return dict(scores) if isinstance(scores, Mapping) else {}
 
 
 def beside(checkpoint: Path) -> Run:
@@ -120,7 +124,7 @@ def beside(checkpoint: Path) -> Run:
 
 
 def _object(path: Path) -> dict:
-    if not os.path.isfile(path):
+    if not os.path.exists(path):
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -129,12 +133,40 @@ def _object(path: Path) -> dict:
         for names, kind in SHAPES.get(path.name, ()):
             if not isinstance(_within(content, *names), kind | None):
                 raise ValueError(f"its {names[-1]} is no {kind.__name__}")
-        ends = _within(content, "settings", "search", "eos_token_ids")
-        if isinstance(ends, list) and not all(type(token) is int for token in ends):
-            raise ValueError("its eos_token_ids are no whole numbers")
-    except (ValueError, RecursionError, OSError) as error:
+        _check_search(_within(content, "settings", "search") or {})
+        _check_scored(content)
+    except (ValueError, RecursionError, OSError, UserError) as error:
         raise UserError(f"{path} is damaged ({error}); make it again, or move it away to export without it") from error
     return content
+
+
+def _check_search(search: Mapping) -> None:
+    """Raise UserError or ValueError for rules of a search that none has; records of earlier versions may have fewer of them."""
+    said = {rule.name: search[rule.name] for rule in dataclasses.fields(BeamConfig) if rule.name in search}
+    if isinstance(said.get("eos_token_ids"), list):
+        said["eos_token_ids"] = tuple(said["eos_token_ids"])
+    rules = BeamConfig(**{"eval_len": E2E_SEARCH.eval_len, **said})
+    if not all(type(token) is int and 0 <= token < 2**31 for token in rules.eos_token_ids):
+        raise ValueError("its eos_token_ids are no whole numbers of tokens")
+
+
+def _check_scored(content: Mapping) -> None:
+    """Raise ValueError for what stands in scores.json in the place of a number."""
+    for system in content.get("systems") or ():
+        scores = _within(system, "scores") or {}
+        if not isinstance(scores, Mapping):
+            raise ValueError("its scores are no object")
+        for name, score in scores.items():
+            if (
+                type(score) not in (int, float)
+                or not -LARGEST < score < LARGEST
+                or not re.fullmatch(r"[\w. +-]+", name)
+            ):
+                raise ValueError(f"its {visible(name)[:40]} is no score")
+    for name in ("segments", "inputs"):
+        n = _within(content, "signature", name)
+        if n is not None and type(n) is not int:
+            raise ValueError(f"its {name} are no whole number")
 
 
 def _within(content: Any, *names: str) -> Any:

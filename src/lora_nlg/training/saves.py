@@ -41,7 +41,11 @@ def check_start(work_dir: Path, start: str | os.PathLike) -> None:
 
 
 def check_folder(work_dir: Path) -> None:
-    """Raise UserError if a run in `work_dir` would delete checkpoints there that no run has written."""
+    """Raise UserError if a run in `work_dir` would delete checkpoints there that no run has written, or meet a folder as a file."""
+    names = {MANIFEST, *RESULTS}
+    for path in work_dir.glob("*"):
+        if path.is_dir() and (path.name in names or NUMBERED.fullmatch(path.name)):
+            raise UserError(f"{path} is a folder, where a run has a file of its own; use another work dir")
     if any((work_dir / name).exists() for name in (MANIFEST, "run.json", "log.jsonl", PREVIOUS)):
         return  # what is not listed there, a run has left that was killed while it saved
     unknown = sorted(path.name for path in work_dir.glob("*.pt") if NUMBERED.fullmatch(path.name))
@@ -71,7 +75,7 @@ class Saves:
         if not path.is_file():
             return False
         try:
-            listed = json.loads(path.read_text(encoding="utf-8"))
+            listed = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
             if fault := fault_in(listed):
                 raise ValueError(fault)
         except (ValueError, RecursionError, OSError) as error:
@@ -244,6 +248,14 @@ class Saves:
         with atomic_writer(self.work_dir / MANIFEST) as file:
             json.dump(self.listed, file, indent=1)
             file.write("\n")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object. Raises ValueError where it has a key twice: the first one's value would be lost."""
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) < len(keys):
+        raise ValueError(f"it has {max(keys, key=keys.count)!r} twice")
+    return dict(pairs)
 
 
 def _with(saves: list[dict], step: int, files: dict[str, str]) -> list[dict]:
