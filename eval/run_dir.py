@@ -6,17 +6,18 @@ Each file is what its name promises, or a UserError names it, its line, what is 
 import json
 import math
 import os
+import re
 import statistics
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metrics import errors, files, scores
+from metrics import METRICS, errors, files
 from shape import Loss, fault
 
-METRICS = scores.METRICS
 SYSTEM = "prediction.txt"  # the run's own outputs; base.txt stands beside it in the scores
+SEGMENTS = {SYSTEM: "segments.tsv", "base.txt": "base_segments.tsv"}  # step 6's scores of each output
 SPLITS = {"Unseen": "_U", "Seen": "_S"}  # WebNLG's halves in scores.json, and how the columns of their scores end
 METHODS = {  # what published tables call a method; another is called by its own name. All but full are sections of settings
     "lora": "LoRA",
@@ -149,7 +150,7 @@ class Segment:
 def read_run(work_dir: Path, metrics: Sequence[str] = METRICS) -> Run:
     """Read what is in `work_dir`, with `metrics` for its scores. Raises UserError if there are none, or a file is damaged."""
     path = work_dir / "scores.json"
-    if not os.path.isfile(path):
+    if not os.path.exists(path):
         raise errors.UserError(f"{path} does not exist; run bash scripts/06_evaluate.sh --work_dir {work_dir} first")
     entry = {
         "file": str,
@@ -162,6 +163,8 @@ def read_run(work_dir: Path, metrics: Sequence[str] = METRICS) -> Run:
     own = [system for system in scored["systems"] if output_file(system) == SYSTEM]
     if len(own) != 1:
         raise errors.UserError(f"{path} has no scores of one {SYSTEM}; run step 06 again")
+    if len(set(map(output_file, scored["systems"]))) < len(scored["systems"]):
+        raise errors.UserError(f"{path} has scores of two files of one name; run step 06 again")
     return Run(
         work_dir,
         own[0],
@@ -245,10 +248,10 @@ def read_slots(work_dir: Path) -> dict | None:
     return _record(work_dir / "slots.json", SLOTS, "07") or None
 
 
-def read_segments(work_dir: Path, metrics: Sequence[str] = METRICS) -> list[Segment] | None:
-    """Return the lines of segments.tsv, which has at least the columns of `metrics`, None if it is not there."""
-    path = work_dir / "segments.tsv"
-    if not os.path.isfile(path):
+def read_segments(work_dir: Path, metrics: Sequence[str] = METRICS, name: str = SYSTEM) -> list[Segment] | None:
+    """Return the lines of segments.tsv, or of that of other outputs: at least the columns of `metrics`. None if it is not there."""
+    path = work_dir / SEGMENTS.get(name, f"{name}.segments")
+    if not os.path.exists(path):
         return None
     text = _text(path, "06")
     if not text.endswith("\n"):
@@ -274,6 +277,41 @@ def read_outputs(work_dir: Path, name: str = SYSTEM) -> list[str] | None:
     """Return the texts of prediction.txt, or of another file of the work dir, one a line; None if it is not there."""
     path = work_dir / name
     return read_texts(path, "05") if os.path.exists(path) else None
+
+
+def scored_outputs(work_dir: Path, name: str = SYSTEM) -> list[str] | None:
+    """Return the texts of outputs without the white space around them. Raises UserError if their segments are of other texts."""
+    outputs, segments = read_outputs(work_dir, name), read_segments(work_dir, (), name)
+    if outputs is None:
+        return None
+    outputs = [text.strip() for text in outputs]
+    if segments is not None and [row.output for row in segments] != [files.one_line(text) for text in outputs]:
+        raise errors.UserError(f"{work_dir / SEGMENTS[name]} is of other outputs than {name}; run step 06 again")
+    return outputs
+
+
+def check_data(work_dir: Path, references: str, formatted: Path) -> None:
+    """Raise UserError if the references in `work_dir` are not those of `formatted`, whose inputs would stand beside other outputs.
+
+    Where they are several files the programs before have left some out, and there is nothing to hold them against.
+    """
+    path = work_dir / references
+    if not path.is_file():
+        return
+    scored = [group.split("\n") for group in re.split(r"\n\n+", _text(path, "05").strip("\n"))]
+    ours = references_by_input(formatted)
+    if len(scored) != len(ours):  # outputs of a part of the inputs
+        return
+    for number, (group, (mr, texts)) in enumerate(zip(scored, ours.items(), strict=True), 1):
+        if list(map(_letters, group)) != list(map(_letters, texts)):
+            raise errors.UserError(
+                f"{path} has other references of input {number} than {formatted} has, {mr[:60]!r}; run step 05 again"
+            )
+
+
+def _letters(text: str) -> str:
+    """Return what is left of a text however the decode step has standardised it."""
+    return re.sub(r"[\W_]", "", text).lower()
 
 
 def read_texts(path: Path, step: str | None = None) -> list[str]:
@@ -318,12 +356,12 @@ def read_object(path: Path, shape: dict, step: str) -> dict:
 
 
 def _record(path: Path, shape: dict, step: str) -> dict:
-    return read_object(path, shape, step) if os.path.isfile(path) else {}
+    return read_object(path, shape, step) if os.path.exists(path) else {}
 
 
 def _log(path: Path) -> list[dict]:
     lines = []
-    for number, line in _json_lines(path, "03") if os.path.isfile(path) else ():
+    for number, line in _json_lines(path, "03") if os.path.exists(path) else ():
         if not isinstance(line, dict):
             raise damaged(f"{path}, line {number} is not a JSON object", "03")
         if wrong := fault(line, LOG_LINE) or ("avg_loss" in line and fault(line, INTERVAL)):
@@ -344,11 +382,24 @@ def _text(path: Path, step: str) -> str:
         raise errors.UserError(f"{error}; step {step} makes it") from error
 
 
+class Twice(ValueError):
+    """An object has this key twice: the first one's value would be lost."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise Twice(repr(max(keys, key=keys.count)))
+    return dict(pairs)
+
+
 def _parsed(text: str, where: str, step: str) -> Any:
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_once)
         if "\\ud" in text.lower():
             json.dumps(value, ensure_ascii=False).encode()
+    except Twice as error:
+        raise damaged(f"{where}: it has {error} twice", step) from error
     except json.JSONDecodeError as error:
         where = where if ", line " in where else f"{where}, line {error.lineno}"
         raise damaged(f"{where}: not JSON: {error.msg}", step) from error

@@ -52,6 +52,8 @@ def main(argv: list[str] | None = None) -> int:
     target = args.json or (args.outputs / "slots.json" if is_run else None)
     run_dir.check_outputs([target], [path.parent], [path, args.data], made="slots.json")
     mrs = read_mrs(args.data, rules)
+    if is_run:
+        run_dir.check_data(args.outputs, of.references, args.data)
     texts = run_dir.read_texts(path, "05" if is_run else None)
     if len(texts) != len(mrs):
         raise errors.UserError(

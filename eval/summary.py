@@ -33,6 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     outputs = read_outputs(run)
     inputs = run_dir.distinct_inputs(args.data)
     check_finished(run)
+    run_dir.check_data(args.work_dir, of.references, args.data)
 
     print("\n== Summary\n")
     print_scores(run.systems, of.scores)
@@ -62,7 +63,7 @@ def read_outputs(run: run_dir.Run) -> dict[str, list[str]]:
     """Return the texts of every scored system of the work dir by the name of their file."""
     outputs = {}
     for name in map(run_dir.output_file, run.systems):
-        texts = run_dir.read_outputs(run.work_dir, name)
+        texts = run_dir.scored_outputs(run.work_dir, name)
         if texts is None:
             raise errors.UserError(f"{run.work_dir / name} does not exist; run step 05 again")
         outputs[name] = texts

@@ -38,7 +38,7 @@ class Task:
 def read(formatted: Path) -> Task:
     """Return the task of a formatted file. Raises UserError if the task.json beside it is damaged."""
     path = formatted.parent / FILE
-    if not os.path.isfile(path):
+    if not os.path.exists(path):
         return Task()
     fields = run_dir.read_object(path, SHAPE, "02")
     if not fields["scores"]:

@@ -22,7 +22,7 @@ earlier=$(texts)
 forget_scores() {
   [[ -f $work_dir/scores.json && $(texts) != "$earlier" ]] || return 0 # which does not say what texts it is of
   rm "$work_dir/scores.json"
-  echo "removed $work_dir/scores.json, which was of other texts; step 6 makes it again"
+  echo "removed ${work_dir//[[:cntrl:]]/?}/scores.json, which was of other texts; step 6 makes it again"
 }
 trap forget_scores EXIT # also where the second decoding fails
 for name in ${COMPARE_WITH_BASE:+base} prediction; do

@@ -35,7 +35,10 @@ called_from=$OLDPWD # what a user types is seen from there
 python=.venv/bin/python
 export LORA_TYPED=${LORA_TYPED:-${0##*/}} # what errors are named by, also those of the steps and programs that a script runs
 
-say() { printf '\n== %s\n' "$*"; }
+say() {
+  local said=$*
+  printf '\n== %s\n' "${said//[[:cntrl:]]/?}"
+}
 
 fail() {
   local said=$*
@@ -173,6 +176,7 @@ take_preset() {
   # A budget is in place of the preset's rank.
   if [[ ${#LORA[@]} -gt 0 && " ${rest[*]-}" =~ \ --(trained|lora)_budget ]]; then LORA+=(--lora_dim 0) CURVE=""; fi
   work_dir=${work_dir:-trained_models/$preset}
+  if [[ $work_dir == -* ]]; then work_dir=./$work_dir; fi # no flag
   chosen=(--preset "$preset")
   DATA=${given_data:-${DATA:-}}
   [[ -n $DATA ]] || fail "preset $preset is for data of your own; give --data FOLDER or --data FILE"

@@ -31,6 +31,8 @@ def main(argv: list[str] | None = None) -> int:
         for line in formatted.as_lines(TASKS[args.task].read_raw(args.input)):
             file.write(line)
             lines += 1
+        if not lines:
+            raise errors.UserError(f"{args.input} has no text that a {args.task} data set takes; check that it is one")
     errors.say(f"formatted {lines:,} lines into {args.output}")
     return 0
 

@@ -19,8 +19,11 @@ import placement_table
 import report
 import run_dir
 import slots
+import summary
 import sweep
+from lora_nlg.data import lines as training_lines
 from lora_nlg.data import tables as of_training
+from metrics import files as metric_files
 from metrics import java, results, scores, tables, ter, triples
 from metrics.errors import UserError
 from report_page import again, charts, contents, outputs
@@ -465,3 +468,77 @@ def test_a_report_with_such_a_name_says_nothing_on_stderr(run):
     command = [sys.executable, str(ROOT / "eval/report.py"), str(run), "--data", str(run / "test.jsonl")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name", ["a.txt", "a.tsv", "a.jsonl"])
+def test_utf_16_without_its_mark_is_not_text(encoding, name, tmp_path):
+    """Its bytes are UTF-8, too: letters with NULs between them. Fails when perfect outputs have a BLEU of 0."""
+    path = tmp_path / name
+    path.write_bytes("The Mill is a pub .\nIt is cheap .\n".encode(encoding))
+    for lines, error in ((metric_files.lines, UserError), (training_lines.raw_lines, of_training.UserError)):
+        with pytest.raises(error, match="UTF-16 without its mark, by its NUL bytes; save it as UTF-8"):
+            list(lines(path))
+    path.write_text("a\0b, a NUL that a model has written\n")
+    assert list(metric_files.lines(path)) == list(training_lines.raw_lines(path)) == [path.read_text()]
+
+
+@pytest.mark.parametrize("separator", ["\t", ",", ";"])
+def test_one_row_in_single_quotes_is_a_table(separator, tmp_path):
+    row = ["name[A]", "It's a pub ."]
+    text = separator.join(f"'{cell.replace(chr(39), chr(39) * 2)}'" for cell in row) + "\n"
+    assert cells(tmp_path / "t.csv", text) == [row]
+    assert cells(tmp_path / "t.csv", f'"mr"{separator}"ref"\n{text}') == [
+        ["mr", "ref"],
+        row,
+    ]  # quoted as other programs do
+    assert cells(tmp_path / "t.csv", "'tis a pub'\n") == [["'tis a pub'"]]  # an apostrophe
+
+
+def test_outputs_that_are_not_the_scored_ones_are_refused(run):
+    """Fails when scores stand beside texts that they are not of."""
+    write(run / "base.txt", "It is a pub .\n" * 4)
+    for program in (summary, report):
+        (run / "prediction.txt").write_text("x .\n" * 4)
+        with pytest.raises(
+            UserError, match=r"segments\.tsv is of other outputs than prediction\.txt; run step 06 again"
+        ):
+            program.main([str(run), "--data", str(run / "test.jsonl")])
+
+
+@pytest.mark.parametrize("program", [summary, report, slots])
+def test_data_in_another_order_than_the_scored_references_are_refused(program, run):
+    """Fails when outputs are put beside other inputs without a word."""
+    groups = run_dir.references_by_input(run / "test.jsonl")
+    write(run / "base.txt", "It is a pub .\n" * 4)
+    write(run / "reference.txt", "".join("\n".join(texts).upper() + "\n\n" for texts in groups.values()))
+    arguments = [str(run), "--data", str(run / "test.jsonl")]
+    assert program.main(arguments) == 0
+    lines = (run / "test.jsonl").read_text().splitlines()
+    write(run / "test.jsonl", "".join(f"{line}\n" for line in reversed(lines)))
+    with pytest.raises(UserError, match=r"reference\.txt has other references of input 1 than .*; run step 05 again"):
+        program.main(arguments)
+
+
+def test_scores_of_two_files_of_one_name_are_refused(run):
+    scored = json.loads((run / "scores.json").read_text())
+    twin = {**scored["systems"][0], "file": "other/base.txt"}
+    change(run / "scores.json", systems=[*scored["systems"], twin, twin])
+    with pytest.raises(UserError, match="has scores of two files of one name"):
+        summary.main([str(run), "--data", str(run / "test.jsonl")])
+
+
+def test_what_a_record_says_twice_is_not_believed(run):
+    text = (run / "scores.json").read_text()
+    write(run / "scores.json", text.replace('"BLEU":', '"BLEU": 0.99, "BLEU":', 1))
+    with pytest.raises(UserError, match=r"scores\.json: it has 'BLEU' twice; run step 06 again"):
+        summary.main([str(run), "--data", str(run / "test.jsonl")])
+
+
+@pytest.mark.parametrize("name", ["scores.json", "run.json", "log.jsonl", "segments.tsv", "task.json"])
+def test_a_folder_is_not_taken_for_a_file_that_is_missing(name, run):
+    if (run / name).exists():
+        (run / name).unlink()
+    (run / name).mkdir()
+    with pytest.raises(UserError, match=rf"cannot read .*{name}: Is a directory"):
+        report.main([str(run), "--data", str(run / "test.jsonl")])

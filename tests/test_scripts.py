@@ -581,3 +581,45 @@ def test_letters_that_an_encoding_lacks_are_no_error(tmp_path):
     done = run_program("src/format_converting_e2e.py", *names, PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, "")
     assert "\\u2265" in done.stdout
+
+
+PAGES = [
+    f"eval/{name}.py"
+    for name in ("summary", "compare", "report", "slots", "closing", "sweep", "methods_table", "placement_table")
+]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_needs_its_packages_only_once_it_can_say_so(path, tmp_path):
+    """With neither numpy nor regex it says what is missing, or what is wrong with the run. Fails at a traceback."""
+    done = run_program(path, tmp_path / "run", "--data", tmp_path / "test.jsonl", python=("-S",))
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    (tmp_path / "numpy.py").write_text("x = 1\n")
+    (tmp_path / "regex.py").write_text("x = 1\n")
+    done = run_program(path, tmp_path / "run", "--data", tmp_path / "test.jsonl", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("path", ["src/format_converting_e2e.py", "eval/e2e/measure_scores.py"])
+def test_a_folder_that_is_gone_is_one_sentence(path, tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    line = f"cd {gone} && rmdir {gone} && exec {sys.executable} {ROOT}/{path} a b"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "the current folder is not there any more" in done.stderr
+
+
+def test_output_beyond_the_largest_file_is_one_sentence(tmp_path):
+    """Fails when a limit of the shell, which is no full disk, is a traceback."""
+    line = f"ulimit -f 0; exec {sys.executable} {ROOT}/src/describe_task.py e2e --field references >{tmp_path}/out"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "File too large" in done.stderr
+
+
+def test_a_work_dir_that_begins_with_a_dash_is_no_flag(readable):
+    done = subprocess.run(
+        ["bash", "scripts/06_evaluate.sh", "--work_dir=-lead"], cwd=readable, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and "there is no ./-lead/" in done.stderr, done.stderr

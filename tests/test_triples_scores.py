@@ -330,3 +330,20 @@ def test_official_scores_of_webnlg(tmp_path):
             assert f"{one.corpus['BLEU']:.2f}" == bleu
             assert not meteor or np.isclose(one.corpus["METEOR"], float(meteor), rtol=0, atol=1e-12)
             assert abs(one.corpus["TER"] - float(ter)) < 0.002
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_references_of_which_nothing_is_left_are_one_sentence(data, protocol):
+    """webnlg2017 writes what a letter looks like in ASCII, and a picture looks like nothing. The others keep it."""
+    for i in range(4):
+        (data / f"references/reference{i}").write_text(
+            "\U0001f355\nB .\nC .\n" if i == 0 else "\n" * 3, encoding="utf-8"
+        )
+    read = triples.read_references(str(data / "references"))
+    if protocol == "webnlg2017":
+        with pytest.raises(
+            UserError, match="leaves nothing of the references of input 1, '\U0001f355'; give one with a letter"
+        ):
+            triples.score(read, [["x", "y", "z"]], PROTOCOLS[protocol], java.find_java())
+    else:
+        assert any(triples._chosen(read.groups[0], PROTOCOLS[protocol]))

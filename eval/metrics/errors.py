@@ -16,7 +16,7 @@ from metrics import endings, mistakes
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports after Ctrl-C
 OURS = ("metrics",)  # whose absence no other Python mends
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # of a disk, or of a user's share of it
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk, of a user's share of it, or of a file
 NO_WAY = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)  # to a file that somebody has named
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 ENDING = (signal.SIGTERM, signal.SIGHUP)  # what asks a program to end, beside Ctrl-C
@@ -65,6 +65,11 @@ def run(main: Callable[[list[str] | None], int]) -> int:
     for ending in ENDING:  # so that temporary files are removed
         if signal.getsignal(ending) != signal.SIG_IGN:  # as nohup has it
             signal.signal(ending, _end)
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        print(f"{program}: error: the current folder is not there any more; change to one that is", file=sys.stderr)
+        return EXIT_USER_ERROR
     try:
         code = main(None)
         sys.stdout.flush()

@@ -5,16 +5,15 @@ import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
-import regex
-
 from metrics.errors import OBEYED, UserError, visible_lines
 
-_BREAKS = regex.compile(r"[\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]")
+_BREAKS = re.compile(r"[\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]")
 
 
 def one_line(text: str) -> str:
@@ -28,6 +27,8 @@ def lines(path: str | os.PathLike) -> Iterator[str]:
     try:
         with open(path, "rb") as file:
             for number, line in enumerate(file):
+                if number == 0 and line.count(0) > len(line) // 3:
+                    raise UserError(f"{path}: UTF-16 without its mark, by its NUL bytes; save it as UTF-8")
                 text = line.decode("utf-8" if number else "utf-8-sig").replace("\r\n", "\n")
                 if number == 0 and not text.endswith("\n") and "\r" in text.rstrip("\r"):
                     raise UserError(f"{path}: its lines end with \\r alone; save it with \\n or \\r\\n")

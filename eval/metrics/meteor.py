@@ -14,7 +14,7 @@ import numpy as np
 
 from metrics import paraphrases
 from metrics.errors import UserError
-from metrics.java import METEOR_JAR, SHORT_RUN, Java, data_file, environment, said
+from metrics.java import METEOR_JAR, PARAPHRASES, SHORT_RUN, Java, data_file, environment, said
 from metrics.processes import usable_cores
 from metrics.waiting import spin_until
 
@@ -104,7 +104,7 @@ class _Process:
 
     def __init__(self, java: Java, flags: Sequence[str], table: Path | None):
         jar = data_file(METEOR_JAR)
-        known = () if table is None else ("-a", table)
+        known = ("-a", table or data_file(PARAPHRASES))  # by itself it fails where its path has a blank or an accent
         self._java = java.path
         self._command = java.command("-Xmx2G", "-jar", jar, "-", "-", "-stdio", "-l", "en", "-norm", *known, *flags)
 

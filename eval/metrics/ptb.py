@@ -1,6 +1,7 @@
 """The Stanford PTB tokenizer 3.4.1 as the MS-COCO caption evaluation uses it: lower case, punctuation dropped."""
 
 import itertools
+import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from metrics.errors import UserError
 from metrics.files import one_line
 from metrics.processes import Processes
 
+LEAST_ROOM = 1 << 16  # bytes of a disk that has still some
 TIMEOUT = 600  # seconds; 5 000 references take one
 TEXTS_A_SECOND = 100  # what is added to the time-out for long files
 # After each set, since a number that begins the next line makes a last "No." an abbreviation. A blank line reads as the end.
@@ -74,6 +76,10 @@ def tokenise(
     if code or tokens is None:
         printed = answers.read_bytes() if code else b""  # a JVM that cannot start says so there
         said = java_runtime.said(messages.read_bytes() or printed)
+        if shutil.disk_usage(folder).free < LEAST_ROOM:
+            raise UserError(
+                f"cannot write the temporary file {answers}: no space left; free some space, or set TMPDIR to another folder"
+            )
         raise UserError(f"the PTB tokeniser failed under {java.path}; it said: {said}")
     return tokens
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from metrics import METRICS as METRICS
 from metrics import bleu, coco, meteor, nist, ptb
 from metrics.errors import UserError
 from metrics.files import temporary_folder
@@ -16,7 +17,6 @@ from metrics.processes import Processes
 from metrics.tokenise import tokenise
 from metrics.waiting import spin_until, start
 
-METRICS = ("BLEU", "NIST", "METEOR", "ROUGE_L", "CIDEr")
 _Counts = tuple[np.ndarray, np.ndarray, np.ndarray]  # for BLEU, NIST, and NIST of every segment by itself
 _Captions = tuple[np.ndarray, np.ndarray]  # ROUGE-L and CIDEr, (segments,) each
 SEGMENT_METRICS = ("BLEU", "sentBLEU", "NIST", "METEOR", "ROUGE_L", "CIDEr")

@@ -190,6 +190,12 @@ def _read_formatted(path: str) -> References:
 def score(references: References, systems: Sequence[Sequence[str]], protocol: Protocol, java: Java) -> list[Scores]:
     """Score every system's outputs, one text for each input. Raises UserError if a Java program fails."""
     groups = [_chosen(group, protocol) for group in references.groups]
+    for number, (group, chosen) in enumerate(zip(references.groups, groups, strict=True), 1):
+        if not any(chosen):  # as a protocol of ASCII leaves nothing of a picture
+            raise UserError(
+                f"the protocol leaves nothing of the references of input {number}, {' / '.join(filter(None, group))[:60]!r}; give "
+                "one with a letter in it, or another --protocol"
+            )
     texts = [[protocol.normalise(output) for output in outputs] for outputs in systems]
     padded = [[_unbroken(one) for one in _padded(group, protocol.meteor_references)] for group in groups]
     counting = start(lambda: [_bleu_statistics(outputs, groups, protocol) for outputs in texts])
@@ -218,7 +224,7 @@ def _chosen(group: Sequence[str], protocol: Protocol) -> list[str]:
     """Return the references that count, as many for each input; in place of missing ones what the protocol has."""
     chosen = [protocol.normalise(one) for one in group[: protocol.references]]
     if protocol.repeats_first:
-        first = next(one for one in map(protocol.normalise, group) if one)
+        first = next((one for one in map(protocol.normalise, group) if one), "")
         chosen = [one or first for one in chosen]
         return chosen + [first] * (protocol.references - len(chosen))
     return _padded(chosen, protocol.references)

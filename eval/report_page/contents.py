@@ -80,18 +80,15 @@ def read(work_dir: Path, data: Path) -> Contents:
     comparison = run_dir.read_comparison(work_dir, of.scores)
     if comparison is not None and comparison["run"] != run_dir.figures(record.system, of.scores):
         raise errors.UserError(f"{work_dir / 'comparison.json'} is of other scores than scores.json; run step 07 again")
-    outputs = run_dir.read_outputs(work_dir)
+    outputs = run_dir.scored_outputs(work_dir)
+    run_dir.check_data(work_dir, of.references, data)
     segments = run_dir.read_segments(work_dir, of.scores)
     slots = run_dir.read_slots(work_dir) if of.slots else None
     marks = None if slots is None else slots.pop("outputs")
-    if outputs is not None:
-        outputs = [text.strip() for text in outputs]
-        if segments is not None and [row.output for row in segments] != [files.one_line(text) for text in outputs]:
-            raise errors.UserError(f"{work_dir / 'segments.tsv'} is of other outputs than {SYSTEM}; run step 06 again")
-        if marks is not None and len(marks) != len(outputs):
-            raise errors.UserError(
-                f"{work_dir / 'slots.json'} is of {len(marks)} outputs, but {SYSTEM} has {len(outputs)}; run step 07 again"
-            )
+    if outputs is not None and marks is not None and len(marks) != len(outputs):
+        raise errors.UserError(
+            f"{work_dir / 'slots.json'} is of {len(marks)} outputs, but {SYSTEM} has {len(outputs)}; run step 07 again"
+        )
     departures = _departures(record, of)
     references = work_dir / of.references
     hashed = [data, work_dir / "beam_prediction.jsonl", work_dir / SYSTEM]
@@ -121,7 +118,7 @@ def _of_base(record: run_dir.Run) -> list[str] | None:
     """Return the outputs of the base alone, if they are scored beside the run's."""
     if BASE not in map(run_dir.output_file, record.systems):
         return None
-    return run_dir.read_outputs(record.work_dir, BASE)
+    return run_dir.scored_outputs(record.work_dir, BASE)
 
 
 def _rows(
@@ -141,7 +138,7 @@ def _rows(
             meaning=meaning,
             references=texts,
             output=outputs[i],
-            of_base=of_base[i].strip() if of_base is not None and len(of_base) == len(references) else None,
+            of_base=of_base[i] if of_base is not None and len(of_base) == len(references) else None,
             scores=segments[i].scores if segments is not None else None,
             slots=marks[i] if marks is not None else None,
             seconds=seconds[i] if len(seconds) == len(references) else None,

@@ -17,7 +17,7 @@ EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports after Ctrl-C
 OURS = ("lora_nlg",)  # whose absence no other Python mends
 FIRST_RANK = 3.0  # seconds that the first process of a machine gets to say what the others would say as well
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # of a disk, or of a user's share of it
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk, of a user's share of it, or of a file
 NO_WAY = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)  # to a file that somebody has named
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE: the work was cut short, and what follows in a script must not go on
 
@@ -80,6 +80,11 @@ def run(main: Callable[[list[str] | None], int]) -> int:
         endings.raise_again_if_lost(kind)
     for number in ending_signals():
         signal.signal(number, _terminate)
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        print(f"{program}: error: the current folder is not there any more; change to one that is", file=sys.stderr)
+        return EXIT_USER_ERROR
     try:
         code = main(None)
         sys.stdout.flush()
