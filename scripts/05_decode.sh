@@ -22,6 +22,7 @@ earlier=$(texts)
 forget_scores() {
   [[ -f $work_dir/scores.json && $(texts) != "$earlier" ]] || return 0 # which does not say what texts it is of
   rm "$work_dir/scores.json"
+  rm -f "$work_dir"/{comparison,slots}.json # which step 7 makes of them
   echo "removed ${work_dir//[[:cntrl:]]/?}/scores.json, which was of other texts; step 6 makes it again"
 }
 trap forget_scores EXIT # also where the second decoding fails

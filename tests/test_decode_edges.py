@@ -398,13 +398,14 @@ def test_scores_of_other_texts_are_not_left_beside_new_ones(other, kept, checkou
     names = ("base.txt", "prediction.txt", "reference.txt")
     for name in names:
         (work / name).write_text("a\n")
-    (work / "scores.json").write_text("{}")
+    for name in ("scores.json", "slots.json", "comparison.json"):
+        (work / name).write_text("{}")
     new = "; ".join(f"echo {other.get(name, 'a')} >trained_models/mini/{name}" for name in names)
     decoding = f"case $1 in src/describe_task.py) echo reference.txt ;; src/gpt2_decode.py) {new} ;; esac"
     (checkout / ".venv/bin/python").write_text(f"#!/bin/sh\n{decoding}\n")
     done = subprocess.run(["bash", checkout / "scripts/05_decode.sh"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    assert (work / "scores.json").exists() == kept
+    assert [(work / name).exists() for name in ("scores.json", "slots.json", "comparison.json")] == [kept] * 3
     assert ("removed trained_models/mini/scores.json, which was of other texts" in done.stdout) == (not kept)
 
 

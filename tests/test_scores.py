@@ -5,6 +5,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -568,3 +569,14 @@ def test_published_tables_have_their_published_scores(score_once):
     for row, one in zip(rows, score_once(references.groups, systems), strict=True):
         corpus = one.corpus | {"NIST": nist.score(one.nist_statistics.sum(axis=0), nist.MTEVAL)}
         assert list(decimals(corpus).values()) == row[3:]
+
+
+@pytest.mark.slow
+def test_meteor_reads_its_own_table_wherever_it_lies(tmp_path, monkeypatch):
+    """By itself METEOR spells a blank in its path as %20, and that as %2520: it found no table there."""
+    packages = tmp_path / "a b %41 é"
+    shutil.copytree(java.data_file(java.METEOR_JAR).parent, packages / "meteor")  # Java looks through links
+    monkeypatch.setattr(meteor, "data_file", lambda name: packages / name)
+    with meteor.Meteor(java.find_java()) as aligner:
+        aligner.send(["an inexpensive eatery"], [["a cheap restaurant"]])
+        assert aligner.receive(1)[0, meteor.MATCHED].sum() > 0  # which only paraphrases and synonyms find
