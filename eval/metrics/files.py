@@ -27,9 +27,9 @@ def lines(path: str | os.PathLike) -> Iterator[str]:
     try:
         with open(path, "rb") as file:
             for number, line in enumerate(file):
+                text = line.decode("utf-8" if number else "utf-8-sig").replace("\r\n", "\n")
                 if number == 0 and line.count(0) > len(line) // 3:
                     raise UserError(f"{path}: UTF-16 without its mark, by its NUL bytes; save it as UTF-8")
-                text = line.decode("utf-8" if number else "utf-8-sig").replace("\r\n", "\n")
                 if number == 0 and not text.endswith("\n") and "\r" in text.rstrip("\r"):
                     raise UserError(f"{path}: its lines end with \\r alone; save it with \\n or \\r\\n")
                 if text:

@@ -23,9 +23,9 @@ def raw_lines(path: str | Path) -> Iterator[str]:
     try:
         with open(path, "rb") as file:
             for number, line in enumerate(file, 1):
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").replace("\r\n", "\n")
                 if number == 1 and line.count(0) > len(line) // 3:
                     raise UserError(f"{path}: UTF-16 without its mark, by its NUL bytes; save it as UTF-8")
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").replace("\r\n", "\n")
                 if number == 1 and not text.endswith("\n") and "\r" in text.rstrip("\r"):
                     raise UserError(f"{path}: its lines end with \\r alone; save it with \\n or \\r\\n")
                 if text:
