@@ -291,7 +291,7 @@ def scored_outputs(work_dir: Path, name: str = SYSTEM) -> list[str] | None:
 
 
 def check_data(work_dir: Path, references: str, formatted: Path) -> None:
-    """Raise UserError if the references in `work_dir` are not those of `formatted`, whose inputs would stand beside other outputs.
+    """Raise UserError if the references in `work_dir` show that the inputs of `formatted` are in another order than the outputs.
 
     Where they are several files the programs before have left some out, and there is nothing to hold them against.
     """
@@ -302,16 +302,17 @@ def check_data(work_dir: Path, references: str, formatted: Path) -> None:
     ours = references_by_input(formatted)
     if len(scored) != len(ours):  # outputs of a part of the inputs
         return
-    for number, (group, (mr, texts)) in enumerate(zip(scored, ours.items(), strict=True), 1):
-        if list(map(_letters, group)) != list(map(_letters, texts)):
+    inputs = {_letters(texts): mr for mr, texts in ours.items()}
+    for number, (group, texts) in enumerate(zip(scored, ours.values(), strict=True), 1):
+        if _letters(group) != _letters(texts) and (other := inputs.get(_letters(group))):
             raise errors.UserError(
-                f"{path} has other references of input {number} than {formatted} has, {mr[:60]!r}; run step 05 again"
+                f"{path} has as input {number} what in {formatted} is another one, {other[:60]!r}; run step 05 again"
             )
 
 
-def _letters(text: str) -> str:
-    """Return what is left of a text however the decode step has standardised it."""
-    return re.sub(r"[\W_]", "", text).lower()
+def _letters(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return what is left of texts however the decode step has standardised them."""
+    return tuple(sorted(re.sub(r"[\W_]", "", text).lower() for text in texts))
 
 
 def read_texts(path: Path, step: str | None = None) -> list[str]:

@@ -28,7 +28,7 @@ def lines(path: str | os.PathLike) -> Iterator[str]:
         with open(path, "rb") as file:
             for number, line in enumerate(file):
                 text = line.decode("utf-8" if number else "utf-8-sig").replace("\r\n", "\n")
-                if number == 0 and line.count(0) > len(line) // 3:
+                if number == 0 and _is_utf_16(line):
                     raise UserError(f"{path}: UTF-16 without its mark, by its NUL bytes; save it as UTF-8")
                 if number == 0 and not text.endswith("\n") and "\r" in text.rstrip("\r"):
                     raise UserError(f"{path}: its lines end with \\r alone; save it with \\n or \\r\\n")
@@ -41,6 +41,12 @@ def lines(path: str | os.PathLike) -> Iterator[str]:
         raise UserError(f"{path}, line {number + 1}: byte 0x{byte:02x} is not UTF-8; convert the file") from error
     if not text:  # a file that holds a byte order mark alone is empty, too
         raise UserError(f"{path} is empty")
+
+
+def _is_utf_16(line: bytes) -> bool:
+    """Return whether a line is UTF-16, mostly ASCII: its NULs are in one byte of each letter. A text may have others."""
+    of_either = line[::2].count(0), line[1::2].count(0)
+    return len(line) > 3 and min(of_either) == 0 and 3 * max(of_either) > len(line)
 
 
 def read(path: str | os.PathLike) -> str:

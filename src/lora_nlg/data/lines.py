@@ -24,7 +24,7 @@ def raw_lines(path: str | Path) -> Iterator[str]:
         with open(path, "rb") as file:
             for number, line in enumerate(file, 1):
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").replace("\r\n", "\n")
-                if number == 1 and line.count(0) > len(line) // 3:
+                if number == 1 and _is_utf_16(line):
                     raise UserError(f"{path}: UTF-16 without its mark, by its NUL bytes; save it as UTF-8")
                 if number == 1 and not text.endswith("\n") and "\r" in text.rstrip("\r"):
                     raise UserError(f"{path}: its lines end with \\r alone; save it with \\n or \\r\\n")
@@ -36,6 +36,12 @@ def raw_lines(path: str | Path) -> Iterator[str]:
         raise UserError(f"cannot read {path}: {error.strerror or error}; check the path and its rights") from error
     if not text:  # a file that holds a byte order mark alone is empty, too
         raise UserError(f"{path} is empty; expected one example a line")
+
+
+def _is_utf_16(line: bytes) -> bool:
+    """Return whether a line is UTF-16, mostly ASCII: its NULs are in one byte of each letter. A text may have others."""
+    of_either = line[::2].count(0), line[1::2].count(0)
+    return len(line) > 3 and min(of_either) == 0 and 3 * max(of_either) > len(line)
 
 
 def read_lines(path: str | Path, *, skip_blank: bool = False) -> Iterator[tuple[str, str]]:

@@ -17,7 +17,8 @@ from lora_nlg.model.gpt2 import GPT2
 LAYER = re.compile(r"(?:^|\.)h\.(\d{1,4})\.")
 PARTS = (1, 2, 3, 4)  # what the sizes of tensors are multiples of: of a width C c_attn has 3C outputs, an MLP 4C
 MOST_TRIED = 200
-MOST_LAYERS = 10_000  # of all that are tried together: a file may name a layer that no model has
+MOST_LAYERS = 10_000  # of all that are tried together
+NO_MODEL_HAS = 1_000  # so many layers: a file that names such a one is tried once
 
 
 def check(tensors: Mapping[str, Tensor], config: methods.Config, path: Path) -> None:
@@ -31,7 +32,7 @@ def check(tensors: Mapping[str, Tensor], config: methods.Config, path: Path) -> 
         if complaints is None or len(found) < len(complaints):
             complaints = found
         n_layers += shape.n_layer
-        if n_layers > MOST_LAYERS:
+        if n_layers > MOST_LAYERS or shape.n_layer > NO_MODEL_HAS:
             break
     what = methods.method(config.method).summary(config)
     raise UserError(f"{path} does not hold what it says, {what}: {(complaints or ['no tensors'])[0]}; save it again")
