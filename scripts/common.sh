@@ -20,7 +20,7 @@ export PIP_USER=0   # also against a pip.conf: .venv is where things go
 export PYTHONUTF8=1 # what is printed has ×, ≥ and accents, whatever the locale
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit
 # A cluster leaves these where they say nothing of this run; what they do say is checked here.
-if [[ ! ${NPROC:-1} =~ ^([1-9][0-9]*|gpu|cpu|auto)$ || ! ${NNODES:-1} =~ ^[1-9][0-9]*$ ]]; then
+if [[ ! ${NPROC:-1} =~ ^([1-9][0-9]{0,5}|gpu|cpu|auto)$ || ! ${NNODES:-1} =~ ^[1-9][0-9]{0,5}$ ]]; then
   printf '%s: error: %s\n' "${LORA_TYPED:-${0##*/}}" "NPROC=${NPROC:-} and NNODES=${NNODES:-} must be whole numbers of at least 1" >&2
   exit 2
 fi
@@ -37,7 +37,7 @@ export LORA_TYPED=${LORA_TYPED:-${0##*/}} # what errors are named by, also those
 
 say() {
   local said=$*
-  printf '\n== %s\n' "${said//[[:cntrl:]]/?}"
+  { printf '\n== %s\n' "${said//[[:cntrl:]]/?}"; } 2>/dev/null || true # to nobody, or to a full disk: the programs go on, too
 }
 
 fail() {
@@ -347,6 +347,8 @@ launch() {
   else
     [[ -n ${MASTER_ADDR:-} && -n ${NODE_RANK:-} ]] ||
       fail "NNODES=$NNODES needs MASTER_ADDR (the first node) and NODE_RANK (0 to $((NNODES - 1))) in the environment"
+    [[ ${MASTER_PORT:-29500} =~ ^[1-9][0-9]{0,4}$ && ${MASTER_PORT:-29500} -lt 65536 ]] ||
+      fail "MASTER_PORT must be a port, from 1 to 65535, but is $MASTER_PORT"
     attended "$python" -m torch.distributed.run --nproc_per_node="${NPROC:-1}" --nnodes="$NNODES" --node_rank="$NODE_RANK" \
       --master_addr="$MASTER_ADDR" --master_port="${MASTER_PORT:-29500}" "$@"
   fi

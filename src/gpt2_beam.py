@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -60,6 +61,10 @@ def main(argv: list[str] | None = None) -> int:
     if args.init_checkpoint != "random" and args.random_seed != parser().get_default("random_seed"):
         raise errors.UserError("--random_seed would have no effect: decoding draws nothing at random; leave it out")
 
+    config.require(
+        0 <= args.random_seed <= config.MOST_SEED, "random_seed", f"from 0 to {config.MOST_SEED}", args.random_seed
+    )
+
     import torch
 
     from lora_nlg import dist, files, locks
@@ -75,7 +80,9 @@ def main(argv: list[str] | None = None) -> int:
     n_before, fitted = fit_behind(args, model_config, several)
     check_lengths(args, model_config)
     outputs = output_files(args)
-    files.check_outputs([path for o in outputs for path in (o, record_of(o), partial_of(o))], [args.data])
+    files.check_inputs([args.data])
+    read = [args.data, *filter(None, [args.init_checkpoint]), *(adapters.path for adapters in several)]
+    files.check_outputs([path for o in outputs for path in (o, record_of(o), partial_of(o))], read)
     locks.check(locks.of_outputs(outputs))
     n_cut, contexts, lengths = read_contexts(args)
 
@@ -199,11 +206,16 @@ def decode_to(
         errors.say(f"saved {output}")
 
 
+# What a training, its records and its lock are called in a work dir
+OF_A_TRAINING = re.compile(r"run(\.jsonl?|\.txt)?|log\.jsonl|saves\.json|adapter\.safetensors|(model|state)\.\w+\.pt")
+
+
 def output_files(args: argparse.Namespace) -> list[Path]:
     """Return the file of every --lora_checkpoint, or the base's alone."""
     n = len(args.lora_checkpoint or [None])
     default = ["beam_prediction.jsonl"] if n == 1 else [f"beam_prediction.{number}.jsonl" for number in range(1, n + 1)]
     names = args.output_file or default
+    config.require(args.work_dir != "", "work_dir", "the name of a folder", "''")
     if len(names) != n:
         raise errors.UserError(
             f"--output_file is given {len(names)} times and --lora_checkpoint {len(args.lora_checkpoint or ())} times; give one "
@@ -211,6 +223,8 @@ def output_files(args: argparse.Namespace) -> list[Path]:
         )
     for name in names:
         config.require(Path(name).name not in ("", ".."), "output_file", "the name of a file", repr(name))
+        mine = OF_A_TRAINING.fullmatch(Path(name).name) is None
+        config.require(mine, "output_file", "a name that no file of a training has", repr(name))
     return [Path(args.work_dir) / name for name in names]
 
 

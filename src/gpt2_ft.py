@@ -214,7 +214,9 @@ def check_place(args: argparse.Namespace) -> None:
     from lora_nlg import files, locks
     from lora_nlg.training.saves import RESULTS, check_folder
 
+    config.require(args.work_dir != "", "work_dir", "the name of a folder", "''")
     work_dir = Path(args.work_dir)
+    files.check_inputs([args.train_data, args.valid_data])
     files.check_outputs([work_dir / name for name in RESULTS], [args.train_data, args.valid_data])
     check_folder(work_dir)
     locks.check(locks.of_folder(work_dir))
@@ -380,9 +382,9 @@ def earlier_state(resume: str | None, saves) -> dict | None:
     saves.check_settings()
     if saves.finished:
         return {}
-    if resume not in ("auto", "newest") and not resume.isdecimal():
+    if resume not in ("auto", "newest") and not (resume.isdecimal() and len(resume) <= 18):
         meant = mistakes.did_you_mean(resume, ("auto", "never"))
-        raise errors.UserError(f"--resume must be auto, never or the step of a save, but is {resume!r}{meant}")
+        raise errors.UserError(f"--resume must be auto, never or the step of a save, but is {resume[:40]!r}{meant}")
     return saves.load(int(resume) if resume.isdecimal() else None, fall_back=resume == "auto")
 
 

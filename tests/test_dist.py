@@ -540,3 +540,21 @@ def test_an_error_of_the_main_rank_is_said_once(folder):
 def test_auto_takes_the_cpu_where_there_is_no_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert dist.start("auto", 0, 0, 0).device == torch.device("cpu")
+
+
+def test_more_ranks_than_a_run_has_are_one_sentence(monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "3000000000")
+    with pytest.raises(
+        UserError, match="a run has at most 1,048,576 processes, but 3000000000 are asked for; if this run"
+    ):
+        rendezvous.place(0, 1, 0)
+
+
+def test_a_restart_is_one_of_ranks(monkeypatch):
+    """A count that another run has left must not make a run of one process go on with what it finds."""
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    monkeypatch.delenv("RANK", raising=False)
+    assert not dist.restarted()
+    monkeypatch.setenv("RANK", "0")
+    assert dist.restarted()

@@ -1,5 +1,7 @@
 """What reaches a terminal: one line, and nothing that the terminal would obey."""
 
+import errno
+
 import pytest
 
 import gpt2_generate
@@ -50,3 +52,13 @@ def test_a_text_of_a_model_is_one_line_without_escapes():
     answers = [Answer(f"A{CLEAR}\n.", -1.0), Answer("B\x07", -2.0)]
     assert gpt2_generate.plain(answers, 0) == "A\\x1b[2J\\n."
     assert gpt2_generate.plain(answers, 1) == " -1.0000  A\\x1b[2J\\n.\n -2.0000  B\\x07\n"
+
+
+def test_no_place_for_a_temporary_file_is_one_sentence(monkeypatch, capsys):
+    """torch looks for one when it is imported. Fails at a traceback of tempfile's."""
+
+    def main(_):
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    assert errors.run(main) == 2
+    assert capsys.readouterr().err.endswith(f"error: {errors.NO_PLACE}\n")

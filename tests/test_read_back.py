@@ -4,6 +4,7 @@ import copy
 import errno
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -327,3 +328,96 @@ def test_a_second_prediction_for_an_input_is_not_believed(tmp_path, monkeypatch,
         file.write(json.dumps(one | {"predict": one["predict"][::-1]}) + "\n")
     assert gpt2_beam.main([*flags, "--resume"]) == 0
     assert (tmp_path / "work/beam_prediction.jsonl").read_bytes() == expected
+
+
+def test_skip_nan_in_fp16_of_the_first_batch_of_one_rank(flags, tmp_path, monkeypatch, capsys):
+    """Others have something to learn from, so the step is taken. Fails when a scaler that has scaled nothing is asked to undo it."""
+    real, count = train.masked_loss, iter(range(1, 99))
+    monkeypatch.setattr(
+        train, "masked_loss", lambda m, b, *s: real(m, b, *s) * (math.nan if m.training and next(count) == 1 else 1)
+    )
+    monkeypatch.setattr(dist, "sum_over_ranks", lambda value, ranks: 1)
+
+    def as_others_have_them(trained, *_):
+        for parameter in trained:
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+
+    monkeypatch.setattr(dist, "average_gradients", as_others_have_them)
+    assert gpt2_ft.main([*flags, "--precision", "fp16", "--skip_nan"]) == 0
+
+
+@pytest.mark.parametrize("program", ["train", "decode"])
+def test_a_pipe_is_no_data(program, flags, tmp_path):
+    """It would be read once for the data and once, empty, for their sha256. Fails when it is waited for."""
+    if program == "decode":
+        flags = [*runs.write_decoding(tmp_path, 3).split(), *DECODING]
+    name = tmp_path / ("train.jsonl" if program == "train" else "data.jsonl")
+    name.unlink()
+    os.mkfifo(name)
+    with pytest.raises(UserError, match="is a pipe or a device, which can be read once; save it to a file"):
+        (gpt2_ft if program == "train" else gpt2_beam).main(flags)
+
+
+def test_a_run_that_comes_to_nothing_takes_no_weights_place(flags, tmp_path, capsys):
+    """Fails when the second start after a finished run deletes what the first one moved to previous/."""
+    assert gpt2_ft.main(flags) == 0
+    weights = (tmp_path / "work/model.final.pt").read_bytes()
+    for _ in range(3):
+        with pytest.raises(UserError, match="the loss of step"):
+            gpt2_ft.main([*flags, "--lr", "1e37", "--save_interval", "100"])
+        assert (tmp_path / "work/previous/model.final.pt").read_bytes() == weights
+    assert gpt2_ft.main(flags) == 0 and gpt2_ft.main([*flags, "--random_seed", "3"]) == 0
+    assert (tmp_path / "work/previous/model.final.pt").read_bytes() == weights
+
+
+@pytest.mark.parametrize("program", ["train", "decode"])
+def test_an_empty_work_dir_is_not_the_current_one(program, flags, tmp_path, monkeypatch):
+    if program == "decode":
+        flags = [*runs.write_decoding(tmp_path, 3).split(), *DECODING]
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.iterdir())
+    with pytest.raises(UserError, match="--work_dir must be the name of a folder, but is ''"):
+        (gpt2_ft if program == "train" else gpt2_beam).main([*flags, "--work_dir", ""])
+    assert set(tmp_path.iterdir()) == before
+
+
+OF_A_TRAINING = [
+    "model.final.pt",
+    "state.2.pt",
+    "saves.json",
+    "log.jsonl",
+    "adapter.safetensors",
+    "run.json",
+    "run.jsonl",
+]
+
+
+@pytest.mark.parametrize("name", OF_A_TRAINING)
+def test_an_output_takes_no_place_of_a_trainings(name, tmp_path):
+    """Fails when predictions stand in the place of weights, or a decoding waits for its own lock."""
+    flags = [*runs.write_decoding(tmp_path, 3).split(), *DECODING]
+    with pytest.raises(UserError, match="--output_file must be a name that no file of a training has"):
+        gpt2_beam.main([*flags, "--output_file", name])
+
+
+def test_an_output_takes_no_place_of_its_own_base(tmp_path):
+    flags = [*runs.write_decoding(tmp_path, 3).split(), *DECODING]
+    before = (tmp_path / "base.safetensors").read_bytes()
+    with pytest.raises(UserError, match=r"base\.safetensors: it is an input, too, and would be lost"):
+        gpt2_beam.main([*flags, "--work_dir", str(tmp_path), "--output_file", "base.safetensors"])
+    assert (tmp_path / "base.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("resume", ["9" * 5000, "1" * 30, "-1", "two"])
+def test_a_step_that_no_run_has_is_one_sentence(resume, flags, tmp_path, capsys):
+    gpt2_ft.main(flags)
+    listed = json.loads((tmp_path / "work/saves.json").read_text())
+    (tmp_path / "work/saves.json").write_text(json.dumps(listed | {"final": None}))
+    with pytest.raises(UserError, match="--resume must be auto, never or the step of a save"):
+        gpt2_ft.main([*flags, f"--resume={resume}"])
+
+
+def test_a_seed_beyond_all_is_one_sentence(tmp_path):
+    flags = [*runs.write_decoding(tmp_path, 3).split(), *DECODING, "--init_checkpoint", "random"]
+    with pytest.raises(UserError, match="--random_seed must be from 0 to"):
+        gpt2_beam.main([*flags, "--random_seed", str(2**64)])

@@ -623,3 +623,29 @@ def test_a_work_dir_that_begins_with_a_dash_is_no_flag(readable):
         ["bash", "scripts/06_evaluate.sh", "--work_dir=-lead"], cwd=readable, capture_output=True, text=True
     )
     assert done.returncode == 2 and "there is no ./-lead/" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("stdout", [">&-", ">/dev/full"])
+def test_a_script_that_nobody_hears_goes_on(stdout, readable):
+    """Fails when a line that cannot be printed ends the step before its work, with bash's words for it."""
+    line = f"bash scripts/07_compare.sh {stdout}"
+    done = subprocess.run(["bash", "-c", line], cwd=readable, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("07_compare.sh: error: data/mini/test_formatted"), (
+        done.stderr
+    )
+
+
+PORTS = [
+    ({"MASTER_PORT": "99999"}, "MASTER_PORT must be a port"),
+    ({"MASTER_PORT": "abc"}, "MASTER_PORT must be a port"),
+]
+
+
+@pytest.mark.parametrize(("given", "says"), [*PORTS, ({"NPROC": "9" * 20}, "must be whole numbers of at least 1")])
+def test_a_port_or_a_number_of_processes_that_is_none_is_one_sentence(given, says, tmp_path):
+    settings = {"NNODES": "2", "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1"} | given
+    line = "set -euo pipefail; source scripts/common.sh; launch src/gpt2_ft.py"
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=ROOT, env={**os.environ, **settings}, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and says in done.stderr, done.stderr

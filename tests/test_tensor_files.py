@@ -14,7 +14,7 @@ from torch import nn
 
 import runs
 import toy
-from lora_nlg import errors
+from lora_nlg import errors, files
 from lora_nlg.config import ModelConfig
 from lora_nlg.errors import UserError
 from lora_nlg.methods.placement import Given, LoraConfig
@@ -425,3 +425,21 @@ def test_a_whole_checkpoint_with_a_part_too_many_is_refused(tmp_path):
     torch.save({"model_state_dict": {**toy.tensors(4), "h.0.more.weight": torch.ones(2)}}, tmp_path / "whole.pt")
     with pytest.raises(UserError, match=r"another base than the one given \(h.0.more.weight differs\)"):
         models.load_adapters(toy.model(4), checkpoints.read(tmp_path / "whole.pt"))
+
+
+def test_the_same_adapters_are_the_same_bytes(tmp_path):
+    """safetensors' own writer has the metadata in another order in each process. Fails when this one's are as they come."""
+    tensors, said = (
+        {"b": torch.ones(3), "a": torch.zeros(2, 2)},
+        {name: "x" for name in "zqhbay"} | {"é": '\u2028 \\ "'},
+    )
+    for number, names in enumerate((said, sorted(said), sorted(said, reverse=True))):
+        tensor_files.save_safetensors(tensors, tmp_path / f"{number}", {name: said[name] for name in names})
+    first = (tmp_path / "0").read_bytes()
+    assert first == (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+    n = int.from_bytes(first[:8], "little")
+    assert list(json.loads(first[8 : 8 + n])["__metadata__"]) == sorted(said) and n % 8 == 0
+    read, metadata = tensor_files.load(tmp_path / "0")
+    assert metadata == said and all(torch.equal(read[name], tensor) for name, tensor in tensors.items())
+    digest = tensor_files.save_safetensors(tensors, tmp_path / "3")
+    assert tensor_files.load(tmp_path / "3")[1] == {} and digest == files.sha256(tmp_path / "3")

@@ -211,7 +211,7 @@ def within(context: contextlib.AbstractContextManager, ranks: Ranks) -> Iterator
 
 def restarted() -> bool:
     """Return whether torchrun started this process again after a failure."""
-    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    return "RANK" in os.environ and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
 def gather_to_main(value, ranks: Ranks) -> list | None:

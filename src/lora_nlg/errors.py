@@ -18,6 +18,7 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports after Ctrl-C
 OURS = ("lora_nlg",)  # whose absence no other Python mends
 FIRST_RANK = 3.0  # seconds that the first process of a machine gets to say what the others would say as well
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk, of a user's share of it, or of a file
+NO_PLACE = "cannot make a temporary file anywhere; free some space, or set TMPDIR to a folder that can be written"
 NO_WAY = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)  # to a file that somebody has named
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE: the work was cut short, and what follows in a script must not go on
 
@@ -118,6 +119,10 @@ def run(main: Callable[[list[str] | None], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     except OSError as error:
+        if "No usable temporary directory" in str(error):  # torch wants one when it is imported
+            let_the_first_rank_speak()
+            print(f"{program}: error: {NO_PLACE}", file=sys.stderr)
+            return EXIT_USER_ERROR
         if error.errno in NO_WAY and isinstance(error.filename, str | bytes):
             let_the_first_rank_speak()
             print(f"{program}: error: {no_way(error)}", file=sys.stderr)

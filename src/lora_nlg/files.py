@@ -146,6 +146,13 @@ def check_outputs(outputs: Iterable[str | os.PathLike], inputs: Iterable[str | o
             raise cannot_write(path, error) from error
 
 
+def check_inputs(inputs: Iterable[str | os.PathLike]) -> None:
+    """Raise UserError for a pipe or a device among inputs that are read more than once."""
+    for path in map(Path, inputs):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise UserError(f"{path} is a pipe or a device, which can be read once; save it to a file and name that")
+
+
 def _refuse_other_kinds(path: Path) -> None:
     if path.is_dir():  # else it would be found out by the renaming, when all is written
         raise IsADirectoryError(errno.EISDIR, "it is a folder")

@@ -20,6 +20,7 @@ LIMIT_OF_TORCHRUN = 600
 UNKNOWN_LIMIT = 10  # seconds for a name that cannot be resolved: a cluster may know it a little later
 NOTICE = 5  # seconds until it is said who is waited for
 PAUSE = 0.1  # seconds between two looks
+MOST_RANKS = 1 << 20
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -48,6 +49,8 @@ def place(rank: int, world_size: int, local_rank: int) -> Place:
     for name, value in (("local_rank", local_rank), ("world_size", world_size)):
         if value < 0:
             raise UserError(f"--{name} must be at least 0, but is {value}")
+    if world_size > MOST_RANKS:
+        raise UserError(f"a run has at most {MOST_RANKS:,} processes, but {world_size} are asked for; {unset()}")
     world_size = max(world_size, 1)
     if not 0 <= rank < world_size:
         raise UserError(f"--rank must be from 0 to --world_size - 1 ({world_size - 1}), but is {rank}")

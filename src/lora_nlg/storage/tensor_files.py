@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import mmap
 import struct
 import warnings
@@ -126,7 +127,7 @@ class _Hashed:
     def __init__(self, file: IO[bytes]):
         self.file, self.digest, self.flush = file, hashlib.sha256(), file.flush
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         self.digest.update(data)
         return self.file.write(data)
 
@@ -146,5 +147,18 @@ def save_safetensors(tensors: Mapping[str, Tensor], path: str | Path, metadata: 
     """Write tensors and metadata as safetensors and return the sha256 of what was written."""
     content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata)
     with atomic_writer(path, "wb") as file:
-        file.write(content)
-    return hashlib.sha256(content).hexdigest()
+        hashed = _Hashed(file)
+        for part in _with_sorted_metadata(content):
+            hashed.write(part)
+    return hashed.digest.hexdigest()
+
+
+def _with_sorted_metadata(content: bytes) -> tuple[bytes, memoryview]:
+    """Return header and numbers of safetensors with the metadata by name: its writer has another order in each process."""
+    n = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + n])
+    said = header.pop("__metadata__", None)
+    ordered = ({} if said is None else {"__metadata__": dict(sorted(said.items()))}) | header
+    text = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # where numbers begin, a mapped file wants them aligned
+    return len(text).to_bytes(8, "little") + text, memoryview(content)[8 + n :]

@@ -170,8 +170,11 @@ class Saves:
             earlier.read()
         names = [*RESULTS, *(name for save in earlier.listed["epochs"] for name in save["files"])]
         results = [self.work_dir / name for name in names if (self.work_dir / name).is_file()]
-        if results:
-            previous = self.work_dir / PREVIOUS
+        previous = self.work_dir / PREVIOUS
+        if previous.is_dir() and not any(path.suffix in (".pt", ".safetensors") for path in results):
+            for path in results:  # of a run that came to nothing: it takes the place of none that did not
+                path.unlink()
+        elif results:
             try:
                 if previous.is_dir() and not previous.is_symlink():
                     shutil.rmtree(previous)

@@ -107,6 +107,7 @@ class Run:
         self.optimizer = build_optimizer(model, optim, factors)
         self.trained: list[torch.nn.Parameter] = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=self.config.precision == "fp16")
+        self.scaler.scale(torch.zeros((), device=ranks.device))  # which makes it: a rank may leave out its first batch
         self.step = 0  # the last micro-batch that was begun, counted from 1
         self.saved_step: int | None = None
         self.valid_step: int | None = None
