@@ -172,3 +172,23 @@ def test_a_program_that_takes_too_long_is_ended():
         processes.run(["sleep", "60"], timeout=0.1)
         pytest.fail("it ended")
     assert processes._running[0].returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("module", ["lora_nlg.errors", "metrics.errors"])
+def test_a_signal_after_the_work_is_no_traceback(module, number):
+    """Fails when it is raised within a callback of the exit, which prints it and ends with 0, or when a timer is left to kill."""
+    program = f"""
+import atexit, os, sys, time
+from {module} import run
+def at_exit():
+    os.kill(os.getpid(), {int(number)})
+    time.sleep(5)
+atexit.register(at_exit)
+sys.exit(run(lambda _: 0))
+"""
+    path = os.pathsep.join(str(ROOT / name) for name in ("src", "eval"))
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (-number, "")

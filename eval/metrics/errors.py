@@ -73,6 +73,9 @@ def run(main: Callable[[list[str] | None], int]) -> int:
     try:
         code = main(None)
         sys.stdout.flush()
+        for ending in (*ENDING, signal.SIGINT):  # the work is done: no callback of the exit is to raise anything
+            if signal.getsignal(ending) != signal.SIG_IGN:
+                signal.signal(ending, signal.SIG_DFL)
         return code
     except UserError as error:
         print(f"{program}: error: {visible(str(error))}", file=sys.stderr)

@@ -89,6 +89,7 @@ def run(main: Callable[[list[str] | None], int]) -> int:
     try:
         code = main(None)
         sys.stdout.flush()
+        _hear_no_more()
         return code
     except UserError as error:
         let_the_first_rank_speak()
@@ -136,6 +137,13 @@ def run(main: Callable[[list[str] | None], int]) -> int:
         return EXIT_USER_ERROR
     finally:
         endings.cancel()
+
+
+def _hear_no_more() -> None:
+    """Let a signal end the process at once: the work is done, and what would be raised is raised in some callback of the exit."""
+    for number in (*ending_signals(), signal.SIGINT):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def ending_signals() -> tuple[int, ...]:
