@@ -176,3 +176,17 @@ def test_the_evaluation_goes_without_the_training():
     for module, other in ((of_evaluation, "lora_nlg"), (of_training, "metrics")):
         lines = Path(module.__file__).read_text(encoding="utf-8").splitlines()
         assert not any(line.startswith(("import " + other, "from " + other)) for line in lines)
+
+
+@BOTH
+@pytest.mark.parametrize("name", ["dangling", "circle"])
+def test_a_link_to_nothing_is_called_one(tmp_path, files, name):
+    """Fails when a link that leads nowhere, or to itself, is said to be a file."""
+    (tmp_path / name).symlink_to(tmp_path / ("circle" if name == "circle" else "nowhere/deep"))
+    with (
+        pytest.raises(
+            files.UserError, match=r"cannot write .*: a part of its path is a link to nothing; check the path"
+        ),
+        files.atomic_writer(tmp_path / name / "out.txt"),
+    ):
+        pass

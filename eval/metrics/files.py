@@ -160,6 +160,8 @@ def _refuse_other_kinds(path: Path) -> None:
 def _cannot_write(path: Path, error: OSError) -> UserError:
     is_file = isinstance(error, FileExistsError | NotADirectoryError)
     reason = "a part of its path is a file, not a folder" if is_file else error.strerror or error
+    if is_file and any(part.is_symlink() and not part.exists() for part in (path, *path.parents)):
+        reason = "a part of its path is a link to nothing"
     return UserError(f"cannot write {path}: {reason}; check the path, its folder's rights and free space")
 
 

@@ -17,6 +17,7 @@ BLANK_LINE_ID = 628  # two line ends, the end token that the E2E runs have besid
 
 MOST_BEAMS = 1000  # a slip of the finger, not a search
 MOST_SEED = 2**63 - 1
+MOST_IN_BATCH = 2**20  # examples; each has a kilobyte of ids at the least
 MOST_RATE = 1e38  # float32 has no numbers for much more
 PRECISIONS = ("fp32", "bf16", "fp16", "fp64")
 SCHEDULERS = ("linear", "cosine", "constant", "cycle")
@@ -297,6 +298,8 @@ class TrainConfig:
         counts = "train_batch_size", "valid_batch_size", "log_interval", "eval_interval", "save_interval", "keep_last"
         for name in counts:
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        for name in ("train_batch_size", "valid_batch_size"):
+            require(getattr(self, name) <= MOST_IN_BATCH, name, f"at most {MOST_IN_BATCH}", getattr(self, name))
         require(self.max_epoch is None or self.max_epoch >= 1, "max_epoch", "at least 1", self.max_epoch)
         require(0 <= self.random_seed <= MOST_SEED, "random_seed", f"from 0 to {MOST_SEED}", self.random_seed)
         require(self.seq_len >= 2, "seq_len", "at least 2 tokens", self.seq_len)
@@ -337,7 +340,7 @@ class BeamConfig:
         )
         require(-10 <= self.length_penalty <= 10, "length_penalty", "from -10 to 10", self.length_penalty)
         require(self.no_repeat_ngram_size >= 0, "no_repeat_ngram_size", "0 (off) or more", self.no_repeat_ngram_size)
-        finite = 0 < self.repetition_penalty < math.inf
+        finite = 1e-37 < self.repetition_penalty < 1e37  # also in float32, in which logits are divided by it
         require(finite, "repetition_penalty", "greater than 0 and finite", self.repetition_penalty)
         object.__setattr__(self, "eos_token_ids", tuple(self.eos_token_ids))  # a list will do
 

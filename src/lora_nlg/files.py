@@ -164,6 +164,8 @@ def cannot_write(path: Path, error: OSError) -> UserError:
     """Return the error that says which file it is, why, and what to do."""
     is_file = isinstance(error, FileExistsError | NotADirectoryError)
     reason = "a part of its path is a file, not a folder" if is_file else error.strerror or error
+    if is_file and any(part.is_symlink() and not part.exists() for part in (path, *path.parents)):
+        reason = "a part of its path is a link to nothing"
     return UserError(f"cannot write {path}: {reason}; check the path, its folder's rights and free space")
 
 
