@@ -1,6 +1,6 @@
 """The forms of a frozen matrix: the same numbers in each, the fastest is taken, and no copy outlives or belies its matrix."""
 
-import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -72,7 +72,15 @@ def test_without_memory_for_all_of_a_kind_none_is_packed(chosen, monkeypatch):
     assert forms.packed_bytes() == other.nbytes
 
 
-SLOW = 0.03  # seconds; the product itself takes microseconds
+SLOW = 0.03  # seconds, by a clock that only these tests move: a busy machine is of no effect
+
+
+@pytest.fixture
+def wait(monkeypatch):
+    """Move the clock by which ways are timed."""
+    now = [0.0]
+    monkeypatch.setattr(forms, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    return lambda seconds: now.__setitem__(0, now[0] + seconds)
 
 
 @pytest.mark.parametrize(("slow", "expected"), [
@@ -81,10 +89,10 @@ SLOW = 0.03  # seconds; the product itself takes microseconds
     ({"mkl", "packed"}, "onednn"),
     (set(), "onednn"),  # chance alone chooses nothing
 ])  # fmt: skip
-def test_the_fastest_is_found_by_time(slow, expected, chosen, monkeypatch):
+def test_the_fastest_is_found_by_time(slow, expected, chosen, monkeypatch, wait):
     def delayed(way, name_of):
         def wrapped(x, weight, bias):
-            time.sleep(SLOW + (SLOW if name_of(weight) in slow else 0))
+            wait(SLOW + (SLOW if name_of(weight) in slow else 0))
             return way(x, weight, bias)
 
         return wrapped  # fmt: skip
@@ -104,17 +112,17 @@ def test_the_fastest_is_found_by_time(slow, expected, chosen, monkeypatch):
 
 
 @pytest.mark.parametrize(("off", "expected"), [(0, "packed"), (1, "onednn")])
-def test_a_little_faster_is_enough_where_the_numbers_are_the_same(off, expected, chosen, monkeypatch):
+def test_a_little_faster_is_enough_where_the_numbers_are_the_same(off, expected, chosen, monkeypatch, wait):
     """Else chance would choose among numbers, and a repeated run would differ."""
     real = forms._onednn
 
     def delayed(x, weight, bias):
-        time.sleep(SLOW if weight.is_mkldnn else 1.2 * SLOW)
+        wait(SLOW if weight.is_mkldnn else 1.2 * SLOW)
         made = real(torch.ones_like(x), torch.ones(24, 40), bias)  # whole numbers, which every order sums alike
         return made + off if weight.is_mkldnn else made
 
     monkeypatch.setattr(forms, "_onednn", delayed)
-    monkeypatch.setattr(forms.F, "linear", lambda x, weight, bias: time.sleep(2 * SLOW) or delayed(x, weight, bias))
+    monkeypatch.setattr(forms.F, "linear", lambda x, weight, bias: wait(2 * SLOW) or delayed(x, weight, bias))
     forms.product(torch.randn(forms.MOST_ROWS, 40), frozen(40, 24).T)
     assert chosen == {"40 to 24": expected}
 
