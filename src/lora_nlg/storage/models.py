@@ -168,14 +168,15 @@ def load_adapters(model: GPT2, adapters: Checkpoint, weights: str | None = None,
 
 def _check_named(model: GPT2, adapters: Checkpoint) -> None:
     """Raise UserError where PEFT's settings name a layer of `model` of which the file holds nothing."""
+    if adapters.is_named is None:
+        return
     held = {tuple(name.split(".")[:2]) for name in adapters.tensors}
     for layer, name, _, _ in places(model):
         module = f"h.{layer}.{name}"
-        if layer is None or adapters.is_named is None or ("h", str(layer)) in held or not adapters.is_named(module):
-            continue
-        raise UserError(
-            f"{adapters.path} holds no adapters of {module}, which its adapter_config.json names; save it again"
-        )
+        if layer is not None and ("h", str(layer)) not in held and adapters.is_named(module):
+            raise UserError(
+                f"{adapters.path} holds no adapters of {module}, which its adapter_config.json names; save it again"
+            )
 
 
 def _check_range(given: Tensor, made: Tensor, where: str, precision: str) -> None:
