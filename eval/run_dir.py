@@ -250,7 +250,7 @@ def read_slots(work_dir: Path) -> dict | None:
 
 def read_segments(work_dir: Path, metrics: Sequence[str] = METRICS, name: str = SYSTEM) -> list[Segment] | None:
     """Return the lines of segments.tsv, or of that of other outputs: at least the columns of `metrics`. None if it is not there."""
-    path = work_dir / SEGMENTS.get(name, f"{name}.segments")
+    path = work_dir / SEGMENTS[name]
     if not os.path.exists(path):
         return None
     text = _text(path, "06")
@@ -281,9 +281,10 @@ def read_outputs(work_dir: Path, name: str = SYSTEM) -> list[str] | None:
 
 def scored_outputs(work_dir: Path, name: str = SYSTEM) -> list[str] | None:
     """Return the texts of outputs without the white space around them. Raises UserError if their segments are of other texts."""
-    outputs, segments = read_outputs(work_dir, name), read_segments(work_dir, (), name)
+    outputs = read_outputs(work_dir, name)
     if outputs is None:
         return None
+    segments = read_segments(work_dir, (), name) if name in SEGMENTS else None
     outputs = [text.strip() for text in outputs]
     if segments is not None and [row.output for row in segments] != [files.one_line(text) for text in outputs]:
         raise errors.UserError(f"{work_dir / SEGMENTS[name]} is of other outputs than {name}; run step 06 again")

@@ -223,8 +223,8 @@ def output_files(args: argparse.Namespace) -> list[Path]:
         )
     for name in names:
         config.require(Path(name).name not in ("", ".."), "output_file", "the name of a file", repr(name))
-        mine = OF_A_TRAINING.fullmatch(Path(name).name) is None
-        config.require(mine, "output_file", "a name that no file of a training has", repr(name))
+        is_free = OF_A_TRAINING.fullmatch(Path(name).name) is None
+        config.require(is_free, "output_file", "a name that no file of a training has", repr(name))
     return [Path(args.work_dir) / name for name in names]
 
 

@@ -110,6 +110,17 @@ DAMAGES = [
 ]
 
 
+def cut_after_three_batches(flags, monkeypatch):
+    """Decode until an error in the fourth batch: what the first three gave is kept."""
+    count, real = iter(range(99)), beam.beam_search
+    with monkeypatch.context() as cut:
+        cut.setattr(
+            "lora_nlg.decoding.predictions.beam_search", lambda *a, **k: real(*a, **k) if next(count) < 3 else 1 / 0
+        )
+        with pytest.raises(ZeroDivisionError):
+            gpt2_beam.main(flags)
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_partial_prediction_is_decoded_again(tmp_path, damage, capsys, monkeypatch):
     """Fails when a prediction of a wrong type, or ids beyond the vocabulary, reach the output."""
@@ -117,13 +128,8 @@ def test_a_damaged_partial_prediction_is_decoded_again(tmp_path, damage, capsys,
     whole = tmp_path / "work/beam_prediction.jsonl"
     gpt2_beam.main(flags)
     expected = whole.read_bytes()
-    partial, count, real = tmp_path / "work/beam_prediction.partial.jsonl", iter(range(99)), beam.beam_search
-    with monkeypatch.context() as cut:
-        cut.setattr(
-            "lora_nlg.decoding.predictions.beam_search", lambda *a, **k: real(*a, **k) if next(count) < 3 else 1 / 0
-        )
-        with pytest.raises(ZeroDivisionError):
-            gpt2_beam.main(flags)
+    partial = tmp_path / "work/beam_prediction.partial.jsonl"
+    cut_after_three_batches(flags, monkeypatch)
     first, *lines = partial.read_text().splitlines(keepends=True)
     lines[2] = json.dumps(damage(json.loads(lines[2]))) + "\n"
     partial.write_text(first + "".join(lines))
@@ -316,13 +322,8 @@ def test_a_second_prediction_for_an_input_is_not_believed(tmp_path, monkeypatch,
     flags = [*runs.write_decoding(tmp_path, 22).split(), *DECODING]
     gpt2_beam.main(flags)
     expected = (tmp_path / "work/beam_prediction.jsonl").read_bytes()
-    partial, count, real = tmp_path / "work/beam_prediction.partial.jsonl", iter(range(99)), beam.beam_search
-    with monkeypatch.context() as cut:
-        cut.setattr(
-            "lora_nlg.decoding.predictions.beam_search", lambda *a, **k: real(*a, **k) if next(count) < 3 else 1 / 0
-        )
-        with pytest.raises(ZeroDivisionError):
-            gpt2_beam.main(flags)
+    partial = tmp_path / "work/beam_prediction.partial.jsonl"
+    cut_after_three_batches(flags, monkeypatch)
     one = json.loads(partial.read_text().splitlines()[1])
     with open(partial, "a") as file:
         file.write(json.dumps(one | {"predict": one["predict"][::-1]}) + "\n")

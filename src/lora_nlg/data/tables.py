@@ -139,19 +139,19 @@ def _in_single_quotes(lines: list[str], separator: str, beside: str) -> list[tup
     """
     between = re.compile(f"'{beside}{separator}{beside}'")
     rows: list[tuple[int, list[str]]] = []
-    quoted: list[int] = []  # lines of several cells
+    is_quoted = False  # a line of several cells, which is no text with apostrophes
     for number, line in enumerate(lines, 1):
         line = line.strip()
         if len(line) > 1 and line[0] == line[-1] == "'":
             cells = [cell.replace("''", "'") for cell in between.split(line[1:-1])]
-            quoted += [number] if len(cells) > 1 else []
+            is_quoted |= len(cells) > 1
         elif rows and line:
             return None
         else:
             cells = [_unquoted(cell.strip()) for cell in line.split(separator)] if line else []
         if cells:
             rows.append((number, cells))
-    is_table = (len(rows) > 1 or bool(quoted)) and all(len(cells) == len(rows[0][1]) for _, cells in rows)
+    is_table = (len(rows) > 1 or is_quoted) and all(len(cells) == len(rows[0][1]) for _, cells in rows)
     return rows if is_table else None
 
 

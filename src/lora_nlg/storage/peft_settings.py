@@ -76,13 +76,8 @@ DEFAULT_TARGETS = ["c_attn"]  # PEFT's for GPT-2
 SECONDS = 0.5
 # What means something to `regex`, which can be stopped, and is text to `re`, by which PEFT goes.
 UNLIKE_RE = re.compile(r"\{(?!\d+(,\d*)?\}|,\d+\})|\[:")
-NO_PATTERN = (
-    re.error,
-    regex.error,
-    TimeoutError,
-    RecursionError,
-    OverflowError,
-)  # what is raised for one that is no use
+# What is raised for a pattern that is no use
+NO_PATTERN = (re.error, regex.error, TimeoutError, RecursionError, OverflowError)
 MOST_ALPHA = 3.4028234e38  # in float32
 ALPHA_RULE = "a finite number greater than 0, in float32"
 
